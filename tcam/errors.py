@@ -1,0 +1,43 @@
+"""What can go wrong in the world outside the code: each error says what was expected, what was found, what to do.
+
+A caller's mistake (a wrong shape, a negative count) is a ``ValueError``. The command line prints one line for each
+of these and leaves with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+
+class TcamError(Exception):
+    """Something in the world is not as it should be; the message names it and the remedy."""
+
+    exit_code = 1
+
+
+class DataError(TcamError):
+    """Videos, tables or settings are missing or invalid."""
+
+    exit_code = 3
+
+
+class VideoError(DataError):
+    """One video cannot be used; the others go on."""
+
+
+class ConfigError(TcamError):
+    """A flag or a setting is wrong."""
+
+    exit_code = 2
+
+
+class MissingPartError(TcamError):
+    """An optional package, a weight file or the network is not there."""
+
+    exit_code = 5
+
+
+class WeightsError(MissingPartError):
+    """Weights are missing or do not fit the network."""
+
+
+class TrainingError(TcamError):
+    """Training cannot go on (a loss is not finite)."""

@@ -1,0 +1,236 @@
+"""Domain types that every part of tcam shares, with their shapes and units.
+
+Conventions. Sizes are ``(height, width)``. Boxes are ``x0, y0, x1, y1`` in pixels of the original frame in display
+orientation, half-open, x to the right, y down. Frame ranges are half-open and count from 0. ``_logits`` are before
+squashing, ``_s`` are seconds. Nothing found is ``None``. B clips, T frames, N = B*T, K classes, H W image, h w features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+IGNORE: Final = 255
+"""Value of a pixel label that no loss may look at."""
+
+Size = tuple[int, int]
+Decoder = Literal["decord", "pyav", "frames"]
+Split = Literal["train", "val", "test"]
+SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """Frames ``start`` to ``stop`` (half-open) filmed without a cut; never empty."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"a shot must hold at least one frame, got [{self.start}, {self.stop})")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels, half-open (a full H x W frame is ``0, 0, W, H``), never empty."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        if not (self.x0 < self.x1 and self.y0 < self.y1 and all(map(math.isfinite, self))):
+            raise ValueError(f"a box must have x0 < x1 and y0 < y1, got {tuple(self)}")
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.x0, self.y0, self.x1, self.y1))
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One tagged video of an index.
+
+    ``video_id`` is its path below the data folder with ``/`` (``dog/rex.mp4``); ``path`` is where the original lies;
+    ``cache_path`` is the clean all-intra copy that clip readers use where there is one. ``label`` is a position in the
+    index's ``class_names``; ``size`` is the display orientation of the original; ``rotation`` is the clockwise turn
+    (0, 90, 180, 270) that brings stored pixels to display orientation; ``num_frames`` counts decodable frames.
+    """
+
+    video_id: str
+    path: str
+    label: int
+    num_frames: int
+    size: Size
+    fps: float
+    split: Split
+    shots: tuple[Shot, ...]
+    decoder: Decoder = "pyav"
+    rotation: int = 0
+    cache_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTruth:
+    """The annotated boxes of one frame, in original pixels."""
+
+    video_id: str
+    frame_index: int
+    label: int
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoIndex:
+    """All videos of a data set; ``label`` of a record is a position in ``class_names``."""
+
+    class_names: tuple[str, ...]
+    records: tuple[VideoRecord, ...]
+    version: int = 1
+
+    def of_split(self, split: Split) -> tuple[VideoRecord, ...]:
+        """Give the records of one split, in index order."""
+        return tuple(record for record in self.records if record.split == split)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGeometry:
+    """How an original frame became network input: resized to ``resized``, cut at ``offset`` (row, column), mirrored.
+
+    ``input_size`` is the size of the cut. With no cut, ``offset`` is (0, 0) and ``input_size`` equals ``resized``.
+    """
+
+    original: Size
+    resized: Size
+    offset: Size
+    input_size: Size
+    flipped: bool = False
+
+    @classmethod
+    def plain_resize(cls, original: Size, input_size: Size) -> FrameGeometry:
+        """Describe the geometry of inference: the whole frame, resized, no cut, no mirroring."""
+        return cls(original=original, resized=input_size, offset=(0, 0), input_size=input_size)
+
+    def to_original(self, box: Box) -> Box:
+        """Map a box of input pixels back to original pixels, clipped to the frame.
+
+        Raises:
+            ValueError: the box lies outside the frame.
+        """
+        x0, x1 = (self.input_size[1] - box.x1, self.input_size[1] - box.x0) if self.flipped else (box.x0, box.x1)
+        scale_y, scale_x = self.original[0] / self.resized[0], self.original[1] / self.resized[1]
+        return Box(
+            max((x0 + self.offset[1]) * scale_x, 0.0),
+            max((box.y0 + self.offset[0]) * scale_y, 0.0),
+            min((x1 + self.offset[1]) * scale_x, float(self.original[1])),
+            min((box.y1 + self.offset[0]) * scale_y, float(self.original[0])),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBatch:
+    """B clips of T frames each, as one step of training sees them.
+
+    Attributes:
+        frames: uint8 ``[B, T, 3, H, W]``, RGB.
+        cams: float32 ``[B, T, H, W]`` in 0..1, cut and mirrored like the frames, or None where none were asked for.
+        frame_index: int64 ``[B, T]``.
+        label: int64 ``[B]``.
+        video_id: B strings.
+    """
+
+    frames: Tensor
+    cams: Tensor | None
+    frame_index: Tensor
+    label: Tensor
+    video_id: tuple[str, ...]
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """Copy the tensors to a device (asynchronously where memory is pinned)."""
+        cams = None if self.cams is None else self.cams.to(device, non_blocking=True)
+        return ClipBatch(
+            self.frames.to(device, non_blocking=True),
+            cams,
+            self.frame_index,
+            self.label.to(device, non_blocking=True),
+            self.video_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOutput:
+    """What the frame network says of N frames.
+
+    Attributes:
+        class_logits: ``[N, K]``.
+        features: the class head's input, ``[N, D, h, w]``; every CAM is made from it.
+        map_logits: ``[N, 2, H, W]``, 0 background, 1 foreground; None where the network has no decoder.
+    """
+
+    class_logits: Tensor
+    features: Tensor
+    map_logits: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class PixelLabels:
+    """Pseudo-labels of N maps: uint8 ``[N, H, W]``, 0 background, 1 foreground, ``IGNORE`` elsewhere."""
+
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerms:
+    """Unweighted scalar losses by name, and the weight of each."""
+
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float]
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum, a scalar."""
+        return torch.stack([self.weights[name] * term for name, term in self.terms.items()]).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBox:
+    """What was found in one frame; ``box`` is None where nothing was found.
+
+    ``score`` is the mean of the map inside the box, ``class_score`` the probability of the class; both in 0..1.
+    """
+
+    video_id: str
+    frame_index: int
+    time_s: float
+    label: int
+    class_score: float
+    score: float
+    box: Box | None
+
+
+@dataclass(frozen=True, slots=True)
+class CorLocProtocol:
+    """All that a CorLoc number depends on besides the boxes; printed beside every number.
+
+    ``threshold_choice`` says where the map threshold came from: ``validation`` (chosen on the validation split),
+    ``oracle`` (best on the evaluated set itself: an upper bound), ``oracle per class``, or ``none`` (no map).
+    """
+
+    threshold_choice: Literal["validation", "oracle", "oracle per class", "none"]
+    iou_threshold: float = 0.5
+    inclusive: bool = False
+    components: Literal["largest", "all"] = "largest"
+
+    def __str__(self) -> str:
+        inclusive = "inclusive-pixel IoU" if self.inclusive else "IoU"
+        how = {"none": "no map threshold"}.get(self.threshold_choice, f"map threshold: {self.threshold_choice}")
+        return f"CorLoc, {inclusive} >= {self.iou_threshold:g}, {self.components} component, {how}"

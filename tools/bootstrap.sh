@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Sourced by the other tools: makes .venv with the package, its development tools and the versions of constraints.txt.
+# Needs bash, Python >= 3.11 and a package index; uses uv where there is one. Does nothing when nothing changed.
+# Afterwards VENV_BIN holds the folder of the environment's commands.
+# TCAM_PYTHON names another interpreter.
+
+REPO_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV_BIN=$REPO_ROOT/.venv/bin
+
+fail() {
+    printf 'bootstrap: %s\n' "$1" >&2
+    exit 1
+}
+
+find_python() {
+    local candidate
+    for candidate in "${TCAM_PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do
+        [ -n "$candidate" ] || continue
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+}
+
+make_venv() {
+    local python
+    python=$(find_python)
+    if command -v uv >/dev/null; then
+        uv venv --quiet --clear --python "${python:->=3.11}" "$REPO_ROOT/.venv" || fail "uv could not make .venv"
+        return
+    fi
+    [ -n "$python" ] || fail "Python >= 3.11 expected, none found on PATH: install one, or point TCAM_PYTHON at it"
+    "$python" -m venv --clear "$REPO_ROOT/.venv" ||
+        fail "'$python -m venv' failed: install the venv module (Debian: apt-get install python3-venv) or uv"
+}
+
+install_package() {
+    printf 'bootstrap: installing the package and its tools into .venv (PyTorch is large: some minutes)\n' >&2
+    if command -v uv >/dev/null; then
+        uv pip install --quiet --python "$VENV_BIN/python" -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
+    else
+        "$VENV_BIN/python" -m pip install --quiet --disable-pip-version-check --no-input \
+            -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
+    fi || fail "the packages could not be installed: is a package index reachable?"
+}
+
+bootstrap() {
+    local stamp=$REPO_ROOT/.venv/.tcam-installed wanted
+    # The path belongs to the stamp: an environment that was copied or moved still points at its old place.
+    wanted="$REPO_ROOT $(cat "$REPO_ROOT/pyproject.toml" "$REPO_ROOT/tools/constraints.txt" | cksum)"
+    if [ -x "$VENV_BIN/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    "$VENV_BIN/python" -c '' 2>/dev/null || make_venv
+    install_package
+    printf '%s\n' "$wanted" >"$stamp"
+}
+
+bootstrap

@@ -1,0 +1,273 @@
+"""Feature pyramids of timm's convolutional networks, and their pretrained weights; the only importer of timm."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Protocol, cast
+
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from tcam.errors import ConfigError, MissingPartError, WeightsError
+
+_PROBE_SIDE: Final = 128
+_NO_OPTIONS: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid:
+    """Features of N images.
+
+    Attributes:
+        levels: ``[N, C_i, h_i, w_i]``, fine to coarse; a decoder climbs them back.
+        last: ``[N, D, h, w]``, the class head's input; the last level itself in most networks.
+    """
+
+    levels: tuple[Tensor, ...]
+    last: Tensor
+
+
+class _TimmModel(Protocol):
+    """The part of a timm model that is used here (timm itself carries no usable types)."""
+
+    feature_info: Sequence[Mapping[str, object]]
+    pretrained_cfg: Mapping[str, Sequence[float]]
+
+    def forward_intermediates(self, x: Tensor, **options: object) -> object: ...
+
+
+class Backbone(nn.Module):
+    """A timm network without its classifier.
+
+    Attributes:
+        name: timm's name of the network.
+        level_channels: channels of each level, fine to coarse.
+        level_reductions: input pixels per feature pixel of each level.
+        last_channels: D, channels of ``Pyramid.last``.
+        mean: of red, green and blue in 0..1, as the weights expect them; ``std`` likewise.
+
+    An ``output_stride`` below the network's own keeps the later levels larger: strides become dilation, the weights
+    stay the same (the paper's encoders have stride 8, arXiv:2208.14542; they drop the strides without dilation).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        output_stride: int | None = None,
+        options: Mapping[str, object] = _NO_OPTIONS,
+        levels_used: int | None = None,
+    ) -> None:
+        """Build the network with random weights.
+
+        Args:
+            name: a timm model name, ``mobilenetv2_100`` or with a weight tag ``inception_v3.tf_in1k``.
+            output_stride: input pixels per pixel of the last features; None: the network's own.
+            options: further keywords of ``timm.create_model``, such as ``{"pad_type": "same"}``.
+            levels_used: keep the first levels only; the last of them is then ``Pyramid.last``.
+
+        Raises:
+            ConfigError: timm has no such network, it refuses an option, or it gives no feature pyramid.
+        """
+        super().__init__()
+        self.name = name
+        self.model = _create(name, output_stride, options)
+        timm_model = cast("_TimmModel", self.model)
+        info = list(getattr(timm_model, "feature_info", ()))
+        reductions = [int(cast("int", level["reduction"])) for level in info]
+        if len(set(reductions)) < 2:
+            raise _no_pyramid(name)
+        if levels_used is not None and not 1 <= levels_used <= len(info):
+            raise ConfigError(f"model '{name}' has {len(info)} feature levels, cannot use the first {levels_used}")
+        self._cut = None if levels_used in (None, len(info)) else levels_used
+        self._settle()
+        self.level_reductions: tuple[int, ...] = tuple(reductions[: self._cut])
+        if output_stride is not None and max(reductions) != output_stride:
+            raise ConfigError(
+                f"model '{name}' cannot have output_stride {output_stride} (it gave {max(reductions)}); leave it out"
+            )
+        self.mean: tuple[float, ...] = tuple(timm_model.pretrained_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(timm_model.pretrained_cfg["std"])
+
+    def _settle(self) -> None:
+        """Run once on a small image to learn the channels, and drop the layers that no feature depends on."""
+        try:
+            pyramid, used = self._probe(lambda pyramid: (*pyramid.levels, pyramid.last))
+        except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+            raise _no_pyramid(self.name) from error
+        sizes = [level.shape[-1] for level in pyramid.levels]
+        if any(level.ndim != 4 for level in (*pyramid.levels, pyramid.last)) or sizes != sorted(sizes, reverse=True):
+            raise _no_pyramid(self.name)
+        if pyramid.last.shape[2:] != pyramid.levels[-1].shape[2:]:
+            raise _no_pyramid(self.name)
+        _drop_unused(self.model, {id(parameter) for parameter in used})
+        self.level_channels: tuple[int, ...] = tuple(level.shape[1] for level in pyramid.levels)
+        self.last_channels: int = pyramid.last.shape[1]
+
+    def forward(self, frames: Tensor) -> Pyramid:
+        """Give the features of normalised float images ``[N, 3, H, W]``.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if frames.ndim != 4 or frames.shape[1] != 3:
+            raise ValueError(f"frames must be [N, 3, H, W], got {list(frames.shape)}")
+        model = cast("_TimmModel", self.model)
+        if self._cut is None:
+            last, levels = cast("tuple[Tensor, list[Tensor]]", model.forward_intermediates(frames))
+            return Pyramid(tuple(levels), last)
+        found = model.forward_intermediates(
+            frames, indices=list(range(self._cut)), stop_early=True, intermediates_only=True
+        )
+        levels = cast("list[Tensor]", found)
+        return Pyramid(tuple(levels), levels[-1])
+
+    def _probe(self, choose: Callable[[Pyramid], Sequence[Tensor]]) -> tuple[Pyramid, list[nn.Parameter]]:
+        """Run on a black image in evaluation mode; also list the parameters that the chosen features depend on."""
+        modes = [(module, module.training) for module in self.modules()]
+        parameters = list(self.parameters())
+        wanted = [parameter.requires_grad for parameter in parameters]
+        device = parameters[0].device
+        try:
+            self.eval().requires_grad_(True)
+            with torch.enable_grad():
+                pyramid = self(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE, device=device))
+                total = torch.stack([features.sum() for features in choose(pyramid)]).sum()
+            grads = torch.autograd.grad(total, parameters, allow_unused=True)
+        finally:
+            for module, training in modes:
+                module.training = training
+            for parameter, requires_grad in zip(parameters, wanted, strict=True):
+                parameter.requires_grad_(requires_grad)
+        return pyramid, [p for p, grad in zip(parameters, grads, strict=True) if grad is not None]
+
+
+def late_parameters(backbone: Backbone) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split the parameters into those after the last-but-one level (``layer4`` of a ResNet) and the rest.
+
+    Fine-tuning gives the late ones a higher learning rate.
+
+    Returns:
+        late, early; together every parameter once.
+    """
+    if len(backbone.level_channels) < 2:
+        return list(backbone.parameters()), []
+    _, early = backbone._probe(lambda pyramid: pyramid.levels[-2:-1])
+    known = {id(parameter) for parameter in early}
+    return [parameter for parameter in backbone.parameters() if id(parameter) not in known], early
+
+
+def load_backbone_weights(backbone: Backbone, source: str, *, allow_missing: Sequence[str] = ()) -> None:
+    """Fill a backbone with pretrained weights.
+
+    Args:
+        backbone: changed in place.
+        source: ``random`` (nothing is done), ``imagenet`` (timm's own weights, downloaded once) or a file,
+            ``.safetensors``, ``.pt`` or ``.pth``, with the layer names of timm or of torchvision's ResNets. Layers of
+            the file that the backbone does not have (its classifier) are left aside; half precision is widened.
+        allow_missing: prefixes of layers that may keep their random weights.
+
+    Raises:
+        MissingPartError: the download fails.
+        WeightsError: the file is missing or unreadable, or lacks layers or has them in another shape.
+    """
+    if source == "random":
+        return
+    weights = _download(backbone) if source == "imagenet" else _read(Path(source))
+    target = backbone.model.state_dict()
+    wanted = [name for name in target if not name.endswith("num_batches_tracked")]
+    needed = [name for name in wanted if not name.startswith(tuple(allow_missing))]
+    misshaped = [name for name in wanted if name in weights and weights[name].shape != target[name].shape]
+    missing = [name for name in needed if name not in weights]
+    if missing or misshaped:
+        raise WeightsError(_misfit(backbone.name, source, missing, misshaped, total=len(wanted)))
+    with torch.no_grad():
+        for name in wanted:
+            if name in weights:
+                target[name].copy_(weights[name])
+
+
+def _create(name: str, output_stride: int | None, options: Mapping[str, object]) -> nn.Module:
+    stride = {} if output_stride is None else {"output_stride": output_stride}
+    base_name = name.partition(".")[0]
+    if not timm.is_model(base_name):
+        near = difflib.get_close_matches(base_name, timm.list_models(), n=4)
+        hint = f"; close names: {', '.join(near)}" if near else ""
+        raise ConfigError(
+            f"timm has no model '{name}'{hint} (names: python -c 'import timm; print(timm.list_models())')"
+        )
+    try:
+        create = cast("Callable[..., nn.Module]", timm.create_model)
+        return create(name, num_classes=0, **stride, **options)
+    except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in {**stride, **options}.items()) or "no options"
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ConfigError(f"model '{name}' cannot be built with {given}: {reason}") from error
+
+
+def _no_pyramid(name: str) -> ConfigError:
+    return ConfigError(
+        f"model '{name}' gives no pyramid of convolutional features [N, C, h, w], which localization needs; "
+        "use a convolutional network such as resnet50, mobilenetv2_100 or convnext_tiny"
+    )
+
+
+def _drop_unused(module: nn.Module, used: set[int]) -> None:
+    """Replace children none of whose parameters is used, so that counts, checkpoints and freezing stay honest."""
+    for name, child in module.named_children():
+        reached = [id(parameter) in used for parameter in child.parameters()]
+        if reached and not any(reached):
+            setattr(module, name, nn.Identity())
+        elif not all(reached):
+            _drop_unused(child, used)
+
+
+def _download(backbone: Backbone) -> Mapping[str, Tensor]:
+    try:
+        model = timm.create_model(backbone.name, pretrained=True)
+    except Exception as error:  # httpx, urllib, ssl, huggingface_hub and timm each raise their own
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
+        raise MissingPartError(
+            f"cannot fetch ImageNet weights of '{backbone.name}' (no network, or none are published): {reason}; "
+            "pass --weights FILE (.safetensors, .pt or .pth), or --weights random"
+        ) from None
+    return model.state_dict()
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"no weights at '{path}': expected a .safetensors, .pt or .pth file, 'imagenet' or 'random'")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"cannot read weights from '{path}': {reason}; expected a state_dict in a .safetensors, .pt or .pth file"
+        ) from None
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"'{path}' holds a {type(loaded).__name__}, expected tensors by layer name (a state_dict)")
+    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+
+
+def _misfit(name: str, source: str, missing: Sequence[str], misshaped: Sequence[str], *, total: int) -> str:
+    parts = [
+        f"{len(layers)} of {total} {what}: {', '.join(layers[:3])}{', ...' if len(layers) > 3 else ''}"
+        for what, layers in (("layers are missing", missing), ("layers have another shape", misshaped))
+        if layers
+    ]
+    return (
+        f"weights '{source}' do not fit model '{name}': {'; '.join(parts)}. Give the weights of this model, "
+        "use fewer levels (levels_used), or allow_missing with the prefixes of layers to leave random"
+    )

@@ -1,0 +1,93 @@
+"""The U-Net decoder that turns a feature pyramid into background and foreground maps at full resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tcam.errors import ConfigError
+from tcam.types import Size
+
+
+class UnetDecoder(nn.Module):
+    """Climb a pyramid from coarse to fine; class-agnostic (U-Net, arXiv:1505.04597; F-CAM, arXiv:2109.07069).
+
+    One block per level: bring the map to the next finer level's size, join that level, twice convolve 3 x 3,
+    normalise and rectify. The last block joins nothing and doubles the size. A 3 x 3 convolution then gives the two
+    maps.
+    """
+
+    def __init__(self, level_channels: Sequence[int], *, channels: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
+        """Build the blocks with fresh weights.
+
+        Args:
+            level_channels: channels of the pyramid's levels, fine to coarse.
+            channels: output channels of the blocks, coarse to fine; a shorter pyramid uses the first ones.
+
+        Raises:
+            ConfigError: fewer ``channels`` than levels.
+            ValueError: no level.
+        """
+        super().__init__()
+        if not level_channels:
+            raise ValueError("level_channels must hold at least one level, got none")
+        if len(channels) < len(level_channels):
+            raise ConfigError(
+                f"decoder_channels must hold a number for each of the backbone's {len(level_channels)} levels, "
+                f"got {list(channels)}; add some, or set levels_used to {len(channels)}"
+            )
+        skips = [*level_channels[-2::-1], 0]
+        outputs = list(channels[: len(skips)])
+        inputs = [level_channels[-1], *outputs[:-1]]
+        self.level_channels = tuple(level_channels)
+        self.blocks = nn.ModuleList(
+            _block(before + skip, after) for before, skip, after in zip(inputs, skips, outputs, strict=True)
+        )
+        self.head = nn.Conv2d(outputs[-1], 2, 3, padding=1)
+        nn.init.xavier_uniform_(self.head.weight)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
+
+    def forward(self, levels: Sequence[Tensor], size: Size) -> Tensor:
+        """Give the map logits of ``size``, ``[N, 2, H, W]``: 0 background, 1 foreground.
+
+        Args:
+            levels: ``[N, C_i, h_i, w_i]``, fine to coarse, with the channels given at construction.
+            size: height and width of the image.
+
+        Raises:
+            ValueError: other levels.
+        """
+        found = tuple(level.shape[1] for level in levels if level.ndim == 4)
+        if found != self.level_channels or len(found) != len(levels):
+            shapes = [list(level.shape) for level in levels]
+            raise ValueError(f"levels must be [N, C, h, w] with C = {list(self.level_channels)}, got {shapes}")
+        maps = levels[-1]
+        for block, skip in zip(self.blocks, levels[-2::-1], strict=False):
+            maps = block(torch.cat([_resize(maps, (skip.shape[2], skip.shape[3])), skip], dim=1))
+        if maps.shape[2] < size[0]:
+            maps = functional.interpolate(maps, scale_factor=2, mode="nearest")
+        logits: Tensor = self.head(self.blocks[-1](maps))
+        if (logits.shape[2], logits.shape[3]) == tuple(size):
+            return logits
+        return functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def _block(in_channels: int, out_channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before in (in_channels, out_channels):
+        convolution = nn.Conv2d(before, out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_uniform_(convolution.weight, mode="fan_in", nonlinearity="relu")
+        layers += [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _resize(maps: Tensor, size: Size) -> Tensor:
+    if (maps.shape[2], maps.shape[3]) == size:
+        return maps
+    if (2 * maps.shape[2], 2 * maps.shape[3]) == size:
+        return functional.interpolate(maps, scale_factor=2, mode="nearest")
+    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=True)

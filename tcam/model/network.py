@@ -1,0 +1,82 @@
+"""The frame network: uint8 frames in, class scores, features and localization maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from tcam.model.backbone import Backbone
+from tcam.model.decoder import UnetDecoder
+from tcam.types import FrameOutput
+
+
+class FrameCamNet(nn.Module):
+    """Backbone, class head and (for the localizer) decoder over single frames (TCAM, arXiv:2208.14542)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, backbone: Backbone, head: nn.Module, decoder: UnetDecoder | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.decoder = decoder
+        self._classifier_frozen = False
+        self._batch_norm_frozen = False
+        mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
+        # Not saved: they belong to the backbone's name, and a weight file of another one must not carry them over.
+        self.register_buffer("mean", (255 * mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor) -> FrameOutput:
+        """Look at uint8 RGB frames ``[N, 3, H, W]``; logits come as float32 under autocast too.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
+            raise ValueError(f"frames must be uint8 [N, 3, H, W], got {frames.dtype} {list(frames.shape)}")
+        pixels = frames.to(self.mean.dtype, memory_format=torch.channels_last)
+        with torch.no_grad() if self._classifier_frozen else nullcontext():
+            pyramid = self.backbone((pixels - self.mean) * self.scale)
+            class_logits = self.head(pyramid.last).float()
+        if self.decoder is None:
+            return FrameOutput(class_logits, pyramid.last, None)
+        map_logits = self.decoder(pyramid.levels, (frames.shape[2], frames.shape[3])).float()
+        return FrameOutput(class_logits, pyramid.last, map_logits)
+
+    def freeze_classifier(self) -> None:
+        """Fix backbone and head, their BatchNorm statistics included, for good: only the decoder learns."""
+        self._classifier_frozen = True
+        self.backbone.requires_grad_(False)
+        self.head.requires_grad_(False)
+        self.train(self.training)
+
+    def freeze_batch_norm(self) -> None:
+        """Fix statistics and affine weights of the backbone's BatchNorm, which small batches would spoil."""
+        self._batch_norm_frozen = True
+        for module in self._batch_norms():
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """List the parameters that learn."""
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch training mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if self._classifier_frozen:
+            self.backbone.eval()
+            self.head.eval()
+        if self._batch_norm_frozen:
+            for module in self._batch_norms():
+                module.eval()
+        return self
+
+    def _batch_norms(self) -> Iterator[nn.Module]:
+        return (module for module in self.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))

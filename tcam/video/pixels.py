@@ -1,0 +1,181 @@
+"""From a decoded frame to a uint8 tensor in display orientation at the asked size."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tcam.errors import VideoError
+from tcam.types import Size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from av.filter import Graph
+    from av.sidedata.sidedata import SideData
+    from av.video.frame import VideoFrame
+
+FOLDER_FPS: Final = 25.0
+"""Frame folders do not say how fast they were filmed."""
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+_DISPLAY_MATRIX: Final = "DISPLAYMATRIX"
+_MAX_GRAPHS: Final = 4
+"""A stream that changes its size at every frame must not fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How stored pixels become displayed ones: swapped axes first, then mirrored left-right and top-bottom."""
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @classmethod
+    def of_frame(cls, frame: VideoFrame) -> Orientation:
+        """Read the display matrix of a frame, rounded to quarter turns; the identity where there is none."""
+        sides = cast("Iterable[SideData]", frame.side_data)
+        data = next((bytes(side) for side in sides if side.type.name == _DISPLAY_MATRIX), b"")
+        if len(data) < 36:
+            return cls()
+        a, b, _, c, d = struct.unpack("=5i", data[:20])
+        if abs(a) + abs(d) >= abs(b) + abs(c):
+            return cls(False, a < 0, d < 0)
+        return cls(True, c < 0, b < 0)
+
+    @property
+    def rotation(self) -> int:
+        """The clockwise turn in degrees; of a mirrored picture, the turn that is left after the mirroring."""
+        if self.transpose:
+            return 90 if self.flip_x or not self.flip_y else 270
+        return 180 if self.flip_x and self.flip_y else 0
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether no turn alone brings the picture to display orientation."""
+        return (self.transpose + self.flip_x + self.flip_y) % 2 == 1
+
+    def size(self, stored: Size) -> Size:
+        """Exchange height and width where the axes are swapped (its own inverse)."""
+        return (stored[1], stored[0]) if self.transpose else stored
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Turn ``[..., h, w]`` pixels to display orientation."""
+        if self.transpose:
+            pixels = pixels.transpose(-1, -2)
+        axes = [axis for axis, flip in ((-1, self.flip_x), (-2, self.flip_y)) if flip]
+        return pixels.flip(axes) if axes else pixels
+
+
+class FrameScaler:
+    """Turn decoded frames to uint8 ``[3, h, w]`` RGB of one size.
+
+    It keeps one swscale context per size (building one per frame costs as much as the scaling) and so belongs to one
+    reader. Scaling goes through FFmpeg's scale filter and not through PyAV's reformatter: the filter knows where the
+    chroma samples lie, and its pixels equal decord's exactly.
+    """
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._convert = VideoReformatter()
+        self._graphs: dict[tuple[int, int, str, int, int, Size], Graph] = {}
+
+    def __call__(self, frame: VideoFrame, size: Size, orientation: Orientation) -> Tensor:
+        """Scale a frame (bilinear) to ``size``, (height, width) in display orientation.
+
+        Raises:
+            VideoError: the pixel format cannot be converted.
+        """
+        import av
+
+        stored = orientation.size(size)
+        try:
+            scaled = self._scale(frame, stored)
+        except (av.error.FFmpegError, ValueError, OSError) as error:
+            raise VideoError(f"a frame of format {frame.format.name} cannot be converted to RGB ({error})") from error
+        plane = scaled.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(stored[0], plane.line_size)
+        pixels = torch.from_numpy(rows[:, : 3 * stored[1]].reshape(stored[0], stored[1], 3).copy())
+        return orientation.apply(pixels.permute(2, 0, 1)).contiguous()
+
+    def _scale(self, frame: VideoFrame, stored: Size) -> VideoFrame:
+        if stored == (frame.height, frame.width):
+            return self._convert.reformat(frame, format="rgb24")
+        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, stored)
+        if key not in self._graphs:
+            if len(self._graphs) >= _MAX_GRAPHS:
+                self._graphs.clear()
+            self._graphs[key] = _build_graph(frame, stored)
+        graph = self._graphs[key]
+        graph.vpush(frame)
+        return graph.vpull()
+
+
+def _build_graph(frame: VideoFrame, stored: Size) -> Graph:
+    import av.filter
+
+    graph = av.filter.Graph()
+    graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
+    )
+    scale = graph.add("scale", f"{stored[1]}:{stored[0]}:flags=bilinear")
+    graph.link_nodes(source, scale, graph.add("format", "rgb24"), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def list_frame_files(folder: Path) -> list[Path]:
+    """List the images of a frame folder in order of the number in their names (``frame0001.jpg``, ``00000001.jpg``).
+
+    Raises:
+        VideoError: the folder cannot be read.
+    """
+    try:
+        files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    except OSError as error:
+        raise VideoError(f"{folder}: cannot be read ({error.strerror})") from error
+    return sorted(files, key=_frame_order)
+
+
+def read_image(path: Path, size: Size | None) -> Tensor:
+    """Read an image file as uint8 ``[3, h, w]`` RGB, scaled (bilinear, antialiased) to ``size`` where one is given.
+
+    Raises:
+        VideoError: it is not an image that can be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        if not path.is_file():
+            raise OSError("not a regular file")
+        with Image.open(path) as image:
+            picture = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VideoError(f"{path}: not a readable image ({str(error)[:120]}); replace or remove it") from error
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: Path) -> Size:
+    """Give the (height, width) of an image in display orientation, without decoding its pixels where possible.
+
+    Raises:
+        VideoError: it is not an image that can be read.
+    """
+    pixels = read_image(path, None)
+    return (pixels.shape[1], pixels.shape[2])
+
+
+def _frame_order(path: Path) -> tuple[int, str]:
+    digits = "".join(c if c.isascii() and c.isdigit() else " " for c in path.stem).split()
+    return (int(digits[-1]) if digits else -1, path.name)

@@ -1,0 +1,246 @@
+"""Frames of one video: in order with constant memory (PyAV), or by index (decord where it was verified, else PyAV).
+
+Frame ``i`` is the ``i``-th decodable frame in presentation order, whichever way it is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol
+
+import torch
+from torch import Tensor
+
+from tcam.types import Decoder, Size
+from tcam.video.container import decode_in_order, open_container, reason, refuse
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, list_frame_files, read_image
+from tcam.video.seek import SeekingReader
+
+if TYPE_CHECKING:
+    from decord import VideoReader
+
+_DECORD_MIN_WIDTH: Final = 32
+"""decord pads the rows of narrower frames wrongly."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """One frame: uint8 ``[3, h, w]`` RGB at the asked size and, if asked for, ``[3, H, W]`` at its own size.
+
+    ``time_s`` counts from the first frame.
+    """
+
+    index: int
+    time_s: float
+    pixels: Tensor
+    original: Tensor | None
+
+
+def stream_frames(path: Path, *, size: Size | None = None, keep_original: bool = False) -> Iterator[DecodedFrame]:
+    """Give the frames of a video file or a frame folder in presentation order, in display orientation.
+
+    Damaged parts are skipped. Memory does not grow with the length of the video.
+
+    Args:
+        path: a video file or a folder of numbered images.
+        size: (height, width) of ``pixels``; None keeps the size of the first frame.
+        keep_original: also give every frame at the video's own size.
+
+    Raises:
+        VideoError: nothing in it can be decoded.
+        MissingPartError: PyAV is not installed (a frame folder does without).
+    """
+    _check_size(size)
+    path = Path(path)
+    frames = _stream_folder(path, size, keep_original) if path.is_dir() else _stream_file(path, size, keep_original)
+    index = -1
+    with closing(frames):
+        for index, frame in enumerate(frames):
+            yield DecodedFrame(index, *frame)
+    if index < 0:
+        refuse(path, "no frame of it can be decoded")
+
+
+_Pictures = tuple[float, Tensor, Tensor | None]
+
+
+def _stream_folder(path: Path, size: Size | None, keep_original: bool) -> Generator[_Pictures]:
+    native: Size | None = None
+    for index, file in enumerate(list_frame_files(path)):
+        if keep_original or native is None:
+            original = read_image(file, native)
+            native = (original.shape[1], original.shape[2])
+            scaled = original if size in (None, native) else read_image(file, size)
+            yield index / FOLDER_FPS, scaled, original if keep_original else None
+        else:
+            yield index / FOLDER_FPS, read_image(file, size or native), None
+
+
+def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generator[_Pictures]:
+    with open_container(path) as (container, stream):
+        scale, orientation = FrameScaler(), Orientation()
+        native, start, time = (0, 0), 0.0, 0.0
+        step = 1 / float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
+        for index, frame in enumerate(decode_in_order(container, stream, on_error=[])):
+            if index == 0:
+                orientation = Orientation.of_frame(frame)
+                native, start = orientation.size((frame.height, frame.width)), frame.time or 0.0
+            time = time + step if frame.time is None and index else (frame.time or start) - start
+            pixels = scale(frame, size or native, orientation)
+            if not keep_original:
+                yield time, pixels, None
+            else:
+                yield time, pixels, pixels if size in (None, native) else scale(frame, native, orientation)
+
+
+class _Backend(Protocol):
+    def read(self, indices: Sequence[int]) -> Tensor: ...
+
+    def close(self) -> None: ...
+
+
+class ClipReader:
+    """Read frames of one video by index, exactly those that reading in order gives.
+
+    It opens the file at the first read, in the process that reads: a copy sent to a DataLoader worker opens its own.
+
+    Args:
+        path: the video file or frame folder.
+        decoder: what the probe or ``prepare`` found safe; ``decord`` becomes PyAV where decord is not installed.
+        num_frames: decodable frames, as probed.
+        size: (height, width) of the frames returned, display orientation.
+        rotation: clockwise turn of the stored pixels, as probed; PyAV reads the turned ones.
+    """
+
+    def __init__(self, path: Path, *, decoder: Decoder, num_frames: int, size: Size, rotation: int = 0) -> None:
+        if num_frames < 1 or rotation not in (0, 90, 180, 270):
+            raise ValueError(f"expected num_frames >= 1 and a quarter turn, got {num_frames} and {rotation}")
+        _check_size(size)
+        self._path, self._decoder, self._num_frames = Path(path), decoder, num_frames
+        self._size, self._rotation = size, rotation
+        self._backend: _Backend | None = None
+        self._owner = os.getpid()
+
+    def __enter__(self) -> ClipReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_backend": None}
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Read frames in the order asked for; an index may come several times.
+
+        Returns:
+            uint8 ``[T, 3, h, w]``, RGB.
+
+        Raises:
+            ValueError: an index outside ``0 .. num_frames - 1``.
+            VideoError: the file has changed or cannot be read.
+            MissingPartError: neither decord nor PyAV is installed.
+        """
+        wanted = [int(index) for index in indices]
+        outside = [index for index in wanted if not 0 <= index < self._num_frames]
+        if outside:
+            raise ValueError(
+                f"frame indices must be in 0..{self._num_frames - 1}, got {outside[0]} ({self._path.name})"
+            )
+        if not wanted:
+            return torch.empty((0, 3, *self._size), dtype=torch.uint8)
+        if self._owner != os.getpid():  # decoders do not survive a fork: leave the parent's alone
+            self._backend, self._owner = None, os.getpid()
+        if self._backend is None:
+            self._backend = self._open()
+        unique = sorted(set(wanted))
+        frames = self._backend.read(unique)
+        if unique == wanted:
+            return frames
+        position = {index: row for row, index in enumerate(unique)}
+        return frames[[position[index] for index in wanted]]
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again."""
+        if self._backend is not None and self._owner == os.getpid():
+            self._backend.close()
+        self._backend = None
+
+    def _open(self) -> _Backend:
+        if self._decoder == "frames":
+            return _FolderBackend(self._path, num_frames=self._num_frames, size=self._size)
+        fits_decord = self._size[1] >= _DECORD_MIN_WIDTH and not self._rotation
+        if self._decoder == "decord" and fits_decord and has_decord():
+            return _DecordBackend(self._path, num_frames=self._num_frames, size=self._size)
+        return SeekingReader(self._path, num_frames=self._num_frames, size=self._size)
+
+
+def has_decord() -> bool:
+    """Say whether decord can be imported; it has no wheels for every machine."""
+    os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
+    try:
+        import decord  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
+
+
+class _DecordBackend:
+    """Random access by decord, scaled inside the decoder, one thread."""
+
+    def __init__(self, path: Path, *, num_frames: int, size: Size) -> None:
+        import decord
+
+        self._path = path
+        try:
+            self._reader: VideoReader = decord.VideoReader(
+                str(path), ctx=decord.cpu(0), width=size[1], height=size[0], num_threads=1
+            )
+        except (decord.DECORDError, RuntimeError, OSError) as error:
+            refuse(path, f"decord cannot open it ({reason(error).splitlines()[0]})", remedy="prepare the videos again")
+        if len(self._reader) != num_frames:
+            refuse(path, f"expected {num_frames} frames, found {len(self._reader)}", remedy="prepare the videos again")
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Read frames of ascending, distinct indices: uint8 ``[T, 3, h, w]``."""
+        import decord
+
+        try:
+            frames = torch.from_numpy(self._reader.get_batch(list(indices)).asnumpy())
+            # Without this the idle decoder goes on decoding ahead, a gigabyte within seconds (dmlc/decord #157).
+            self._reader.seek(0)
+        except (decord.DECORDError, RuntimeError, IndexError) as error:
+            refuse(self._path, f"decord failed ({reason(error).splitlines()[0]})", remedy="prepare the videos again")
+        return frames.permute(0, 3, 1, 2).contiguous()
+
+    def close(self) -> None:
+        """Free the decoder."""
+        del self._reader
+
+
+class _FolderBackend:
+    """Random access to a folder of images."""
+
+    def __init__(self, path: Path, *, num_frames: int, size: Size) -> None:
+        self._files, self._size = list_frame_files(path), size
+        if len(self._files) != num_frames:
+            refuse(path, f"expected {num_frames} frames, found {len(self._files)}", remedy="prepare the videos again")
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Read the images of some indices: uint8 ``[T, 3, h, w]``."""
+        return torch.stack([read_image(self._files[index], self._size) for index in indices])
+
+    def close(self) -> None:
+        """Nothing is open between two reads."""
+
+
+def _check_size(size: Size | None) -> None:
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size must be (height, width), both at least 1, got {size}")

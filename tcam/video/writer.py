@@ -1,0 +1,158 @@
+"""Write frames as an H.264 mp4 that every browser plays, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from tcam.errors import DataError
+from tcam.types import Size
+from tcam.video.container import reason, require_av
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+_BT601: Final = 6
+"""FFmpeg's number of the colour matrix that swscale uses to make yuv from RGB; players guess another one for HD."""
+
+
+class VideoWriter:
+    """Encode uint8 frames to ``path``, which appears (replacing an old one) only when the block ends without an error.
+
+    Args:
+        path: the mp4 file; its folder must exist.
+        size: (height, width) of the frames given; odd sides are scaled down to even ones, as yuv420p asks.
+        fps: frames per second of the result.
+        intra: make every frame a key frame, so that reading any frame costs one frame.
+        crf: quality, 0 (lossless) to 51.
+
+    Raises:
+        ValueError: a size below 2 x 2, or fps not positive.
+        DataError: the file cannot be written (no such folder, permission, full disk), or no frame was given.
+        MissingPartError: PyAV is not installed.
+    """
+
+    def __init__(self, path: Path, *, size: Size, fps: float | Fraction, intra: bool = False, crf: int = 20) -> None:
+        if min(size) < 2:
+            raise ValueError(f"size must be at least (2, 2), got {size}")
+        if not 0 < fps < 100_000:
+            raise ValueError(f"fps must be positive, got {fps}")
+        require_av()
+        self._path, self._size = Path(path), size
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._intra, self._crf = intra, crf
+        self._num_frames = 0
+        self._container: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+
+    def __enter__(self) -> VideoWriter:
+        try:
+            self._open()
+        except OSError as error:
+            self._discard()
+            raise self._failure(error) from error
+        return self
+
+    def write(self, frame: Tensor) -> None:
+        """Append one frame, uint8 ``[3, H, W]`` RGB of the size given at the start.
+
+        Raises:
+            ValueError: another shape or dtype, or outside the ``with`` block.
+            DataError: the disk refuses it.
+        """
+        import av
+
+        if frame.dtype != torch.uint8 or tuple(frame.shape) != (3, *self._size):
+            raise ValueError(f"frame must be uint8 [3, {self._size[0]}, {self._size[1]}], got {_describe(frame)}")
+        if self._container is None or self._stream is None:
+            raise ValueError("write frames inside the with block of the VideoWriter")
+        pixels = frame.permute(1, 2, 0).contiguous().cpu().numpy()
+        picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        picture = self._reformatter.reformat(
+            picture, width=self._stream.width, height=self._stream.height, format="yuv420p", interpolation="BILINEAR"
+        )
+        picture.pts, picture.time_base = self._num_frames, 1 / self._rate
+        self._num_frames += 1
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._close(keep=kind is None)
+        finally:
+            self._discard()
+
+    def _open(self) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        self._temporary.touch()  # gives a plain OSError where the folder is missing or locked
+        self._reformatter = VideoReformatter()
+        self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
+        # One encoder thread: x264's bytes depend on the number of threads, and so on the machine.
+        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1"}
+        if self._intra:
+            options |= {"g": "1", "bf": "0"}
+        stream = self._container.add_stream("libx264", rate=self._rate, options=options)
+        stream.width, stream.height = self._size[1] // 2 * 2, self._size[0] // 2 * 2
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.colorspace = _BT601
+        self._stream = stream
+
+    def _close(self, *, keep: bool) -> None:
+        import av
+
+        container, stream, self._container, self._stream = self._container, self._stream, None, None
+        if container is None or stream is None:
+            return
+        try:
+            if keep and self._num_frames:
+                container.mux(stream.encode(None))
+            container.close()
+            if keep and self._num_frames:
+                publish(self._temporary, self._path)
+        except (av.error.FFmpegError, OSError) as error:
+            if keep:
+                raise self._failure(error) from error
+        if keep and not self._num_frames:
+            raise DataError(f"cannot write {self._path}: expected at least one frame, got none")
+
+    def _discard(self) -> None:
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def _failure(self, error: BaseException) -> DataError:
+        return DataError(f"cannot write {self._path} ({reason(error)}): check the folder, its permissions and the disk")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Flush a finished temporary file to the disk and give it its name; a reader sees the old file or the new one.
+
+    Raises:
+        OSError: the disk refuses it.
+    """
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _describe(frame: Tensor) -> str:
+    return f"{str(frame.dtype).removeprefix('torch.')} {list(frame.shape)}"

@@ -151,6 +151,14 @@ def decode_in_order(container: InputContainer, stream: VideoStream, *, on_error:
                 yield frame
 
 
+def frame_time(frame: VideoFrame, stream: VideoStream) -> float | None:
+    """Give the presentation time of a frame in seconds, where the file has one.
+
+    ``frame.time`` will not do: it is nan for the frames that the decoder hands over at the end.
+    """
+    return None if frame.pts is None or not stream.time_base else float(frame.pts * stream.time_base)
+
+
 def reason(error: BaseException) -> str:
     """Say what a decoder complained about in a few words, without the file name."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

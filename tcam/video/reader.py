@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tcam.types import Decoder, Size
-from tcam.video.container import decode_in_order, open_container, reason, refuse
+from tcam.video.container import decode_in_order, frame_time, open_container, reason, refuse
 from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, list_frame_files, read_image
 from tcam.video.seek import SeekingReader
 
@@ -87,10 +87,12 @@ def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generato
         native, start, time = (0, 0), 0.0, 0.0
         step = 1 / float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
         for index, frame in enumerate(decode_in_order(container, stream, on_error=[])):
+            shown_at = frame_time(frame, stream)
             if index == 0:
                 orientation = Orientation.of_frame(frame)
-                native, start = orientation.size((frame.height, frame.width)), frame.time or 0.0
-            time = time + step if frame.time is None and index else (frame.time or start) - start
+                native, start = orientation.size((frame.height, frame.width)), shown_at or 0.0
+            else:
+                time = time + step if shown_at is None else shown_at - start
             pixels = scale(frame, size or native, orientation)
             if not keep_original:
                 yield time, pixels, None

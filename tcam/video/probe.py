@@ -1,0 +1,268 @@
+"""Find out what a video file really holds: decodable frames, display size, turn, timing, damage, and a safe decoder.
+
+Headers lie, so the frames are counted by decoding them (for at most ``_COUNT_BUDGET_S`` seconds; the rest of a
+long file is counted by its packets). decord is recommended only where it was seen to give PyAV's frames.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from tcam.errors import VideoError
+from tcam.types import Decoder, Size
+from tcam.video.container import decode_packet, frame_time, open_container, read_packets, refuse
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, image_size, list_frame_files
+from tcam.video.reader import ClipReader, has_decord
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_COUNT_BUDGET_S: Final = 12.0
+_DECORD_BUDGET_S: Final = 8.0
+_WHOLE: Final = 0.95
+"""A file that gives less than this share of what its header promises is called damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoProbe:
+    """What one video holds.
+
+    ``num_frames`` counts decodable frames; ``size`` is (height, width) in display orientation, and ``rotation`` the
+    clockwise turn in degrees that brings stored pixels there; ``lost_frames`` is how many promised frames are not
+    there; ``warning`` says in one line what is wrong with a usable video, or None.
+    """
+
+    path: str
+    num_frames: int
+    size: Size
+    fps: float
+    rotation: int
+    variable_rate: bool
+    duration_s: float
+    codec: str
+    container: str
+    lost_frames: int
+    decoder: Decoder
+    warning: str | None
+
+
+def probe_video(path: Path, *, try_decord: bool = True) -> VideoProbe:
+    """Probe a video file or a folder of numbered images.
+
+    Args:
+        path: what to probe.
+        try_decord: check whether decord reads it exactly; without, the decoder of a file is always ``pyav``.
+
+    Raises:
+        VideoError: it holds nothing that can be decoded; one line of at most 300 characters.
+        MissingPartError: PyAV is not installed (a frame folder does without).
+    """
+    path = Path(path)
+    return _probe_folder(path) if path.is_dir() else _probe_file(path, try_decord)
+
+
+def _probe_folder(path: Path) -> VideoProbe:
+    files = list_frame_files(path)
+    if not files:
+        refuse(path, "expected a video file or a folder of numbered images, found a folder without images")
+    try:
+        size = image_size(files[0])
+    except VideoError as error:
+        refuse(path, f"its first image {files[0].name} cannot be read", remedy=str(error).rpartition("; ")[2])
+    seconds = len(files) / FOLDER_FPS
+    return VideoProbe(
+        str(path), len(files), size, FOLDER_FPS, 0, False, seconds, files[0].suffix[1:], "frames", 0, "frames", None
+    )
+
+
+@dataclass
+class _Tally:
+    """What one pass over a file saw."""
+
+    frames: int = 0
+    packets: int = 0
+    corrupt: int = 0
+    errors: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    stored: Size = (0, 0)
+    orientation: Orientation = field(default_factory=Orientation)
+    bits: int = 8
+    promised: int = 0
+    header_s: float = 0.0
+    rate: float = 0.0
+    codec: str = ""
+    container: str = ""
+    complete: bool = True
+
+
+def _probe_file(path: Path, try_decord: bool) -> VideoProbe:
+    tally = _survey(path)
+    if tally.frames == 0:
+        refuse(path, "no frame of it can be decoded" + (f" ({tally.errors[0]})" if tally.errors else ""))
+    steps = [later - before for before, later in zip(tally.times, tally.times[1:], strict=False) if later > before]
+    fps = _frames_per_second(tally, steps)
+    duration = max(tally.times[-1] - tally.times[0], 0.0) + 1 / fps if len(tally.times) > 1 else tally.frames / fps
+    lost = _count_lost(tally, duration)
+    exact = try_decord and tally.complete and not lost and not tally.errors and decord_agrees(path, tally)
+    return VideoProbe(
+        path=str(path),
+        num_frames=tally.frames,
+        size=tally.orientation.size(tally.stored),
+        fps=fps,
+        rotation=tally.orientation.rotation,
+        variable_rate=_is_variable(steps),
+        duration_s=duration,
+        codec=tally.codec,
+        container=tally.container,
+        lost_frames=lost,
+        decoder="decord" if exact else "pyav",
+        warning=_warn(tally, lost),
+    )
+
+
+def _survey(path: Path) -> _Tally:
+    """Count the frames of a file by decoding them; after the budget, by their packets."""
+    tally = _Tally()
+    deadline = time.monotonic() + _COUNT_BUDGET_S
+    with open_container(path) as (container, stream):
+        _note_header(tally, container, stream)
+        for packet in read_packets(container, stream, on_error=tally.errors):
+            if packet is not None and packet.size:
+                tally.packets += not packet.is_discard
+                tally.corrupt += packet.is_corrupt
+            tally.complete = tally.complete and time.monotonic() < deadline
+            if tally.complete:
+                for frame in decode_packet(stream, packet, on_error=tally.errors):
+                    _note_frame(tally, frame, frame_time(frame, stream))
+    if not tally.complete and tally.frames:
+        tally.frames = max(tally.frames, tally.packets - len(tally.errors))
+    return tally
+
+
+def _note_header(tally: _Tally, container: InputContainer, stream: VideoStream) -> None:
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    lengths = [float(stream.duration * stream.time_base)] if stream.duration and stream.time_base else []
+    if container.duration:
+        lengths.append(container.duration / 1_000_000)
+    tally.rate = float(rate) if rate else 0.0
+    tally.promised, tally.header_s = max(stream.frames, 0), max(min(lengths, default=0.0), 0.0)
+    tally.codec, tally.container = stream.codec_context.name, container.format.name
+
+
+def _note_frame(tally: _Tally, frame: VideoFrame, time_s: float | None) -> None:
+    if tally.frames == 0:
+        tally.stored, tally.orientation = (frame.height, frame.width), Orientation.of_frame(frame)
+        tally.bits = max((component.bits for component in frame.format.components), default=8)
+    tally.frames += 1
+    if time_s is not None:
+        tally.times.append(time_s)
+
+
+def _frames_per_second(tally: _Tally, steps: list[float]) -> float:
+    """Give the average rate of the frames seen; the header's where the times do not say."""
+    span = sum(steps)
+    measured = len(steps) / span if steps and span > 0 else 0.0
+    if tally.rate and 0.98 < measured / tally.rate < 1.02:
+        return tally.rate
+    return next((rate for rate in (measured, tally.rate) if 0.01 <= rate <= 1000), FOLDER_FPS)
+
+
+def _is_variable(steps: list[float]) -> bool:
+    """Say whether frames last differently: more than rounding of times (1 ms clocks) explains."""
+    if len(steps) < 2:
+        return False
+    middle = sorted(steps)[len(steps) // 2]
+    return sum(abs(step - middle) > 0.0021 + 0.02 * middle for step in steps) > 0.02 * len(steps)
+
+
+def _count_lost(tally: _Tally, duration: float) -> int:
+    """Estimate how many frames are missing, by errors and by what the header promises.
+
+    A trimmed file holds fewer frames than its header counts but fills its duration; a header may also overstate the
+    duration (longer sound). So the file is short only where every figure of the header says so.
+    """
+    shares = []
+    if tally.promised:
+        shares.append(tally.frames / tally.promised)
+    if tally.header_s > 0:
+        shares.append(duration / tally.header_s)
+    short = bool(shares) and max(shares) < _WHOLE and tally.complete
+    missing = round(tally.frames / max(max(shares), 1e-6)) - tally.frames if short else 0
+    return max(missing, min(len(tally.errors), max(tally.packets - tally.frames, len(tally.errors) > 0)))
+
+
+def _warn(tally: _Tally, lost: int) -> str | None:
+    if lost:
+        cause = f" ({' '.join(tally.errors[0].split())[:100]})" if tally.errors else ""
+        return f"damaged: {tally.frames} frames decode, about {lost} are lost{cause}"
+    if not tally.complete:
+        return f"long: the frames after the first {_COUNT_BUDGET_S:g} s of decoding were counted, not decoded"
+    return None
+
+
+def decord_agrees(path: Path, tally: _Tally) -> bool:
+    """Say whether decord gives PyAV's length, first times and first, middle and last frame; False where it hangs."""
+    plain = tally.orientation == Orientation() and tally.bits <= 8 and min(tally.stored) >= 32
+    if "mpegts" in tally.container or not plain or len(tally.times) != tally.frames or not has_decord():
+        return False
+    answer: list[bool] = []
+    # decord may hang where no Python signal reaches it; a daemon thread can be left behind.
+    check = threading.Thread(target=lambda: answer.append(_compare_decord(path, tally)), daemon=True)
+    check.start()
+    check.join(_DECORD_BUDGET_S)
+    return answer == [True]
+
+
+def _compare_decord(path: Path, tally: _Tally) -> bool:
+    import decord
+
+    try:
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), width=64, height=48, num_threads=1)
+        if len(reader) != tally.frames:
+            return False
+        first = min(tally.frames, 8)
+        starts = torch.from_numpy(reader.get_frame_timestamp(list(range(first))))[:, 0].double()
+        reader.seek(0)
+    except (decord.DECORDError, RuntimeError, OSError, IndexError, ValueError):
+        return False
+    del reader
+    if not torch.allclose(starts, torch.tensor(tally.times[:first], dtype=torch.float64), atol=2e-3):
+        return False
+    return _frames_agree(path, tally)
+
+
+def _frames_agree(path: Path, tally: _Tally) -> bool:
+    wanted = sorted({0, tally.frames // 2, tally.frames - 1})
+    truth = _decode_some(path, wanted, size=(48, 64))
+    for order in (wanted, wanted[::-1]):
+        try:
+            with ClipReader(path, decoder="decord", num_frames=tally.frames, size=(48, 64)) as reader:
+                read = torch.cat([reader.read([index]) for index in order])
+        except VideoError:
+            return False
+        expected = torch.stack([truth[index] for index in order])
+        if len(truth) != len(wanted) or not torch.equal(read, expected):
+            return False
+    return True
+
+
+def _decode_some(path: Path, wanted: list[int], *, size: Size) -> dict[int, Tensor]:
+    """Decode in order and keep some frames."""
+    kept: dict[int, Tensor] = {}
+    index, scale = 0, FrameScaler()
+    with open_container(path) as (container, stream):
+        for packet in read_packets(container, stream, on_error=[]):
+            for frame in decode_packet(stream, packet, on_error=[]):
+                if index in wanted:
+                    kept[index] = scale(frame, size, Orientation())
+                index += 1
+    return kept

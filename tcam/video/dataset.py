@@ -1,0 +1,206 @@
+"""Clips for training and fixed frames for evaluation, as torch data sets that any number of workers may read.
+
+An item is drawn by ``(epoch, slot)`` and all its randomness comes from a generator seeded by both, so that the same
+clips come out of 0 or 4 workers, and after a resumed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from tcam.types import ClipBatch, Shot, Size, VideoRecord
+from tcam.video.clips import sample_frame
+from tcam.video.reader import ClipReader
+from tcam.video.transforms import CropFlip, sample_crop_flip, whole_frame
+
+ReadCams = Callable[[VideoRecord, Shot, Sequence[int]], Tensor]
+"""Gives the maps of some frames of a shot, float ``[T, h, w]`` in 0..1."""
+
+_MAX_OPEN: Final = 4
+"""Readers kept open per worker: an open decoder costs tens of megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """T frames of one video: uint8 ``[T, 3, H, W]``, maps ``[T, H, W]`` or None, int64 ``[T]`` indices, the tag."""
+
+    frames: Tensor
+    cams: Tensor | None
+    frame_index: Tensor
+    label: int
+    video_id: str
+
+
+def collate_clips(items: Sequence[Clip]) -> ClipBatch:
+    """Stack clips of equal length.
+
+    Raises:
+        ValueError: no clip, or clips of different lengths, or only some with maps.
+    """
+    shapes = {(tuple(item.frames.shape), item.cams is None) for item in items}
+    if len(shapes) != 1:
+        raise ValueError(f"expected clips of one shape, all with or all without maps, got {sorted(shapes)}")
+    cams = [item.cams for item in items if item.cams is not None]
+    return ClipBatch(
+        frames=torch.stack([item.frames for item in items]),
+        cams=torch.stack(cams) if cams else None,
+        frame_index=torch.stack([item.frame_index for item in items]),
+        label=torch.tensor([item.label for item in items]),
+        video_id=tuple(item.video_id for item in items),
+    )
+
+
+class ClipDataset(Dataset[Clip]):
+    """One random frame of every slot per epoch, randomly cut and mirrored (T = 1).
+
+    Items are drawn by ``(epoch, slot)``; see ``EpochSampler``.
+
+    Args:
+        slots: the shots to draw from, each with its video.
+        resize: (height, width) that frames and maps are brought to; the aspect ratio is not kept (TCAM).
+        crop: size of the random cut.
+        frame_limit: middle share of a shot that frames are drawn from.
+        seed: of all randomness.
+        read_cams: gives the maps of the drawn frames; None for clips without maps.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[tuple[VideoRecord, Shot]],
+        *,
+        resize: Size,
+        crop: Size,
+        frame_limit: float,
+        seed: int,
+        read_cams: ReadCams | None = None,
+    ) -> None:
+        self._slots, self._seed, self._frame_limit = tuple(slots), seed, frame_limit
+        self._resize, self._crop = resize, crop
+        self._read_cams = read_cams
+        self._readers = OpenReaders(resize)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __getitem__(self, key: tuple[int, int]) -> Clip:
+        epoch, slot = key
+        record, shot = self._slots[slot]
+        generator = seeded_generator(self._seed, epoch, slot)
+        indices = [sample_frame(shot, self._frame_limit, generator)]
+        transform = sample_crop_flip(self._resize, self._crop, generator)
+        return _read_clip(self._readers, record, shot, indices, transform, self._read_cams)
+
+
+class FrameDataset(Dataset[Clip]):
+    """Fixed frames, whole and resized, for evaluation and for making CAMs.
+
+    Args:
+        frames: video and frame index of every item.
+        size: (height, width) of the frames and maps returned.
+        read_cams: gives the maps of the frames; None for items without maps.
+    """
+
+    def __init__(
+        self, frames: Sequence[tuple[VideoRecord, int]], *, size: Size, read_cams: ReadCams | None = None
+    ) -> None:
+        self._frames, self._transform = tuple(frames), whole_frame(size)
+        self._read_cams = read_cams
+        self._readers = OpenReaders(size)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, key: int) -> Clip:
+        record, index = self._frames[key]
+        shot = next((s for s in record.shots if s.start <= index < s.stop), None)
+        if shot is None:
+            raise ValueError(f"frame {index} lies in no shot of {record.video_id}")
+        return _read_clip(self._readers, record, shot, [index], self._transform, self._read_cams)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Give ``(epoch, slot)`` of every slot in an order drawn from the seed and the epoch.
+
+    The training loop sets ``epoch`` before each pass; the global random state is not touched.
+
+    Raises:
+        ValueError: no slots.
+    """
+
+    def __init__(self, num_slots: int, *, seed: int) -> None:
+        if num_slots < 1:
+            raise ValueError(f"num_slots must be at least 1, got {num_slots}")
+        self._num_slots, self._seed = num_slots, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._num_slots
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
+        order = torch.randperm(self._num_slots, generator=seeded_generator(self._seed, epoch, -1))
+        return iter([(epoch, int(slot)) for slot in order])
+
+
+def seeded_generator(seed: int, epoch: int, slot: int) -> torch.Generator:
+    """Give a generator that depends on the three numbers only, alike on every machine and in every process."""
+    digest = hashlib.blake2b(f"{seed} {epoch} {slot}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+class OpenReaders:
+    """The few readers used last, one per video; a worker that gets a copy opens its own."""
+
+    def __init__(self, size: Size) -> None:
+        self._size = size
+        self._open: OrderedDict[str, ClipReader] = OrderedDict()
+        self._owner = os.getpid()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": OrderedDict(), "_owner": -1}
+
+    def read(self, record: VideoRecord, indices: Sequence[int]) -> Tensor:
+        """Read frames of a video, uint8 ``[T, 3, *size]``, from its cache file where it has one."""
+        if self._owner != os.getpid():
+            self._open, self._owner = OrderedDict(), os.getpid()
+        reader = self._open.pop(record.video_id, None) or open_record(record, self._size)
+        self._open[record.video_id] = reader
+        while len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)[1].close()
+        return reader.read(indices)
+
+
+def open_record(record: VideoRecord, size: Size) -> ClipReader:
+    """Make a reader for the cache file of a video (made to suit decord), else for the original."""
+    if record.cache_path is not None:
+        return ClipReader(Path(record.cache_path), decoder="decord", num_frames=record.num_frames, size=size)
+    return ClipReader(
+        Path(record.path), decoder=record.decoder, num_frames=record.num_frames, size=size, rotation=record.rotation
+    )
+
+
+def _read_clip(
+    readers: OpenReaders,
+    record: VideoRecord,
+    shot: Shot,
+    indices: Sequence[int],
+    transform: CropFlip,
+    read_cams: ReadCams | None,
+) -> Clip:
+    return Clip(
+        frames=transform.frames(readers.read(record, indices)),
+        cams=None if read_cams is None else transform.maps(read_cams(record, shot, indices)),
+        frame_index=torch.tensor(list(indices), dtype=torch.int64),
+        label=record.label,
+        video_id=record.video_id,
+    )

@@ -1,0 +1,142 @@
+"""The terms of the localizer's loss, each a plain function of map logits: seeds, dense CRF energy, size barrier."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from tcam.supervision.affinity import gaussian_filter, kernel_mass
+from tcam.types import IGNORE, PixelLabels
+
+
+def partial_cross_entropy(map_logits: Tensor, labels: PixelLabels) -> Tensor:
+    """Average ``-log S^y(p)`` over the labelled pixels of the whole batch (TCAM, arXiv:2208.14542).
+
+    Args:
+        map_logits: ``[N, 2, H, W]``.
+        labels: of the same N maps.
+
+    Returns:
+        A scalar; 0, with a gradient of 0, where no pixel is labelled.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    _check(map_logits)
+    expected = [map_logits.shape[0], *map_logits.shape[2:]]
+    if list(labels.labels.shape) != expected:
+        raise ValueError(f"labels must be {expected} like map_logits, got {list(labels.labels.shape)}")
+    targets = labels.labels.long()
+    total = functional.cross_entropy(map_logits.float(), targets, ignore_index=IGNORE, reduction="sum")
+    return total / (targets != IGNORE).sum().clamp_min(1)
+
+
+def crf_energy(
+    map_logits: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, exact: bool = False
+) -> Tensor:
+    """Measure how well maps follow the image: ``-(1/N) sum_b sum_r S_r^T W S_r``, S the softmax of the logits.
+
+    Dense CRF loss (Tang et al., arXiv:1803.09569) without its constant, so it is negative; the official TCAM term with
+    the exact kernel. With ``q = S_1 - S_0 = tanh((z_1 - z_0) / 2)`` the sum is ``(q^T W q + 1^T W 1) / 2``: one map to
+    filter, and ``W q`` gives value and gradient. ``1^T W 1`` depends on the image alone.
+
+    Args:
+        map_logits: ``[N, 2, H, W]``.
+        frames: ``[N, 3, H, W]``, RGB in 0..255, as the network saw them but not normalised.
+        sigma_rgb: reach of the kernel in colour levels.
+        sigma_xy: reach in pixels; None: colour alone counts.
+        exact: go over all pairs of pixels, in float64; a reference for small images.
+
+    Returns:
+        A scalar, float32 (float64 for such logits).
+
+    Raises:
+        ValueError: other shapes.
+    """
+    _check(map_logits)
+    if frames.shape != (map_logits.shape[0], 3, *map_logits.shape[2:]):
+        expected = [map_logits.shape[0], 3, *map_logits.shape[2:]]
+        raise ValueError(f"frames must be {expected} like map_logits, got {list(frames.shape)}")
+    with torch.autocast(map_logits.device.type, enabled=False):
+        wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
+        energy: Tensor = _CrfEnergy.apply(wide[:, 1] - wide[:, 0], frames, sigma_rgb, sigma_xy, exact)
+        return energy
+
+
+class _CrfEnergy(torch.autograd.Function):
+    """The energy as a function of ``z_1 - z_0``; its gradient reuses ``W q`` (W is symmetric)."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        logits: Tensor,
+        frames: Tensor,
+        sigma_rgb: float,
+        sigma_xy: float | None,
+        exact: bool,
+    ) -> Tensor:
+        contrast = torch.tanh(logits / 2)
+        filtered = gaussian_filter(contrast[:, None], frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact)[:, 0]
+        mass = kernel_mass(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact)
+        count = max(len(logits), 1)
+        ctx.save_for_backward((contrast.square() - 1) * filtered / (2 * count))
+        return -((contrast * filtered).sum() + mass.sum().to(contrast.dtype)) / (2 * count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: torch.autograd.function.BackwardCFunction, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return grads[0] * slope, None, None, None, None
+
+
+def log_barrier(x: Tensor, t: float) -> Tensor:
+    """Penalise ``x > 0`` smoothly: the extended log-barrier (Kervadec et al., arXiv:1904.04205).
+
+    ``-(1/t) log(-x)`` up to ``-1/t^2``, its tangent ``t x - (1/t) log(1/t^2) + 1/t`` beyond.
+
+    Args:
+        x: any shape.
+        t: sharpness, above 0.
+
+    Returns:
+        As ``x``.
+
+    Raises:
+        ValueError: ``t`` of 0 or below.
+    """
+    if t <= 0:
+        raise ValueError(f"t must be above 0, got {t}")
+    knee = -1 / t**2
+    # The clamp keeps the branch not taken from a logarithm of 0, whose infinite slope would spoil the gradient.
+    inside = -torch.log(-x.clamp_max(knee)) / t
+    return torch.where(x <= knee, inside, t * x + (2 * math.log(t) + 1) / t)
+
+
+def size_barrier(map_logits: Tensor, t: float) -> Tensor:
+    """Keep foreground and background from vanishing (absolute size constraint, TCAM, arXiv:2208.14542).
+
+    ``1/2 sum_r mean_b barrier_t(-a_b^r)``, the areas a being sums of the softmax over pixels.
+
+    Args:
+        map_logits: ``[N, 2, H, W]``.
+        t: sharpness of the barrier, above 0.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: another shape, or ``t`` of 0 or below.
+    """
+    _check(map_logits)
+    wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
+    areas = wide.softmax(dim=1).sum(dim=(2, 3))
+    return log_barrier(-areas, t).sum() / (2 * max(len(areas), 1))
+
+
+def _check(map_logits: Tensor) -> None:
+    if map_logits.ndim != 4 or map_logits.shape[1] != 2:
+        raise ValueError(f"map_logits must be [N, 2, H, W], got {list(map_logits.shape)}")

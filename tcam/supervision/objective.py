@@ -1,0 +1,51 @@
+"""The localizer's whole loss as named terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier
+from tcam.types import LossTerms, PixelLabels
+
+
+@dataclass(frozen=True, slots=True)
+class TcamObjective:
+    """TCAM's loss: seeds + CRF + size (arXiv:2208.14542); a term of weight 0 is left out.
+
+    Attributes:
+        seed_weight: of the partial cross-entropy.
+        crf_weight: of the CRF energy; small, as that counts pairs of pixels.
+        size_weight: of the size barrier.
+        sigma_rgb: reach of the CRF in colour levels.
+        sigma_xy: reach of the CRF in pixels.
+    """
+
+    seed_weight: float
+    crf_weight: float
+    size_weight: float
+    sigma_rgb: float
+    sigma_xy: float
+
+    def __call__(self, map_logits: Tensor, frames: Tensor, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
+        """Measure the terms.
+
+        Args:
+            map_logits: ``[N, 2, H, W]``.
+            frames: uint8 ``[N, 3, H, W]``, RGB.
+            labels: of the same N maps.
+            barrier_t: sharpness of the size barrier; grows over training.
+
+        Raises:
+            ValueError: other shapes.
+        """
+        terms: dict[str, Tensor] = {}
+        if self.seed_weight:
+            terms["seeds"] = partial_cross_entropy(map_logits, labels)
+        if self.crf_weight:
+            terms["crf"] = crf_energy(map_logits, frames, sigma_rgb=self.sigma_rgb, sigma_xy=self.sigma_xy)
+        if self.size_weight:
+            terms["size"] = size_barrier(map_logits, barrier_t)
+        weights = {"seeds": self.seed_weight, "crf": self.crf_weight, "size": self.size_weight}
+        return LossTerms(terms, {name: weights[name] for name in terms})

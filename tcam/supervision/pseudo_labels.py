@@ -1,0 +1,249 @@
+"""Pseudo-labels from CAMs: Otsu's region, and a few foreground and background pixels drawn afresh at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+from tcam.types import IGNORE, PixelLabels
+
+Region = Literal["otsu", "largest", "high_density", "frame"]
+
+_LEVELS: Final = 65536
+_FLOOR: Final = 1e-8
+_LATE: Final = 1e20
+_SMALLEST_DENSE_SHARE: Final = 0.05
+
+
+def otsu_threshold(maps: Tensor) -> Tensor:
+    """Find the grey level that best parts each map in two (Otsu 1979), over the 256 levels ``floor(255 m)``.
+
+    The level maximises the variance between the pixels up to it and those above; among equals the first counts.
+
+    Args:
+        maps: ``[N, H, W]``, in 0..1.
+
+    Returns:
+        ``[N]`` in 0..255, in the dtype of ``maps``; 0 for a map of one level.
+
+    Raises:
+        ValueError: another shape.
+    """
+    _check(maps, "maps")
+    levels = (255 * maps).flatten(1).long().clamp(0, 255)
+    counts = torch.zeros(len(maps), 256, dtype=torch.int64, device=maps.device)
+    counts.scatter_add_(1, levels, torch.ones_like(levels))
+    below = counts.cumsum(dim=1)
+    sum_below = (counts * torch.arange(256, device=maps.device)).cumsum(dim=1)
+    pixels, total = below[:, -1:], sum_below[:, -1:]
+    # w1 w2 (m1 - m2)^2 = (s1 n - s w1)^2 / (w1 w2), whole numbers up to the square.
+    spread = (sum_below * pixels - total * below).double().square()
+    weights = (below * (pixels - below)).double()
+    between = torch.where(weights > 0, spread / weights.clamp_min(1), torch.zeros_like(spread))
+    return between.argmax(dim=1).to(maps.dtype)
+
+
+def otsu_region(maps: Tensor) -> Tensor:
+    """Mark the pixels at or above Otsu's level, bool ``[N, H, W]``; all of a constant map.
+
+    Raises:
+        ValueError: ``maps`` is not ``[N, H, W]``.
+    """
+    return 255 * maps >= otsu_threshold(maps)[:, None, None]
+
+
+def largest_component(regions: Tensor) -> Tensor:
+    """Keep the 4-connected part with the most pixels of each region, bool ``[N, H, W]``; the first among equals.
+
+    Works on the CPU, image by image.
+
+    Raises:
+        ValueError: ``regions`` is not ``[N, H, W]``.
+    """
+    _check(regions, "regions")
+    kept = [_component(region, region.astype(np.float64), 1.0) for region in regions.cpu().numpy()]
+    return torch.from_numpy(np.stack(kept)).to(regions.device) if kept else regions
+
+
+def densest_component(regions: Tensor, maps: Tensor, *, smallest_share: float = _SMALLEST_DENSE_SHARE) -> Tensor:
+    """Keep the 4-connected part with the highest mean of each map, or the largest where that is tiny.
+
+    Works on the CPU, image by image.
+
+    Args:
+        regions: bool ``[N, H, W]``.
+        maps: ``[N, H, W]``.
+        smallest_share: of the image; a denser part with fewer pixels gives way to the largest one.
+
+    Returns:
+        bool ``[N, H, W]``.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    _check(regions, "regions")
+    if maps.shape != regions.shape:
+        raise ValueError(f"maps must be {list(regions.shape)} like regions, got {list(maps.shape)}")
+    values = maps.detach().double().cpu().numpy()
+    kept = [
+        _component(region, value, smallest_share) for region, value in zip(regions.cpu().numpy(), values, strict=True)
+    ]
+    return torch.from_numpy(np.stack(kept)).to(regions.device) if kept else regions
+
+
+def bounding_mask(regions: Tensor) -> Tensor:
+    """Widen each region to its bounding rectangle, bool ``[N, H, W]``; nothing stays nothing.
+
+    Raises:
+        ValueError: ``regions`` is not ``[N, H, W]``.
+    """
+    _check(regions, "regions")
+    return _between_ends(regions.any(dim=2))[:, :, None] & _between_ends(regions.any(dim=1))[:, None, :]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedSampler:
+    """Draws pixel labels from CAMs (TCAM, arXiv:2208.14542, section 3; F-CAM, arXiv:2109.07069).
+
+    Attributes:
+        foreground: pixels drawn per image among the strongest of its region.
+        background: pixels drawn per image, uniformly, among the weakest of the whole image.
+        foreground_fraction: share of the region's pixels that count as its strongest, in 0..1.
+        background_fraction: share of the image's pixels that count as its weakest, in 0..1.
+        kernel: side in pixels of the square each drawn pixel grows to; odd, 1 for none.
+        weighted: draw foreground in proportion to the CAM; otherwise uniformly.
+        region: where foreground may lie: Otsu's region, its largest or densest component, or the whole frame.
+        box_mask: widen the region to its bounding rectangle.
+    """
+
+    foreground: int
+    background: int
+    foreground_fraction: float
+    background_fraction: float
+    kernel: int = 3
+    weighted: bool = True
+    region: Region = "otsu"
+    box_mask: bool = False
+
+    def __post_init__(self) -> None:
+        if self.foreground < 1 or self.background < 1:
+            raise ValueError(f"seed counts must be 1 or more, got {self.foreground} and {self.background}")
+        if not (0 < self.foreground_fraction <= 1 and 0 < self.background_fraction <= 1):
+            fractions = (self.foreground_fraction, self.background_fraction)
+            raise ValueError(f"seed fractions must lie in (0, 1], got {fractions}")
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd and 1 or more, got {self.kernel}")
+
+    @torch.no_grad()
+    def __call__(self, cams: Tensor, generator: torch.Generator) -> PixelLabels:
+        """Draw labels for N images at once, without a round trip to the host but for the component regions.
+
+        Pixels that fall to both sides are left out; a constant CAM gets no label at all. CAM values closer than
+        2**-16 count as equal, and it is left to chance which of them belong to the strongest or weakest.
+
+        Args:
+            cams: ``[N, H, W]``, in 0..1.
+            generator: on the device of ``cams``.
+
+        Raises:
+            ValueError: another shape.
+        """
+        _check(cams, "cams")
+        values = cams.float().clamp(0, 1).nan_to_num(nan=0.0)
+        region = self._find_region(values).flatten(1)
+        flat = values.flatten(1)
+        levels = (flat * (_LEVELS - 2) + 1).long()  # 1..65535; 0 marks what may not be drawn
+        draw = (region.sum(dim=1).double() * self.foreground_fraction).floor().long()
+        weights = flat + _FLOOR if self.weighted else None
+        foreground = _draw(levels * region, draw, self.foreground, weights, generator)
+        draw = torch.full_like(draw, int(flat.shape[1] * self.background_fraction))
+        background = _draw(_LEVELS - levels, draw, self.background, None, generator)
+        varied = flat.amax(dim=1, keepdim=True) > flat.amin(dim=1, keepdim=True)
+        sides = (torch.stack([background, foreground], dim=1) & varied[:, None]).view(-1, 2, *values.shape[1:])
+        return PixelLabels(_assemble(sides, self.kernel))
+
+    def _find_region(self, values: Tensor) -> Tensor:
+        if self.region == "frame":
+            return torch.ones_like(values, dtype=torch.bool)
+        region = otsu_region(values)
+        if self.region == "largest":
+            region = largest_component(region)
+        elif self.region == "high_density":
+            region = densest_component(region, values)
+        return bounding_mask(region) if self.box_mask else region
+
+
+def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Draw ``min(count, pool)`` of each row's ``pool`` highest levels without replacement.
+
+    Every pixel runs a race, exponential with its weight as rate; the first ``count`` of the pool win, which draws
+    without replacement in proportion to the weights (Efraimidis and Spirakis 2006). Pool membership is read off a
+    histogram of the levels; chance decides among the level at its edge.
+
+    Args:
+        levels: int64 ``[N, P]`` in 0..65535; 0 is never drawn.
+        pool: int64 ``[N]``.
+        count: pixels to draw.
+        weights: positive ``[N, P]``; None draws uniformly.
+        generator: source of chance.
+
+    Returns:
+        bool ``[N, P]``.
+    """
+    counts = torch.zeros(len(levels), _LEVELS, dtype=torch.int32, device=levels.device)
+    counts.scatter_add_(1, levels, torch.ones_like(levels, dtype=torch.int32))
+    at_least = counts.flip(1).cumsum(dim=1, dtype=torch.int32).flip(1)  # pixels of this level or a higher one
+    # The edge is the highest level that fills the pool together with all above it.
+    edge = ((at_least >= pool[:, None]).sum(dim=1, keepdim=True) - 1).clamp_min(1)
+    at_edge = counts.gather(1, edge)
+    room = (pool[:, None] - at_least.gather(1, edge) + at_edge) / at_edge.clamp_min(1)
+    luck, chance = torch.rand((2, *levels.shape), generator=generator, device=levels.device)
+    time = -torch.log1p(-chance)
+    if weights is not None:
+        time = time / weights
+    # Whoever has no room in the pool starts so late that only a pool short of runners lets it win.
+    late = (levels == edge) & (luck >= room)
+    time = torch.where(late, time * _LATE, time).masked_fill(levels < edge, torch.inf)
+    times, places = time.topk(min(count, levels.shape[1]), dim=1, largest=False)
+    won = times.isfinite() & (torch.arange(times.shape[1], device=levels.device) < pool[:, None])
+    return torch.zeros_like(levels, dtype=torch.bool).scatter_(1, places, won)
+
+
+def _assemble(sides: Tensor, kernel: int) -> Tensor:
+    """Grow the drawn pixels bool ``[N, 2, H, W]`` and merge them to uint8 labels; what both sides claim is ignored."""
+    background, foreground = (
+        functional.max_pool2d(sides.float(), kernel, stride=1, padding=kernel // 2).bool().unbind(1)
+    )
+    labels = torch.full(background.shape, IGNORE, dtype=torch.uint8, device=sides.device)
+    return labels.masked_fill(background & ~foreground, 0).masked_fill(foreground & ~background, 1)
+
+
+def _component(region: np.ndarray, values: np.ndarray, smallest_share: float) -> np.ndarray:
+    """Keep the part of one region with the highest mean value; the largest where that is below a share of the image."""
+    parts, count = ndimage.label(region)
+    if count <= 1:
+        return region
+    areas = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    means = np.bincount(parts.ravel(), weights=values.ravel(), minlength=count + 1)[1:] / areas
+    best = int(means.argmax())
+    if areas[best] < smallest_share * region.size:
+        best = int(areas.argmax())
+    kept: np.ndarray = parts == best + 1
+    return kept
+
+
+def _between_ends(marks: Tensor) -> Tensor:
+    """Fill bool ``[N, L]`` between the first and the last mark of each row."""
+    counts = marks.long()
+    return (counts.cumsum(dim=1) > 0) & (counts.flip(1).cumsum(dim=1).flip(1) > 0)
+
+
+def _check(maps: Tensor, name: str) -> None:
+    if maps.ndim != 3:
+        raise ValueError(f"{name} must be [N, H, W], got {list(maps.shape)}")

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tcam.errors import VideoError
 from tcam.types import Decoder, Size
-from tcam.video.container import decode_packet, frame_time, open_container, read_packets, refuse
+from tcam.video.container import decode_in_order, decode_packet, frame_time, open_container, read_packets, refuse
 from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, image_size, list_frame_files
-from tcam.video.reader import ClipReader, has_decord
+from tcam.video.reader import DecordReader, has_decord
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -225,44 +225,26 @@ def decord_agrees(path: Path, tally: _Tally) -> bool:
 def _compare_decord(path: Path, tally: _Tally) -> bool:
     import decord
 
+    size, last = (48, 64), tally.frames - 1
+    wanted = sorted({0, tally.frames // 2, last})
     try:
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), width=64, height=48, num_threads=1)
-        if len(reader) != tally.frames:
-            return False
-        first = min(tally.frames, 8)
-        starts = torch.from_numpy(reader.get_frame_timestamp(list(range(first))))[:, 0].double()
-        reader.seek(0)
-    except (decord.DECORDError, RuntimeError, OSError, IndexError, ValueError):
+        plain = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        starts = torch.from_numpy(plain.get_frame_timestamp(list(range(min(tally.frames, 8)))))[:, 0].double()
+        del plain
+        reader = DecordReader(path, num_frames=tally.frames, size=size)
+        together = reader.read(wanted)
+        apart = torch.cat([reader.read([index]) for index in reversed(wanted)]).flip(0)
+    except (VideoError, decord.DECORDError, RuntimeError, OSError, IndexError, ValueError):
         return False
-    del reader
-    if not torch.allclose(starts, torch.tensor(tally.times[:first], dtype=torch.float64), atol=2e-3):
+    if not torch.allclose(starts, torch.tensor(tally.times[:8], dtype=torch.float64), rtol=0, atol=2e-3):
         return False
-    return _frames_agree(path, tally)
+    truth = _decode_some(path, wanted, size=size)
+    return len(truth) == len(wanted) and torch.equal(together, truth) and torch.equal(apart, truth)
 
 
-def _frames_agree(path: Path, tally: _Tally) -> bool:
-    wanted = sorted({0, tally.frames // 2, tally.frames - 1})
-    truth = _decode_some(path, wanted, size=(48, 64))
-    for order in (wanted, wanted[::-1]):
-        try:
-            with ClipReader(path, decoder="decord", num_frames=tally.frames, size=(48, 64)) as reader:
-                read = torch.cat([reader.read([index]) for index in order])
-        except VideoError:
-            return False
-        expected = torch.stack([truth[index] for index in order])
-        if len(truth) != len(wanted) or not torch.equal(read, expected):
-            return False
-    return True
-
-
-def _decode_some(path: Path, wanted: list[int], *, size: Size) -> dict[int, Tensor]:
-    """Decode in order and keep some frames."""
-    kept: dict[int, Tensor] = {}
-    index, scale = 0, FrameScaler()
+def _decode_some(path: Path, wanted: list[int], *, size: Size) -> Tensor:
+    """Decode in order and keep some frames: uint8 ``[T, 3, h, w]``."""
+    scale = FrameScaler()
     with open_container(path) as (container, stream):
-        for packet in read_packets(container, stream, on_error=[]):
-            for frame in decode_packet(stream, packet, on_error=[]):
-                if index in wanted:
-                    kept[index] = scale(frame, size, Orientation())
-                index += 1
-    return kept
+        frames = enumerate(decode_in_order(container, stream, on_error=[]))
+        return torch.stack([scale(frame, size, Orientation()) for index, frame in frames if index in wanted])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import torch
 from torch import Tensor
 
+from tcam.errors import VideoError
 from tcam.types import Decoder, Size
 from tcam.video.container import decode_in_order, frame_time, open_container, reason, refuse
 from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, list_frame_files, read_image
@@ -160,14 +161,26 @@ class ClipReader:
             return torch.empty((0, 3, *self._size), dtype=torch.uint8)
         if self._owner != os.getpid():  # decoders do not survive a fork: leave the parent's alone
             self._backend, self._owner = None, os.getpid()
-        if self._backend is None:
-            self._backend = self._open()
         unique = sorted(set(wanted))
-        frames = self._backend.read(unique)
+        frames = self._read_ascending(unique)
         if unique == wanted:
             return frames
         position = {index: row for row, index in enumerate(unique)}
         return frames[[position[index] for index in wanted]]
+
+    def _read_ascending(self, indices: Sequence[int]) -> Tensor:
+        try:
+            if self._backend is None:
+                self._backend = self._open()
+            return self._backend.read(indices)
+        except VideoError:
+            if self._decoder != "decord":
+                raise
+        # decord gives up near the end of some files, more so on a busy machine; PyAV gives the same pixels.
+        self.close()
+        self._decoder = "pyav"
+        self._backend = self._open()
+        return self._backend.read(indices)
 
     def close(self) -> None:
         """Close the file; a later read opens it again."""
@@ -180,7 +193,7 @@ class ClipReader:
             return _FolderBackend(self._path, num_frames=self._num_frames, size=self._size)
         fits_decord = self._size[1] >= _DECORD_MIN_WIDTH and not self._rotation
         if self._decoder == "decord" and fits_decord and has_decord():
-            return _DecordBackend(self._path, num_frames=self._num_frames, size=self._size)
+            return DecordReader(self._path, num_frames=self._num_frames, size=self._size)
         return SeekingReader(self._path, num_frames=self._num_frames, size=self._size)
 
 
@@ -194,8 +207,12 @@ def has_decord() -> bool:
     return True
 
 
-class _DecordBackend:
-    """Random access by decord, scaled inside the decoder, one thread."""
+class DecordReader:
+    """Random access by decord, scaled inside the decoder, one thread.
+
+    Raises:
+        VideoError: decord cannot open the file, or counts its frames otherwise.
+    """
 
     def __init__(self, path: Path, *, num_frames: int, size: Size) -> None:
         import decord
@@ -211,7 +228,11 @@ class _DecordBackend:
             refuse(path, f"expected {num_frames} frames, found {len(self._reader)}", remedy="prepare the videos again")
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Read frames of ascending, distinct indices: uint8 ``[T, 3, h, w]``."""
+        """Read frames of ascending, distinct indices: uint8 ``[T, 3, h, w]``.
+
+        Raises:
+            VideoError: decord fails on the way.
+        """
         import decord
 
         try:

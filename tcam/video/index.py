@@ -1,0 +1,186 @@
+"""Write, read and check the index of a data set (JSON) and its boxes (CSV)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, TextIO, get_args
+
+from tcam.errors import DataError
+from tcam.types import SPLITS, Box, Decoder, FrameTruth, Shot, VideoIndex, VideoRecord
+from tcam.video.tables import as_box, as_frame, read_rows
+from tcam.video.writer import publish
+
+INDEX_VERSION: Final = 1
+_TRUTH_COLUMNS: Final = ("video", "frame", "x0", "y0", "x1", "y1")
+
+
+def validate_index(index: VideoIndex) -> None:
+    """Check that an index makes sense as a whole.
+
+    Raises:
+        DataError: it does not; names the first video concerned.
+    """
+    if index.version != INDEX_VERSION:
+        raise DataError(f"expected an index of version {INDEX_VERSION}, got {index.version}: run prepare again")
+    if len(set(index.class_names)) != len(index.class_names) or not index.class_names:
+        raise DataError(f"expected distinct class names, got {list(index.class_names)}")
+    seen: set[str] = set()
+    for record in index.records:
+        problem = _find_problem(record, len(index.class_names))
+        if record.video_id in seen:
+            problem = "it appears twice"
+        if problem:
+            raise DataError(f"the index is not valid at video {record.video_id!r}: {problem}; run prepare again")
+        seen.add(record.video_id)
+
+
+def _find_problem(record: VideoRecord, num_classes: int) -> str | None:
+    shots = record.shots
+    checks = (
+        (not record.video_id, "it has no name"),
+        (not 0 <= record.label < num_classes, f"label {record.label} is not one of {num_classes} classes"),
+        (record.num_frames < 1, f"{record.num_frames} frames"),
+        (min(record.size) < 1, f"size {record.size}"),
+        (not record.fps > 0, f"{record.fps} frames per second"),
+        (record.split not in SPLITS, f"split {record.split!r} is not one of {', '.join(SPLITS)}"),
+        (record.decoder not in get_args(Decoder), f"decoder {record.decoder!r}"),
+        (record.rotation not in (0, 90, 180, 270), f"rotation {record.rotation}"),
+        (not shots, "it has no shots"),
+        (any(shot.stop > record.num_frames for shot in shots), f"a shot ends after frame {record.num_frames - 1}"),
+        (any(b.start < a.stop for a, b in pairwise(shots)), "its shots overlap or are unordered"),
+    )
+    return next((problem for wrong, problem in checks if wrong), None)
+
+
+def write_index(index: VideoIndex, path: Path) -> None:
+    """Write a valid index as JSON, whole or not at all.
+
+    Raises:
+        DataError: the index is not valid, or the file cannot be written.
+    """
+    validate_index(index)
+    lines = [json.dumps(_to_json(record), ensure_ascii=False) for record in index.records]
+    names = json.dumps(list(index.class_names), ensure_ascii=False)
+    body = ",\n    ".join(lines)
+    with write_whole(path) as file:
+        file.write(f'{{"version": {index.version}, "class_names": {names}, "records": [\n    {body}\n]}}\n')
+
+
+def read_index(path: Path) -> VideoIndex:
+    """Read an index written by ``write_index``.
+
+    Raises:
+        DataError: the file is missing, not such an index, of another version, or not valid.
+    """
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read the index {path} ({error.strerror}): run prepare first") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not an index of videos (not JSON: {error}): run prepare again") from error
+    version = content.get("version") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or version != INDEX_VERSION:
+        raise DataError(f"{path}: expected an index of version {INDEX_VERSION}, got {version!r}: run prepare again")
+    try:
+        records = tuple(_from_json(entry) for entry in content["records"])
+        index = VideoIndex(tuple(str(name) for name in content["class_names"]), records, INDEX_VERSION)
+        validate_index(index)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}): run prepare again") from error
+    return index
+
+
+def _to_json(record: VideoRecord) -> dict[str, object]:
+    return {
+        "video_id": record.video_id,
+        "path": record.path,
+        "label": record.label,
+        "num_frames": record.num_frames,
+        "size": list(record.size),
+        "fps": record.fps,
+        "split": record.split,
+        "shots": [[shot.start, shot.stop] for shot in record.shots],
+        "decoder": record.decoder,
+        "rotation": record.rotation,
+        "cache_path": record.cache_path,
+    }
+
+
+def _from_json(entry: dict[str, object]) -> VideoRecord:
+    values = dict(entry)
+    shots, size = values.pop("shots"), values.pop("size")
+    if not isinstance(shots, list) or not isinstance(size, list) or len(size) != 2:
+        raise ValueError("shots and size must be lists")
+    for name in ("label", "num_frames", "rotation"):
+        if not isinstance(values[name], int):
+            raise ValueError(f"{name} must be a whole number, got {values[name]!r}")
+    return VideoRecord(
+        size=(int(size[0]), int(size[1])),
+        shots=tuple(Shot(int(start), int(stop)) for start, stop in shots),
+        **values,  # type: ignore[arg-type]  # a wrong type or an unknown key is reported by read_index
+    )
+
+
+def write_truth(truth: Sequence[FrameTruth], path: Path) -> None:
+    """Write boxes as CSV (video, frame, x0, y0, x1, y1), one row per box.
+
+    Raises:
+        ValueError: a frame without boxes, which the table cannot hold.
+        DataError: the file cannot be written.
+    """
+    with write_whole(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(_TRUTH_COLUMNS)
+        for frame in truth:
+            if not frame.boxes:
+                raise ValueError(f"expected at least one box in frame {frame.frame_index} of {frame.video_id}")
+            for box in frame.boxes:
+                table.writerow([frame.video_id, frame.frame_index, *(f"{side!r}" for side in box)])
+
+
+def read_truth(path: Path, index: VideoIndex) -> tuple[FrameTruth, ...]:
+    """Read boxes written by ``write_truth``; the class comes from the index.
+
+    Returns:
+        One entry per annotated frame, in order of video and frame.
+
+    Raises:
+        DataError: the file is missing or damaged, or names a video that the index does not hold.
+    """
+    labels = {record.video_id: record.label for record in index.records}
+    boxes: dict[tuple[str, int], list[Box]] = {}
+    for row in read_rows(path, required=_TRUTH_COLUMNS):
+        video = row["video"]
+        if video not in labels:
+            raise DataError(f"{row.where}: video {video!r} is not in the index of {len(labels)} videos")
+        boxes.setdefault((video, as_frame(row)), []).append(as_box(row))
+    return tuple(
+        FrameTruth(video, frame, labels[video], tuple(found)) for (video, frame), found in sorted(boxes.items())
+    )
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[TextIO]:
+    """Open a text file that gets its name only when the block ends without an error.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        publish(temporary, path)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path} ({error.strerror}): check the folder, its permissions and disk"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

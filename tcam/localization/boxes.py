@@ -1,0 +1,123 @@
+"""Boxes as tensors: overlap, change of size, clipping, and the boxes that look at no pixel.
+
+Boxes are ``x0, y0, x1, y1`` on the last axis, half-open, as everywhere in tcam.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tcam.types import Box, Size
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Give the intersection over union of half-open boxes.
+
+    Args:
+        a: ``[..., 4]``.
+        b: ``[..., 4]``; leading axes broadcast against those of ``a``.
+
+    Returns:
+        ``[...]`` in 0..1; 0 where both boxes are empty, NaN where a coordinate is NaN.
+
+    Raises:
+        ValueError: a last axis that does not hold 4 coordinates.
+    """
+    return _overlap(a, b, border=0)
+
+
+def inclusive_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Give the intersection over union as the WSOL benchmark counts it: the last row and column belong to the box.
+
+    A side is ``x1 - x0 + 1`` (Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", CVPR
+    2020), so the same four numbers give another value than ``iou``. Shapes and errors as there.
+    """
+    return _overlap(a, b, border=1)
+
+
+def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
+    """Express boxes of one picture size in pixels of another.
+
+    Args:
+        boxes: ``[..., 4]``, NaN stays NaN.
+        from_size: (height, width) that the boxes are in.
+        to_size: (height, width) that they are wanted in.
+
+    Returns:
+        ``[..., 4]`` of the same type (integers become floats), not rounded and not clipped.
+
+    Raises:
+        ValueError: a last axis that does not hold 4 coordinates, or an empty size.
+    """
+    _check_boxes(boxes, "boxes")
+    _check_size(from_size, "from_size")
+    _check_size(to_size, "to_size")
+    scale_y, scale_x = to_size[0] / from_size[0], to_size[1] / from_size[1]
+    values = boxes if boxes.is_floating_point() else boxes.double()
+    return values * values.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
+def clip_boxes(boxes: Tensor, size: Size) -> Tensor:
+    """Cut boxes to the frame; a box that lies outside becomes empty (no width or no height), NaN stays NaN.
+
+    Args:
+        boxes: ``[..., 4]``.
+        size: (height, width) of the frame.
+
+    Raises:
+        ValueError: a last axis that does not hold 4 coordinates, or an empty size.
+    """
+    _check_boxes(boxes, "boxes")
+    _check_size(size, "size")
+    x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+
+def centre_box(size: Size, side_fraction: float) -> Box:
+    """Give the box in the middle of the frame whose sides are a fraction of the frame's sides.
+
+    A half (the floor called "centre box (50 %)") is half the height and half the width: a quarter of the area.
+
+    Raises:
+        ValueError: an empty size, or a fraction outside 0..1 (0 excluded).
+    """
+    _check_size(size, "size")
+    if not 0 < side_fraction <= 1:
+        raise ValueError(f"side_fraction must be above 0 and at most 1, got {side_fraction}")
+    height, width = size
+    dx, dy = width * (1 - side_fraction) / 2, height * (1 - side_fraction) / 2
+    return Box(dx, dy, width - dx, height - dy)
+
+
+def full_frame_box(size: Size) -> Box:
+    """Give the box of the whole frame, ``0, 0, W, H``.
+
+    Raises:
+        ValueError: an empty size.
+    """
+    return centre_box(size, 1.0)
+
+
+def _overlap(a: Tensor, b: Tensor, *, border: int) -> Tensor:
+    _check_boxes(a, "a")
+    _check_boxes(b, "b")
+    a, b = a.double(), b.double()
+    corner = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    common = (corner + border).clamp(min=0).prod(dim=-1)
+    union = _area(a, border) + _area(b, border) - common
+    return torch.where(union == 0, torch.zeros_like(union), common / union)
+
+
+def _area(boxes: Tensor, border: int) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2] + border).clamp(min=0).prod(dim=-1)
+
+
+def _check_boxes(boxes: Tensor, name: str) -> None:
+    if boxes.ndim == 0 or boxes.shape[-1] != 4:
+        raise ValueError(f"{name} must be [..., 4], got {list(boxes.shape)}")
+
+
+def _check_size(size: Size, name: str) -> None:
+    if min(size) <= 0:
+        raise ValueError(f"{name} must be a (height, width) above zero, got {size}")

@@ -1,0 +1,251 @@
+"""CorLoc: the share of annotated frames whose box overlaps a true box, each number with the protocol it depends on.
+
+CorLoc (Deselaers et al., IJCV 2012) as the video benchmarks count it: a frame is correct when the best IoU between its
+box and any of its true boxes reaches the threshold; the mean over classes is the number that papers print (TCAM,
+arXiv:2208.14542). All map thresholds are judged at once, so choosing one costs nothing more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tcam.localization.boxes import iou
+from tcam.types import CorLocProtocol, FrameTruth
+
+ThresholdChoice = Literal["validation", "oracle", "oracle per class", "none"]
+"""Where a map threshold came from; see ``CorLocProtocol``."""
+
+_SAME = 1e-6
+"""Two map thresholds closer than this are one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorLocResult:
+    """CorLoc in percent under one protocol.
+
+    Attributes:
+        protocol: all that the numbers depend on.
+        threshold: the map threshold used; None where there is no map, or each class has its own.
+        per_class: by class name; NaN for a class without annotated frames.
+        macro: mean over the classes that have frames; NaN where none has.
+        micro: over all frames alike; NaN where there are none.
+        num_frames: annotated frames judged.
+        per_video: by video id.
+        frames_per_class: annotated frames by class name.
+    """
+
+    protocol: CorLocProtocol
+    threshold: float | None
+    per_class: Mapping[str, float]
+    macro: float
+    micro: float
+    num_frames: int
+    per_video: Mapping[str, float] = field(default_factory=dict)
+    frames_per_class: Mapping[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """Give all of it as a value that JSON can hold: NaN becomes None, the protocol its sentence."""
+        return {
+            "protocol": str(self.protocol),
+            "threshold": self.threshold,
+            "per_class": {name: _or_none(value) for name, value in self.per_class.items()},
+            "macro": _or_none(self.macro),
+            "micro": _or_none(self.micro),
+            "num_frames": self.num_frames,
+            "per_video": {name: _or_none(value) for name, value in self.per_video.items()},
+            "frames_per_class": dict(self.frames_per_class),
+        }
+
+
+class CorLocEvaluator:
+    """Takes frames one by one and counts, for every map threshold, how many are right; memory grows with videos only.
+
+    Args:
+        class_names: names of the K classes; a frame's label is a position in them.
+        thresholds: the L map thresholds that the boxes of a frame belong to, all different.
+        iou_threshold: overlap that a correct box must reach, above 0 and at most 1.
+
+    Raises:
+        ValueError: no class, no threshold, a threshold twice, or an ``iou_threshold`` out of range.
+    """
+
+    def __init__(self, class_names: Sequence[str], thresholds: Sequence[float], *, iou_threshold: float = 0.5) -> None:
+        if not class_names or not thresholds:
+            raise ValueError(f"expected classes and thresholds, got {len(class_names)} and {len(thresholds)}")
+        ascending = sorted(thresholds)
+        if any(b - a < _SAME for a, b in zip(ascending, ascending[1:], strict=False)):
+            raise ValueError(f"thresholds must all differ, got {list(thresholds)}")
+        if not 0 < iou_threshold <= 1:
+            raise ValueError(f"iou_threshold must be above 0 and at most 1, got {iou_threshold}")
+        self.class_names = tuple(class_names)
+        self.thresholds = tuple(float(threshold) for threshold in thresholds)
+        self.iou_threshold = iou_threshold
+        self._hits: dict[tuple[int, str], Tensor] = {}
+        self._frames: dict[tuple[int, str], int] = {}
+
+    def add(self, truth: FrameTruth, boxes: Tensor) -> None:
+        """Judge one annotated frame.
+
+        Args:
+            truth: its true boxes, at least one, in original pixels.
+            boxes: ``[L, 4]``, the box found at each threshold, in original pixels; NaN where nothing was found.
+
+        Raises:
+            ValueError: another shape, no true box, or a label that is not a class.
+        """
+        if boxes.shape != (len(self.thresholds), 4):
+            raise ValueError(f"boxes must be [{len(self.thresholds)}, 4], got {list(boxes.shape)}")
+        if not truth.boxes:
+            raise ValueError(f"frame {truth.frame_index} of {truth.video_id} must have a true box, got none")
+        if not 0 <= truth.label < len(self.class_names):
+            raise ValueError(f"label must be below {len(self.class_names)}, got {truth.label}")
+        true_boxes = torch.tensor([list(box) for box in truth.boxes], dtype=torch.float64)
+        overlap = iou(boxes.detach().cpu().double()[:, None], true_boxes[None]).amax(dim=1)
+        right = (overlap >= self.iou_threshold).long()  # nothing found: NaN, which is not >= anything
+        key = (truth.label, truth.video_id)
+        self._hits[key] = self._hits[key] + right if key in self._hits else right
+        self._frames[key] = self._frames.get(key, 0) + 1
+
+    def accuracy(self, label: int | None = None) -> Tensor:
+        """Give the percentage of right frames at every threshold: float64 ``[L]``, NaN without frames.
+
+        Args:
+            label: of one class; None counts the frames of all classes alike (micro).
+        """
+        hits, frames = self._counts()
+        if label is not None:
+            return 100 * hits[label] / frames[label]
+        return 100 * hits.sum(dim=0) / frames.sum()
+
+    def macro_accuracy(self) -> Tensor:
+        """Give the mean over classes that have frames at every threshold: float64 ``[L]``, percent."""
+        hits, frames = self._counts()
+        return (100 * hits / frames[:, None]).nanmean(dim=0)
+
+    def best_threshold(self, macro: bool = True) -> float:
+        """Give the threshold with the highest CorLoc (mean over classes, or over frames); the first of equals.
+
+        Raises:
+            ValueError: no frame was added, so that nothing can be best.
+        """
+        if not self._frames:
+            raise ValueError("the best threshold needs at least one annotated frame, got none")
+        scores = self.macro_accuracy() if macro else self.accuracy()
+        return self.thresholds[_first_best(scores)]
+
+    def table(self, threshold_choice: ThresholdChoice, threshold: float | None = None) -> CorLocResult:
+        """Give CorLoc per class, per video, over classes and over frames.
+
+        Args:
+            threshold_choice: ``validation`` takes ``threshold`` as chosen elsewhere, ``oracle`` takes the best one on
+                the added frames themselves, ``oracle per class`` the best one of each class (what the published
+                tables of TCAM and CoLo-CAM do: an upper bound), ``none`` says that no map was thresholded.
+            threshold: one of the evaluator's thresholds; needed for ``validation``, left out for the oracles; for
+                ``none`` it may be left out where the evaluator has but one.
+
+        Raises:
+            ValueError: a threshold that is missing, not wanted or not among the evaluator's, or an oracle without
+                frames.
+        """
+        positions = self._positions(threshold_choice, threshold)
+        hits, frames = self._counts()
+        chosen = hits.gather(1, positions[:, None])[:, 0]
+        per_class = 100 * chosen / frames
+        used = None
+        if threshold_choice in ("validation", "oracle"):
+            used = self.thresholds[int(positions[0])]
+        return CorLocResult(
+            protocol=CorLocProtocol(threshold_choice, iou_threshold=self.iou_threshold),
+            threshold=used,
+            per_class=dict(zip(self.class_names, per_class.tolist(), strict=True)),
+            macro=float(per_class.nanmean()),
+            micro=float(100 * chosen.sum() / frames.sum()),
+            num_frames=int(frames.sum()),
+            per_video=self._per_video(positions),
+            frames_per_class=dict(zip(self.class_names, frames.long().tolist(), strict=True)),
+        )
+
+    def resample_macro(self, threshold: float, *, samples: int, generator: torch.Generator) -> Tensor:
+        """Draw the videos anew with replacement and give the macro CorLoc of each draw: how far luck may carry it.
+
+        Frames of one video are alike, so videos are drawn, not frames. A class that a draw misses is left out of its
+        mean.
+
+        Args:
+            threshold: one of the evaluator's thresholds.
+            samples: number of draws, S.
+            generator: source of randomness, on the CPU.
+
+        Returns:
+            float64 ``[S]``, percent; quantiles of it are a bootstrap interval.
+
+        Raises:
+            ValueError: no frame was added, or a threshold not among the evaluator's.
+        """
+        if not self._frames:
+            raise ValueError("a bootstrap needs at least one annotated frame, got none")
+        position = self._position(threshold)
+        videos = sorted({video for _, video in self._frames})
+        hits = torch.zeros(len(videos), len(self.class_names), dtype=torch.float64)
+        frames = torch.zeros_like(hits)
+        for (label, video), count in self._frames.items():
+            hits[videos.index(video), label] = self._hits[label, video][position]
+            frames[videos.index(video), label] = count
+        drawn = torch.randint(len(videos), (samples, len(videos)), generator=generator)
+        return (100 * hits[drawn].sum(dim=1) / frames[drawn].sum(dim=1)).nanmean(dim=1)
+
+    def _counts(self) -> tuple[Tensor, Tensor]:
+        """Give right frames ``[K, L]`` and frames ``[K]``, both float64."""
+        hits = torch.zeros(len(self.class_names), len(self.thresholds), dtype=torch.float64)
+        frames = torch.zeros(len(self.class_names), dtype=torch.float64)
+        for (label, video), count in self._frames.items():
+            hits[label] += self._hits[label, video]
+            frames[label] += count
+        return hits, frames
+
+    def _positions(self, choice: ThresholdChoice, threshold: float | None) -> Tensor:
+        """Give the position of the threshold of each class: int64 ``[K]``."""
+        if choice in ("oracle", "oracle per class"):
+            if threshold is not None:
+                raise ValueError(f"'{choice}' finds its own threshold, got {threshold}")
+            if choice == "oracle per class":
+                hits, _ = self._counts()
+                return torch.tensor([_first_best(row) for row in hits])
+            threshold = self.best_threshold()
+        elif threshold is None:
+            if choice != "none" or len(self.thresholds) != 1:
+                raise ValueError(f"'{choice}' needs a threshold, got None")
+            threshold = self.thresholds[0]
+        return torch.full((len(self.class_names),), self._position(threshold))
+
+    def _position(self, threshold: float) -> int:
+        nearest = min(range(len(self.thresholds)), key=lambda i: abs(self.thresholds[i] - threshold))
+        if not abs(self.thresholds[nearest] - threshold) < _SAME:
+            raise ValueError(
+                f"threshold must be one of the evaluator's {len(self.thresholds)} "
+                f"({self.thresholds[0]:g} to {self.thresholds[-1]:g}), got {threshold}"
+            )
+        return nearest
+
+    def _per_video(self, positions: Tensor) -> dict[str, float]:
+        right: dict[str, float] = {}
+        frames: dict[str, int] = {}
+        for (label, video), count in sorted(self._frames.items()):
+            right[video] = right.get(video, 0.0) + float(self._hits[label, video][positions[label]])
+            frames[video] = frames.get(video, 0) + count
+        return {video: 100 * right[video] / frames[video] for video in right}
+
+
+def _first_best(scores: Tensor) -> int:
+    """Give the first position of the maximum (``argmax`` may give any)."""
+    return int((scores == scores.max()).nonzero()[0, 0])
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,66 @@
+"""Weights to share (safetensors) and states to resume from (torch, tensors only); each file whole or absent."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from pipelines.files import replacing
+from tcam.errors import WeightsError
+
+
+def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, object]) -> None:
+    """Write all weights of a network, with facts about them (JSON values) inside the file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
+    """Read weights into a network that has just these layers; gives the facts stored with them.
+
+    Layers of a decoder that the file does not have are an error, but a file may come without a decoder where the
+    network has none.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or made for another network.
+    """
+    try:
+        with safe_open(path, "pt") as stream:
+            facts = {key: json.loads(value) for key, value in (stream.metadata() or {}).items()}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
+        network.load_state_dict(tensors)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read the weights {path}: {error}; train the run again or resume it") from None
+    except RuntimeError as error:
+        raise WeightsError(f"{path} was made for another network: {' '.join(str(error).split())[:240]}") from None
+    return facts
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state to resume from: tensors, numbers, strings and containers of them."""
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Read the state a stage left, or None where there is none for these inputs.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"cannot resume from {path}: {error}; delete it to start the stage again") from None
+    return state if state.get("fingerprint") == fingerprint else None

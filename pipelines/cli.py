@@ -1,0 +1,186 @@
+"""The ``tcam`` command. Heavy imports happen inside the commands: ``tcam --help`` loads no torch.
+
+Data goes to stdout, everything people read to stderr. Exit codes: 0 ok, 1 unexpected, 2 usage, 3 data missing or
+invalid, 4 finished but some videos failed, 5 optional part or weights missing, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tcam.errors import TcamError
+
+app = typer.Typer(
+    name="tcam",
+    help="Learn to box the tagged object in every frame of a video, from tags alone.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SOME_FAILED = 4
+
+
+class Method(StrEnum):
+    """What ``tcam train`` trains."""
+
+    cam = "cam"
+    tcam = "tcam"
+
+
+class EvaluatedSplit(StrEnum):
+    """Which videos ``tcam evaluate`` looks at."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+    all = "all"
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
+Runs = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. classifier.epochs=10.")
+]
+
+
+@app.command()
+def train(
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of videos, one subfolder per tag: <tag>/<clip>.mp4.")
+    ] = None,
+    method: Annotated[Method | None, typer.Option(help="cam: the classifier's CAM alone; tcam: decoder too.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as configs/real/tcam.yaml.")] = None,
+    set_: Sets = None,
+    backbone: Annotated[str | None, typer.Option(help="Any timm model with a feature pyramid.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Pretrained weights: a FILE, imagenet (downloads) or random.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The run becomes RUNS/NAME-001, -002, ...")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that probe and cache videos.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run; its own settings hold.")] = None,
+    runs: Runs = Path("runs"),
+    quiet: Quiet = False,
+) -> None:
+    """Train from tagged videos: prepare, classifier, CAM cache, localizer, evaluation."""
+    from pipelines.commands import TrainRequest, start_or_resume
+
+    overrides = list(set_ or [])
+    flags = {
+        "method": method,
+        "seed": seed,
+        "device": device,
+        "model.backbone": backbone,
+        "model.weights": weights,
+        "data.workers": workers,
+    }
+    overrides += [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    request = TrainRequest(
+        videos=videos, config=config, overrides=tuple(overrides), name=name, resume=resume, runs=runs
+    )
+    _leave(start_or_resume(request, quiet=quiet))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
+    source: Annotated[str, typer.Option(help="Video file, folder of videos, or glob.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="boxes.csv, .jsonl or .parquet; - is JSON Lines.")
+    ] = "-",
+    save_video: Annotated[Path | None, typer.Option(help="Folder for videos with box and map drawn.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Of the map, relative to its maximum; the run's own if left out."),
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Look for this tag; else the most probable one.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Write one row per frame: class, box, scores."""
+    from pipelines.commands import PredictRequest, predict_sources
+
+    request = PredictRequest(
+        run=run,
+        source=source,
+        output=output,
+        save_video=save_video,
+        threshold=threshold,
+        class_name=class_name,
+        batch=batch,
+        device=device,
+    )
+    _leave(predict_sources(request, quiet=quiet))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
+    videos: Annotated[Path, typer.Option(help="Folder of videos with boxes.csv.")],
+    split: Annotated[EvaluatedSplit, typer.Option(help="Which videos.")] = EvaluatedSplit.test,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the report.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Compare a run's boxes with true ones: CorLoc per class and mean, beside centre-box and full-frame floors."""
+    from pipelines.commands import EvaluateRequest, evaluate_run
+
+    request = EvaluateRequest(run=run, videos=videos, split=split.value, output=output, as_json=json_, device=device)
+    _leave(evaluate_run(request, quiet=quiet))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for videos, runs and report.")] = Path(
+        "runs/demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """See the whole pipeline work in three minutes: synthetic tagged videos, CAM, TCAM, table, report, overlay video."""
+    from pipelines.demo import run_demo
+
+    run_demo(output, seed=seed, device=device, quiet=quiet)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("tcam"))
+        raise typer.Exit
+
+
+def _leave(failures: int) -> None:
+    if failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+def main() -> None:
+    """Run the command line; every expected error is one line and its exit code."""
+    try:
+        app()
+    except TcamError as error:
+        print(f"tcam: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 (the command's own voice)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("tcam: interrupted; 'tcam train --resume RUN' goes on from the last epoch", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our stdout went away, as `| head` does
+        sys.exit(0)

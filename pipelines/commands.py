@@ -1,0 +1,247 @@
+"""What the commands do, once their flags are read: the only place that ties runs, data and outputs together."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import platformdirs
+
+from pipelines.config import load_config, save_config
+from pipelines.evaluate import ScoredSet, print_table, read_thresholds, results_table
+from pipelines.files import hash_file, write_json
+from pipelines.overlay import draw_overlay
+from pipelines.predict import FramePrediction, find_sources, predict_video
+from pipelines.prepare import VideoFailure, write_failures
+from pipelines.report_run import write_run_report
+from pipelines.runlog import console, create_run, describe_environment, open_run, progress_bar
+from pipelines.sinks import BoxSink, open_box_sink
+from pipelines.stages import (
+    Run,
+    load_localizers,
+    load_run,
+    main_localizer,
+    prepare_data,
+    score_split,
+    train_run,
+)
+from tcam.errors import ConfigError, DataError, VideoError
+from tcam.types import FrameTruth, VideoIndex
+from tcam.video.writer import VideoWriter
+
+
+def cache_folder() -> Path:
+    """Where frame caches live: ``$TCAM_HOME/cache``, or the system's cache folder for tcam."""
+    home = os.environ.get("TCAM_HOME")
+    return Path(home) / "cache" if home else Path(platformdirs.user_cache_dir("tcam"))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """Flags of ``tcam train``."""
+
+    videos: Path | None
+    config: Path | None
+    overrides: tuple[str, ...]
+    name: str | None
+    resume: Path | None
+    runs: Path
+
+
+def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
+    """Train a new run or go on with one; gives the number of videos left out."""
+    console.quiet = quiet
+    if request.resume is not None:
+        folder = open_run(request.resume)
+        if request.config or request.overrides or request.name:
+            raise ConfigError("--resume goes on with the run's own settings: leave out --config, --set and other flags")
+        source = json.loads((folder / "env.json").read_text(encoding="utf-8"))["videos"]
+        videos = request.videos or Path(source)
+    else:
+        if request.videos is None:
+            raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
+        videos = request.videos
+        config = load_config(request.config, request.overrides)
+        folder = create_run(request.runs, request.name or f"{videos.resolve().name}-{config.method}")
+        save_config(config, folder / "config.yaml")
+        write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})
+    console.print(f"run folder: {folder}")
+    result = train_run(videos, load_config(folder / "config.yaml"), folder, cache_dir=cache_folder())
+    if result.rows:
+        print_table(result.rows, f"test split of {videos}")
+    else:
+        console.print("no boxes of test videos: nothing to evaluate")
+    console.print(
+        f"report: {folder / 'report' / 'report.html'}\nnext: tcam predict {folder} --source VIDEO -o boxes.csv"
+    )
+    return result.failures
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """Flags of ``tcam predict``."""
+
+    run: Path
+    source: str
+    output: str
+    save_video: Path | None
+    threshold: float | None
+    class_name: str | None
+    batch: int
+    device: str
+
+
+def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
+    """Localize in every source and write the box table; gives the number of videos that failed."""
+    console.quiet = quiet
+    run = load_run(open_run(request.run), device=request.device)
+    sources = find_sources(request.source)
+    name = main_localizer(run)
+    threshold = request.threshold
+    if threshold is None:
+        threshold = read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
+    label = _label(run, request.class_name)
+    localizer = load_localizers(run)[name]
+    failures: list[VideoFailure] = []
+    with open_box_sink(request.output, metadata=_metadata(run, name, threshold)) as sink, progress_bar() as bar:
+        task = bar.add_task("predict", total=len(sources))
+        for video_id, path in sources:
+            frames = predict_video(
+                localizer,
+                video_id,
+                path,
+                threshold=threshold,
+                size=run.input_size,
+                batch=request.batch,
+                label=label,
+                keep_original=request.save_video is not None,
+            )
+            if request.save_video is not None:
+                target = (request.save_video / video_id).with_suffix(".mp4")
+                frames = save_overlay(frames, target, class_names=run.index.class_names)
+            try:
+                _write_rows(frames, sink, run, threshold)
+            except VideoError as error:
+                failures.append(VideoFailure(video_id, str(error)))
+                console.print(f"failed {video_id}: {error}", markup=False)
+            bar.advance(task)
+    _report_failures(failures, request.output, len(sources))
+    return len(failures)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """Flags of ``tcam evaluate``."""
+
+    run: Path
+    videos: Path
+    split: str
+    output: Path | None
+    as_json: bool
+    device: str
+
+
+def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
+    """Score a run on videos with boxes; gives the number of videos that failed."""
+    console.quiet = quiet
+    run = load_run(open_run(request.run), device=request.device)
+    thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
+    output = request.output or run.folder / f"evaluation-{request.split}"
+    prepared = prepare_data(request.videos, run.config, output, cache_dir=None)
+    index, truth = _with_classes_of(run, prepared.index, prepared.truth)
+    run = replace(run, index=index, truth=truth)
+    localizers = load_localizers(run)
+    scored = score_split(run, localizers, request.split)
+    rows = results_table(scored, thresholds if chosen_on == "validation" else {})
+    print_table(rows, f"{request.split} split of {request.videos}")
+    write_run_report(output, rows, localizers, thresholds, index, truth, size=run.input_size, split=request.split)
+    if request.as_json:
+        table = [{"method": name, **result.as_dict()} for name, result in rows]
+        sys.stdout.write(json.dumps(table) + "\n")
+    return len(prepared.failures) + _scoring_failures(scored)
+
+
+def save_overlay(
+    frames: Iterator[FramePrediction],
+    target: Path,
+    *,
+    class_names: tuple[str, ...],
+    truth: dict[int, FrameTruth] | None = None,
+) -> Iterator[FramePrediction]:
+    """Hand frames on while a video with box, map and (where known) truth drawn is written."""
+    first = next(frames, None)
+    if first is None or first.original is None:
+        return
+    fps = 25.0
+    second = next(frames, None)
+    if second is not None and second.box.time_s > first.box.time_s:
+        fps = min(max(1.0 / (second.box.time_s - first.box.time_s), 1.0), 120.0)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(target, size=first.size, fps=fps) as writer:
+        for frame in itertools.chain((item for item in (first, second) if item is not None), frames):
+            if frame.original is not None:
+                boxes = truth[frame.box.frame_index].boxes if truth and frame.box.frame_index in truth else ()
+                caption = f"{class_names[frame.box.label]} {frame.box.class_score:.2f}"
+                writer.write(draw_overlay(frame.original, frame.box.box, map=frame.map, truth=boxes, caption=caption))
+            yield frame
+
+
+def _write_rows(frames: Iterator[FramePrediction], sink: BoxSink, run: Run, threshold: float) -> None:
+    for frame in frames:
+        sink.write(frame.box, size=frame.size, class_name=run.index.class_names[frame.box.label], threshold=threshold)
+
+
+def _label(run: Run, class_name: str | None) -> int | None:
+    if class_name is None:
+        return None
+    if class_name not in run.index.class_names:
+        raise ConfigError(f"--class {class_name}: the run knows {', '.join(run.index.class_names)}")
+    return run.index.class_names.index(class_name)
+
+
+def _metadata(run: Run, name: str, threshold: float) -> dict[str, object]:
+    stage = "classifier" if run.config.method == "cam" else "localizer"
+    checkpoint = run.folder / stage / "best_localization.safetensors"
+    return {
+        "run": run.folder.name,
+        "method": name,
+        "threshold": threshold,
+        "classes": list(run.index.class_names),
+        "weights_hash": hash_file(checkpoint) if checkpoint.is_file() else None,
+        "config": run.config.model_dump(mode="json"),
+        "versions": describe_environment()["versions"],
+    }
+
+
+def _with_classes_of(
+    run: Run, index: VideoIndex, truth: tuple[FrameTruth, ...]
+) -> tuple[VideoIndex, tuple[FrameTruth, ...]]:
+    """Renumber the labels of other data by the run's classes."""
+    unknown = [name for name in index.class_names if name not in run.index.class_names]
+    if unknown:
+        raise DataError(f"the videos hold class '{unknown[0]}'; the run knows {', '.join(run.index.class_names)}")
+    labels = [run.index.class_names.index(name) for name in index.class_names]
+    records = tuple(replace(record, label=labels[record.label]) for record in index.records)
+    return (
+        replace(index, class_names=run.index.class_names, records=records),
+        tuple(replace(item, label=labels[item.label]) for item in truth),
+    )
+
+
+def _scoring_failures(scored: ScoredSet) -> int:
+    for video_id, reason in scored.failures:
+        console.print(f"failed {video_id}: {reason}", markup=False)
+    return len(scored.failures)
+
+
+def _report_failures(failures: list[VideoFailure], output: str, total: int) -> None:
+    if not failures:
+        return
+    folder = Path(output).parent if output != "-" else Path()
+    write_failures(tuple(failures), folder / "errors.csv")
+    console.print(f"{len(failures)} of {total} videos failed, listed in {folder / 'errors.csv'}")

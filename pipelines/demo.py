@@ -1,0 +1,80 @@
+"""``tcam demo``: the whole pipeline on synthetic tagged videos, from random weights, offline, in minutes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from pipelines.commands import save_overlay
+from pipelines.config import load_config, save_config
+from pipelines.evaluate import print_table
+from pipelines.files import write_json
+from pipelines.predict import predict_video
+from pipelines.runlog import console, create_run, describe_environment
+from pipelines.stages import Run, load_localizers, load_run, main_localizer, train_run
+from pipelines.synthetic import write_synthetic_videos
+from tcam.types import VideoRecord
+
+SETTINGS = (
+    "method=tcam",
+    "model.backbone=resnet10t",
+    "model.weights=random",
+    "model.output_stride=8",
+    "model.decoder_channels=[64,48,32,24,16]",
+    "input.resize=144",
+    "input.crop=128",
+    "classifier.epochs=12",
+    "classifier.frames_per_shot=12",
+    "classifier.lr=0.05",
+    "classifier.late_lr_ratio=1.0",
+    "localizer.epochs=6",
+    "localizer.frames_per_shot=8",
+)
+"""What differs from the published settings: a small network that learns from nothing on a laptop."""
+
+
+def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
+    """Write videos, train CAM and TCAM, predict, evaluate; leaves videos/, runs/, report/ in the folder.
+
+    Raises:
+        TcamError: the folder cannot be written or the device does not exist.
+    """
+    console.quiet = quiet
+    began = time.monotonic()
+    config = load_config(None, [*SETTINGS, f"seed={seed}", f"device={device}"])
+    videos = output / "videos"
+    if not (videos / "boxes.csv").is_file():
+        console.print(f"writing synthetic videos to {videos}")
+        write_synthetic_videos(videos, seed=seed)
+    folder = create_run(output / "runs", "demo")
+    save_config(config, folder / "config.yaml")
+    write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})
+    result = train_run(videos, config, folder, cache_dir=output / "cache")
+    print_table(result.rows, "synthetic test videos (numbers of this run)")
+    report = output / "report"
+    shutil.rmtree(report, ignore_errors=True)
+    shutil.copytree(folder / "report", report)
+    overlay = write_demo_overlay(load_run(folder, device=device), report / "overlay.mp4")
+    console.print(f"report: {report / 'report.html'}\noverlay: {overlay}\ntook {time.monotonic() - began:.0f} s")
+
+
+def write_demo_overlay(run: Run, target: Path) -> Path:
+    """Draw map, predicted box and true box over one test video."""
+    record: VideoRecord = run.index.of_split("test")[0]
+    name = main_localizer(run)
+    from pipelines.evaluate import read_thresholds
+
+    threshold = read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
+    truth = {item.frame_index: item for item in run.truth if item.video_id == record.video_id}
+    frames = predict_video(
+        load_localizers(run)[name],
+        record.video_id,
+        Path(record.path),
+        threshold=threshold,
+        size=run.input_size,
+        keep_original=True,
+    )
+    for _ in save_overlay(frames, target, class_names=run.index.class_names, truth=truth):
+        pass
+    return target

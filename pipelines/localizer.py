@@ -1,0 +1,85 @@
+"""A trained run as one object: uint8 frames in, localization maps and class probabilities out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipelines.config import ModelSettings
+from pipelines.device import Compute
+from tcam.model.backbone import Backbone
+from tcam.model.cam import cam, layer_cam, normalize_cam
+from tcam.model.decoder import UnetDecoder
+from tcam.model.network import FrameCamNet
+from tcam.model.pooling import Wgap
+from tcam.types import FrameOutput
+
+MapMethod = Literal["cam", "layercam", "decoder"]
+
+
+def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, seed: int) -> FrameCamNet:
+    """Build the frame network with freshly drawn weights; pretrained ones are loaded into ``.backbone`` after.
+
+    Raises:
+        ConfigError: timm has no such model, or the model has no feature pyramid or not this stride.
+    """
+    torch.manual_seed(seed)
+    backbone = Backbone(
+        settings.backbone,
+        output_stride=settings.output_stride,
+        options=settings.backbone_options,
+        levels_used=settings.levels_used,
+    )
+    head = Wgap(backbone.last_channels, num_classes)
+    unet = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels) if decoder else None
+    network: FrameCamNet = FrameCamNet(backbone, head, unet).to(memory_format=torch.channels_last)
+    return network
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMaps:
+    """What a localizer says of N frames.
+
+    Attributes:
+        maps: float32 ``[N, H, W]`` in 0..1 at input size.
+        probabilities: ``[N, K]``.
+        labels: int64 ``[N]``, the class each map is of: the given one, or the most probable.
+    """
+
+    maps: Tensor
+    probabilities: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Localizer:
+    """A frame network and the way its maps are made."""
+
+    network: FrameCamNet
+    method: MapMethod
+    compute: Compute
+
+    @torch.inference_mode()
+    def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps:
+        """Localize in uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` say whose maps to make (CAM methods only)."""
+        frames = frames.to(self.compute.device, non_blocking=True)
+        with self.compute.autocast():
+            output: FrameOutput = self.network(frames)
+        probabilities = output.class_logits.softmax(dim=1)
+        chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
+        if output.map_logits is not None and self.method == "decoder":
+            return FrameMaps(output.map_logits.softmax(dim=1)[:, 1], probabilities, chosen)
+        coarse = class_activation(output, self.network.head.weight, chosen, self.method)
+        size = (frames.shape[2], frames.shape[3])
+        maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return FrameMaps(maps, probabilities, chosen)
+
+
+def class_activation(output: FrameOutput, weight: Tensor, labels: Tensor, method: MapMethod) -> Tensor:
+    """Make the normalised CAM ``[N, h, w]`` in 0..1 of the labels ``[N]`` at feature resolution."""
+    make = cam if method == "cam" else layer_cam
+    return normalize_cam(make(output.features.float(), weight.float(), labels))

@@ -1,0 +1,120 @@
+"""Videos in, one row per frame out: batches of a few frames, whatever the length of the video."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipelines.localizer import Localizer
+from tcam.errors import DataError
+from tcam.localization.extract import extract_boxes
+from tcam.types import FrameBox, FrameGeometry, Size
+from tcam.video.folders import is_video
+from tcam.video.reader import DecodedFrame, stream_frames
+
+
+@dataclass(frozen=True, slots=True)
+class FramePrediction:
+    """One frame, what was found in it, its original size, and (where asked for) its pixels and map."""
+
+    box: FrameBox
+    size: Size
+    original: torch.Tensor | None
+    map: torch.Tensor
+
+
+def find_sources(source: str) -> list[tuple[str, Path]]:
+    """List (video id, path) of the videos that ``--source`` names: a file, a frame folder, a folder of videos, a glob.
+
+    Raises:
+        DataError: there is no such file, or no video in the folder.
+    """
+    path = Path(source)
+    if path.is_dir() and not is_video(path):
+        found = [(child.relative_to(path).as_posix(), child) for child in _videos_below(path)]
+    elif path.exists():
+        found = [(path.name, path)]
+    else:
+        found = [
+            (Path(name).name, Path(name)) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()
+        ]
+    if not found:
+        what = "a folder without videos" if path.is_dir() else "no such file or match"
+        raise DataError(f"--source {source}: expected a video file, a folder of videos or a glob, found {what}")
+    return found
+
+
+def _videos_below(folder: Path) -> Iterator[Path]:
+    for child in sorted(folder.iterdir()):
+        if child.name.startswith("."):
+            continue
+        if is_video(child):
+            yield child
+        elif child.is_dir():
+            yield from _videos_below(child)
+
+
+def predict_video(
+    localizer: Localizer,
+    video_id: str,
+    path: Path,
+    *,
+    threshold: float,
+    size: Size,
+    batch: int = 8,
+    label: int | None = None,
+    keep_original: bool = False,
+) -> Iterator[FramePrediction]:
+    """Localize in every frame of a video, in order.
+
+    Args:
+        localizer: the trained run.
+        video_id: what the rows are called.
+        path: a video file or frame folder.
+        threshold: of the map, relative to its maximum, 0..1.
+        size: network input (height, width).
+        batch: frames per forward pass.
+        label: the class to look for; None takes the most probable one in each frame.
+        keep_original: whether to hand on the full-size pixels.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    frames = stream_frames(path, size=size, keep_original=keep_original)
+    while chunk := list(itertools.islice(frames, batch)):
+        yield from _predict_chunk(localizer, video_id, chunk, threshold=threshold, label=label)
+
+
+def _predict_chunk(
+    localizer: Localizer, video_id: str, chunk: Sequence[DecodedFrame], *, threshold: float, label: int | None
+) -> Iterator[FramePrediction]:
+    stacked = torch.stack([frame.pixels for frame in chunk])
+    input_size = (stacked.shape[2], stacked.shape[3])
+    labels = None if label is None else torch.full((len(chunk),), label)
+    result = localizer(stacked, labels)
+    geometries = [FrameGeometry.plain_resize(frame.original_size, input_size) for frame in chunk]
+    boxes = extract_boxes(result.maps, threshold, geometries)
+    maps, chosen = result.maps.cpu(), result.labels.cpu()
+    class_scores = result.probabilities.cpu().gather(1, chosen[:, None])[:, 0]
+    for i, (frame, box) in enumerate(zip(chunk, boxes, strict=True)):
+        score = 0.0
+        if box is not None:
+            height, width = frame.original_size
+            rows = slice(int(box.y0 / height * input_size[0]), max(1, round(box.y1 / height * input_size[0])))
+            columns = slice(int(box.x0 / width * input_size[1]), max(1, round(box.x1 / width * input_size[1])))
+            score = float(maps[i, rows, columns].mean())
+        found = FrameBox(
+            video_id=video_id,
+            frame_index=frame.index,
+            time_s=frame.time_s,
+            label=int(chosen[i]),
+            class_score=float(class_scores[i]),
+            score=score,
+            box=box,
+        )
+        yield FramePrediction(found, frame.original_size, frame.original, maps[i])

@@ -1,0 +1,164 @@
+"""The run folder: its name, its log (metrics.jsonl and TensorBoard), its finished stages, and bars on stderr."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipelines.files import copy_folder, write_json
+from tcam.errors import ConfigError, DataError
+
+console = Console(stderr=True, highlight=False)
+"""Everything a person reads goes to stderr; stdout is for data."""
+
+
+def create_run(root: Path, name: str) -> Path:
+    """Make ``root/<name>-NNN`` with the next free number; runs are never overwritten.
+
+    Raises:
+        ConfigError: the name holds characters that do not belong in a folder name.
+        DataError: the folder cannot be made.
+    """
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ConfigError(f"--name wants letters, digits, '.', '_', '+' or '-', got '{name}'")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        taken = [
+            int(match[1])
+            for path in root.iterdir()
+            if (match := re.fullmatch(re.escape(name) + r"-(\d{3,})", path.name))
+        ]
+        for number in range(max(taken, default=0) + 1, max(taken, default=0) + 1000):
+            folder = root / f"{name}-{number:03d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue  # another process took the number just now
+            return folder
+    except OSError as error:
+        raise DataError(f"cannot make a run folder in {root}: {error.strerror}") from None
+    raise DataError(f"no free run number for '{name}' in {root}")
+
+
+def open_run(folder: Path) -> Path:
+    """Check that a folder is a run.
+
+    Raises:
+        DataError: it is not there, or holds no config.yaml.
+    """
+    if (folder / "config.yaml").is_file():
+        return folder
+    found = "found no such folder" if not folder.is_dir() else "found a folder without config.yaml"
+    near = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml")) if folder.parent.is_dir() else []
+    hint = f"; runs there: {', '.join(near[:8])}" if near else "; make one with 'tcam train'"
+    raise DataError(f"expected a run folder at {folder}, {found}{hint}")
+
+
+def describe_environment() -> dict[str, object]:
+    """Say what a run ran on: versions, machine, threads."""
+    packages = ("tcam", "torch", "torchvision", "timm", "numpy", "av", "decord")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": sys.argv,
+    }
+
+
+class RunLog:
+    """Appends rows of numbers to ``metrics.jsonl`` and TensorBoard; one writer per run."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._stream = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder))
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+        self._board.close()
+
+    def write(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
+        """Log one epoch of one stage."""
+        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        self._stream.write(json.dumps({"stage": stage, "epoch": epoch, **rounded}) + "\n")
+        self._stream.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{stage}/{name}", value, epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a run: its folder and the hash of all it depends on."""
+
+    folder: Path
+    fingerprint: str
+
+    @property
+    def done(self) -> bool:
+        """Whether the folder holds the finished result of just these inputs."""
+        try:
+            mark = json.loads((self.folder / "stage.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(mark, dict) and mark.get("fingerprint") == self.fingerprint
+
+    def finish(self) -> None:
+        """Mark the stage as finished; nothing is written into its folder afterwards."""
+        write_json(self.folder / "stage.json", {"fingerprint": self.fingerprint})
+
+
+def run_stage(stage: Stage, work: Callable[[], None]) -> None:
+    """Do a stage unless it is done here, or was done with the same inputs in a neighbouring run: then it is copied."""
+    name, run = stage.folder.name, stage.folder.parent
+    if stage.done:
+        console.print(f"[dim]{name}: unchanged, kept[/dim]")
+        return
+    for other in sorted(run.parent.glob(f"*/{name}/stage.json")):
+        if other.parent != stage.folder and Stage(other.parent, stage.fingerprint).done:
+            copy_folder(other.parent, stage.folder)
+            console.print(f"[dim]{name}: unchanged, taken from {other.parent.parent.name}[/dim]")
+            return
+    stage.folder.mkdir(exist_ok=True)
+    work()
+    stage.finish()
+
+
+def progress_bar(*columns: str) -> Progress:
+    """A bar on stderr; ``columns`` name fields that stand behind it."""
+    fields = [TextColumn(f"{{task.fields[{column}]}}") for column in columns]
+    return Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *fields,
+        console=console,
+        transient=not console.is_terminal,
+        disable=console.quiet,
+    )

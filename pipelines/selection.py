@@ -1,0 +1,90 @@
+"""How good is the network right now? A few frames of every validation video answer after each epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from pipelines.config import EvaluationSettings
+from pipelines.localizer import Localizer
+from tcam.localization.boxes import scale_boxes
+from tcam.localization.corloc import CorLocEvaluator
+from tcam.localization.extract import boxes_at_thresholds
+from tcam.types import FrameTruth, Size, VideoIndex, VideoRecord
+from tcam.video.dataset import FrameDataset, collate_clips
+
+
+def threshold_grid(step: float) -> list[float]:
+    """Give the map thresholds 0, step, 2 step, ... below 1."""
+    return [round(i * step, 6) for i in range(math.ceil(1 / step - 1e-9))]
+
+
+def spread_out(count: int, wanted: int) -> list[int]:
+    """Give at most ``wanted`` positions out of ``count``, evenly spread, each the middle of its part."""
+    if count <= wanted:
+        return list(range(count))
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationScores:
+    """Percent; ``corloc`` is None where no validation frame has a box, ``accuracy`` where there is no video."""
+
+    corloc: float | None
+    accuracy: float | None
+
+
+class Validator:
+    """Scores a localizer on fixed validation frames, decoded once and kept in memory."""
+
+    def __init__(
+        self, index: VideoIndex, truth: Sequence[FrameTruth], *, settings: EvaluationSettings, size: Size
+    ) -> None:
+        self._settings = settings
+        self._class_names = index.class_names
+        self._truth = {(item.video_id, item.frame_index): item for item in truth}
+        self._sizes = {record.video_id: record.size for record in index.records}
+        frames = [
+            (record, frame)
+            for record in index.of_split("val")
+            for frame in _chosen_frames(record, self._truth.keys(), settings.selection_frames)
+        ]
+        loader = DataLoader(
+            FrameDataset(frames, size=size),
+            batch_size=settings.batch,
+            collate_fn=collate_clips,
+            generator=torch.Generator(),
+        )
+        self._batches = list(loader)
+
+    def __call__(self, localizer: Localizer) -> ValidationScores:
+        """Give the macro CorLoc at its best single threshold, and the share of frames classified right."""
+        localizer.network.eval()
+        thresholds = threshold_grid(self._settings.threshold_step)
+        evaluator = CorLocEvaluator(self._class_names, thresholds, iou_threshold=self._settings.iou_threshold)
+        right, seen, judged = 0, 0, 0
+        for batch in self._batches:
+            result = localizer(batch.frames.flatten(0, 1), batch.label)
+            right += int((result.probabilities.argmax(1).cpu() == batch.label).sum())
+            seen += len(batch.label)
+            for i, video_id in enumerate(batch.video_id):
+                truth = self._truth.get((video_id, int(batch.frame_index[i, 0])))
+                if truth is not None:
+                    boxes = boxes_at_thresholds(result.maps[i], torch.tensor(thresholds))
+                    input_size = (result.maps.shape[1], result.maps.shape[2])
+                    evaluator.add(truth, scale_boxes(boxes, input_size, self._sizes[video_id]))
+                    judged += 1
+        corloc = evaluator.table("oracle").macro if judged else None
+        return ValidationScores(corloc, 100.0 * right / seen if seen else None)
+
+
+def _chosen_frames(
+    record: VideoRecord, annotated: Sequence[tuple[str, int]] | set[tuple[str, int]], wanted: int
+) -> list[int]:
+    with_boxes = [frame for frame in range(record.num_frames) if (record.video_id, frame) in annotated]
+    candidates = with_boxes or list(range(record.num_frames))
+    return [candidates[i] for i in spread_out(len(candidates), wanted)]

@@ -1,0 +1,248 @@
+"""The way of the data through one run: prepare -> classifier -> CAM cache -> localizer -> evaluation.
+
+Each stage reads files of the stages before it and leaves a folder; it is skipped where its inputs did not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.cams import CamCache, write_cams
+from pipelines.checkpoint import load_weights
+from pipelines.config import RunConfig, load_config
+from pipelines.device import Compute, choose_compute
+from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
+from pipelines.files import hash_file, hash_json
+from pipelines.localizer import Localizer, build_network
+from pipelines.prepare import Prepared, prepare, write_failures
+from pipelines.report_run import write_run_report
+from pipelines.runlog import RunLog, Stage, console, progress_bar, run_stage
+from pipelines.selection import Validator
+from pipelines.train import TrainingContext, train_classifier, train_localizer
+from tcam.localization.corloc import CorLocResult
+from tcam.model.backbone import load_backbone_weights
+from tcam.types import FrameTruth, Size, VideoIndex
+from tcam.video.index import read_index, read_truth, write_index, write_truth
+
+FORMAT = 1
+"""Part of every stage's fingerprint: raise it when the same settings would give another result."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run has to say."""
+
+    rows: list[tuple[str, CorLocResult]]
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run folder, its settings and its data; the methods below are its stages, in order."""
+
+    folder: Path
+    config: RunConfig
+    compute: Compute
+    index: VideoIndex
+    truth: tuple[FrameTruth, ...]
+
+    @property
+    def input_size(self) -> Size:
+        """Network input, (height, width)."""
+        return self.config.input.crop, self.config.input.crop
+
+    def stage(self, name: str, depends_on: Mapping[str, Any]) -> Stage:
+        """Name a stage's folder and hash all it depends on."""
+        return Stage(self.folder / name, hash_json({"format": FORMAT, "stage": name, **depends_on}))
+
+    def classifier_stage(self) -> Stage:
+        """The stage that trains the frame classifier."""
+        config = self.config.model_dump(mode="json")
+        weights = self.config.model.weights
+        return self.stage(
+            "classifier",
+            {
+                **{key: config[key] for key in ("seed", "precision", "input", "classifier", "evaluation")},
+                "model": {key: value for key, value in config["model"].items() if key != "decoder_channels"},
+                "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
+                "cam": config["cam"]["method"],
+                "data": _data_fingerprint(self.index, self.truth),
+            },
+        )
+
+    def cams_stage(self) -> Stage:
+        """The stage that caches the training frames' CAMs."""
+        return self.stage("cams", {"classifier": self.classifier_stage().fingerprint, "cam": self.config.cam.method})
+
+    def localizer_stage(self) -> Stage:
+        """The stage that trains the decoder."""
+        config = self.config.model_dump(mode="json")
+        return self.stage(
+            "localizer",
+            {
+                "cams": self.cams_stage().fingerprint,
+                "localizer": config["localizer"],
+                "decoder": config["model"]["decoder_channels"],
+            },
+        )
+
+
+def train_run(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path) -> RunResult:
+    """Take tagged videos to a trained run and its tables; goes on where an earlier call in this folder stopped.
+
+    Raises:
+        TcamError: data, weights or settings do not allow it; what was finished stays.
+    """
+    compute = choose_compute(config.device, config.precision)
+    network = build_network(config.model, 1, decoder=False, seed=config.seed)
+    load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
+    prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
+    run = Run(folder, config, compute, prepared.index, prepared.truth)
+    with RunLog(folder) as log:
+        validator = Validator(run.index, run.truth, settings=config.evaluation, size=run.input_size)
+        run_stage(run.classifier_stage(), lambda: _classifier(run, validator, log))
+        if config.method != "cam":
+            run_stage(run.cams_stage(), lambda: _cams(run))
+            run_stage(run.localizer_stage(), lambda: _localizer(run, validator, log))
+    rows = evaluate_and_report(run)
+    return RunResult(rows, len(prepared.failures))
+
+
+def prepare_data(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path | None) -> Prepared:
+    """Probe, cache and index the videos; leaves index.json, truth.csv and errors.csv in the folder."""
+    with progress_bar() as bar:
+        task = bar.add_task("prepare", total=None)
+        prepared = prepare(
+            videos,
+            cache_dir=cache_dir,
+            short_side=config.data.cache_short_side,
+            workers=config.data.workers,
+            seed=config.seed,
+            val_fraction=config.data.val_fraction,
+            test_fraction=config.data.test_fraction,
+            time_limit_s=config.data.time_limit_s,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_index(prepared.index, folder / "index.json")
+    write_truth(prepared.truth, folder / "truth.csv")
+    write_failures(prepared.failures, folder / "errors.csv")
+    console.print(f"{len(prepared.index.records)} videos: {prepared.split_note}")
+    for failure in prepared.failures[:5]:
+        console.print(f"[yellow]left out[/yellow] {failure.video_id}: {failure.reason}", markup=True)
+    if prepared.failures:
+        console.print(f"{len(prepared.failures)} videos left out, listed in {folder / 'errors.csv'}")
+    return prepared
+
+
+def load_run(folder: Path, *, device: str = "auto") -> Run:
+    """Open a finished run for prediction or evaluation."""
+    config = load_config(folder / "config.yaml")
+    index = read_index(folder / "index" / "index.json")
+    truth = read_truth(folder / "index" / "truth.csv", index)
+    return Run(folder, config, choose_compute(device, config.precision), index, truth)
+
+
+def load_localizers(run: Run) -> dict[str, Localizer]:
+    """Load what the run has learnt, by name: its CAM and, for a localizer method, that.
+
+    Raises:
+        WeightsError: a checkpoint is missing or damaged.
+    """
+    config, classes = run.config, len(run.index.class_names)
+    loaded = {}
+    classifier = build_network(config.model, classes, decoder=False, seed=0)
+    load_weights(classifier, run.folder / "classifier" / "best_localization.safetensors")
+    loaded[config.cam.method] = Localizer(classifier.to(run.compute.device).eval(), config.cam.method, run.compute)
+    if config.method != "cam":
+        network = build_network(config.model, classes, decoder=True, seed=0)
+        load_weights(network, run.folder / "localizer" / "best_localization.safetensors")
+        loaded[config.method] = Localizer(network.to(run.compute.device).eval(), "decoder", run.compute)
+    return loaded
+
+
+def main_localizer(run: Run) -> str:
+    """Name the localizer that ``tcam predict`` uses."""
+    return run.config.cam.method if run.config.method == "cam" else run.config.method
+
+
+def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
+    """Choose thresholds on the validation split, score the test split, write tables and report."""
+    localizers = load_localizers(run)
+    thresholds, chosen_on = choose_thresholds(run, localizers)
+    save_thresholds(run.folder / "evaluation" / "thresholds.json", thresholds, chosen_on=chosen_on)
+    annotated = {item.video_id for item in run.truth}
+    test = [record for record in run.index.of_split("test") if record.video_id in annotated]
+    rows: list[tuple[str, CorLocResult]] = []
+    if test:
+        scored = score_split(run, localizers, "test")
+        rows = results_table(scored, thresholds if chosen_on == "validation" else {})
+    write_run_report(run.folder, rows, localizers, thresholds, run.index, run.truth, size=run.input_size)
+    return rows
+
+
+def choose_thresholds(run: Run, localizers: Mapping[str, Localizer]) -> tuple[dict[str, float], str]:
+    """Give each localizer's map threshold and where it comes from: the validation boxes, or else the default."""
+    annotated = {item.video_id for item in run.truth}
+    if any(record.video_id in annotated for record in run.index.of_split("val")):
+        return score_split(run, localizers, "val").best_thresholds(), "validation"
+    console.print("[dim]no validation boxes: map thresholds are the default[/dim]")
+    return dict.fromkeys(localizers, run.config.evaluation.default_threshold), "default"
+
+
+def score_split(run: Run, localizers: Mapping[str, Localizer], split: str) -> ScoredSet:
+    """Score localizers and floors on the annotated frames of one split, or of all (``all``)."""
+    records = [record for record in run.index.records if split in (record.split, "all")]
+    return score_videos(localizers, run.index, records, run.truth, settings=run.config.evaluation, size=run.input_size)
+
+
+def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:
+    """Hash what training and selection see: tags, frames (cache files are named by content) and validation boxes."""
+    records = [
+        (r.video_id, r.label, r.num_frames, r.split, Path(r.cache_path).name if r.cache_path else r.path)
+        for r in index.records
+    ]
+    val = {record.video_id for record in index.of_split("val")}
+    boxes = [(t.video_id, t.frame_index, [list(box) for box in t.boxes]) for t in truth if t.video_id in val]
+    return hash_json([index.class_names, records, boxes])
+
+
+def _context(run: Run, stage: Stage, validator: Validator, log: RunLog) -> TrainingContext:
+    return TrainingContext(
+        config=run.config,
+        index=run.index,
+        validator=validator,
+        log=log,
+        compute=run.compute,
+        folder=stage.folder,
+        fingerprint=stage.fingerprint,
+    )
+
+
+def _classifier(run: Run, validator: Validator, log: RunLog) -> None:
+    config = run.config
+    network = build_network(config.model, len(run.index.class_names), decoder=False, seed=config.seed)
+    load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
+    train_classifier(network.to(run.compute.device), _context(run, run.classifier_stage(), validator, log))
+
+
+def _cams(run: Run) -> None:
+    config = run.config
+    network = build_network(config.model, len(run.index.class_names), decoder=False, seed=0)
+    load_weights(network, run.folder / "classifier" / "best_localization.safetensors")
+    localizer = Localizer(network.to(run.compute.device).eval(), config.cam.method, run.compute)
+    write_cams(run.index, localizer, run.cams_stage().folder, settings=config.cam, size=run.input_size)
+
+
+def _localizer(run: Run, validator: Validator, log: RunLog) -> None:
+    config, classes = run.config, len(run.index.class_names)
+    network = build_network(config.model, classes, decoder=True, seed=config.seed)
+    classifier = build_network(config.model, classes, decoder=False, seed=0)
+    load_weights(classifier, run.folder / "classifier" / "best_classification.safetensors")
+    network.backbone.load_state_dict(classifier.backbone.state_dict())
+    network.head.load_state_dict(classifier.head.state_dict())
+    cams = CamCache.open(run.cams_stage().folder, run.index, config.localizer.temporal)
+    train_localizer(network.to(run.compute.device), cams, _context(run, run.localizer_stage(), validator, log))

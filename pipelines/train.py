@@ -1,0 +1,278 @@
+"""Stages "classifier" and "localizer": two plain training loops.
+
+Randomness of an epoch comes from (seed, epoch) alone, so a run resumed at an epoch's start goes on as if never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from pipelines.cams import CamCache
+from pipelines.checkpoint import load_state, save_state, save_weights
+from pipelines.config import LocalizerSettings, OptimizerSettings, RunConfig
+from pipelines.device import Compute
+from pipelines.localizer import Localizer
+from pipelines.runlog import RunLog, console, progress_bar
+from pipelines.selection import ValidationScores, Validator
+from tcam.errors import TrainingError
+from tcam.model.backbone import late_parameters
+from tcam.model.network import FrameCamNet
+from tcam.supervision.objective import TcamObjective
+from tcam.supervision.pseudo_labels import SeedSampler
+from tcam.types import ClipBatch, LossTerms, Shot, VideoIndex, VideoRecord
+from tcam.video.dataset import ClipDataset, EpochSampler, collate_clips
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingContext:
+    """What both loops need besides the network."""
+
+    config: RunConfig
+    index: VideoIndex
+    validator: Validator
+    log: RunLog
+    compute: Compute
+    folder: Path
+    fingerprint: str
+
+
+def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
+    """Train a frame classifier from tags; leaves best_classification, best_localization and last in the folder."""
+    settings = context.config.classifier
+    if settings.freeze_batch_norm:
+        network.freeze_batch_norm()
+    late, early = late_parameters(network.backbone)
+    groups = [
+        {"params": [p for p in early if p.requires_grad], "lr": settings.lr},
+        {
+            "params": [p for p in (*late, *network.head.parameters()) if p.requires_grad],
+            "lr": settings.lr * settings.late_lr_ratio,
+        },
+    ]
+    loader, sampler = _loader(context, settings, read_cams=None)
+
+    def losses(batch: ClipBatch, _: torch.Generator) -> LossTerms:
+        with context.compute.autocast():
+            output = network(batch.frames.flatten(0, 1))
+        labels = batch.label.repeat_interleave(batch.frames.shape[1])
+        return LossTerms({"classes": functional.cross_entropy(output.class_logits, labels)}, {"classes": 1.0})
+
+    localizer = Localizer(network, context.config.cam.method, context.compute)
+    trainer = _Trainer(context, "classifier", settings, localizer, groups)
+    trainer.run(loader, sampler, losses, keep=("best_localization", "best_classification"))
+
+
+def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext) -> None:
+    """Train the decoder of a network, its classifier frozen, from pseudo-labels; leaves best_localization and last.
+
+    The class scores do not change, so there is no best_classification here.
+    """
+    settings = context.config.localizer
+    network.freeze_classifier()
+    make_labels = seed_sampler(settings)
+    objective = TcamObjective(
+        seed_weight=settings.seeds.weight,
+        crf_weight=settings.crf.weight,
+        size_weight=settings.size.weight,
+        sigma_rgb=settings.crf.sigma_rgb,
+        sigma_xy=settings.crf.sigma_xy,
+    )
+    loader, sampler = _loader(context, settings, read_cams=cams)
+
+    def losses(batch: ClipBatch, generator: torch.Generator) -> LossTerms:
+        frames = batch.frames.flatten(0, 1)
+        with context.compute.autocast():
+            output = network(frames)
+        if batch.cams is None or output.map_logits is None:
+            raise ValueError("the localizer stage needs cached CAMs and a network with a decoder")
+        labels = make_labels(batch.cams.flatten(0, 1), generator)
+        barrier_t = min(settings.size.initial_t * settings.size.growth**sampler.epoch, settings.size.max_t)
+        return objective(output.map_logits, frames, labels, barrier_t=barrier_t)
+
+    localizer = Localizer(network, "decoder", context.compute)
+    groups = [{"params": list(network.trainable_parameters()), "lr": settings.lr}]
+    trainer = _Trainer(context, "localizer", settings, localizer, groups)
+    trainer.run(loader, sampler, losses, keep=("best_localization",))
+
+
+def seed_sampler(settings: LocalizerSettings) -> SeedSampler:
+    """Turn settings into the label maker."""
+    seeds = settings.seeds
+    return SeedSampler(
+        foreground=seeds.foreground,
+        background=seeds.background,
+        foreground_fraction=seeds.foreground_fraction,
+        background_fraction=seeds.background_fraction,
+        kernel=seeds.kernel,
+        weighted=seeds.weighted,
+        region=seeds.region,
+        box_mask=seeds.box_mask,
+    )
+
+
+def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[tuple[VideoRecord, Shot]]:
+    """List the shots of one epoch, one entry per frame drawn; rare classes are repeated where classes are balanced."""
+    by_label: dict[int, list[tuple[VideoRecord, Shot]]] = {}
+    for record in index.of_split("train"):
+        by_label.setdefault(record.label, []).extend((record, shot) for shot in record.shots)
+    most = max(len(shots) for shots in by_label.values())
+    slots = []
+    for shots in by_label.values():
+        count = (most if settings.balance_classes else len(shots)) * settings.frames_per_shot
+        slots += [shots[i % len(shots)] for i in range(count)]
+    return slots
+
+
+class _Trainer:
+    """The part both loops share: steps, schedule, validation, checkpoints."""
+
+    def __init__(
+        self,
+        context: TrainingContext,
+        stage: str,
+        settings: OptimizerSettings,
+        localizer: Localizer,
+        groups: list[dict[str, object]],
+    ) -> None:
+        self.context, self.stage, self.settings, self.localizer = context, stage, settings, localizer
+        self.optimizer = torch.optim.SGD(
+            groups, momentum=settings.momentum, nesterov=settings.momentum > 0, weight_decay=settings.weight_decay
+        )
+        self.base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.scaler = context.compute.grad_scaler()
+        self.best: dict[str, float] = {}
+        self.next_epoch = 0
+
+    def run(
+        self,
+        loader: DataLoader[ClipBatch],
+        sampler: EpochSampler,
+        losses: Callable[[ClipBatch, torch.Generator], LossTerms],
+        *,
+        keep: Sequence[str],
+    ) -> None:
+        """Train from the last saved epoch to the end."""
+        self._restore()
+        with progress_bar("terms") as bar:
+            task = bar.add_task(self.stage, total=self.settings.epochs * len(loader), terms="")
+            bar.advance(task, self.next_epoch * len(loader))
+            for epoch in range(self.next_epoch, self.settings.epochs):
+                sampler.epoch = epoch
+                means = self._epoch(loader, losses, lambda text: bar.update(task, advance=1, terms=text))
+                scores = self.context.validator(self.localizer)
+                self._finish_epoch(epoch, means, scores, keep)
+
+    def _epoch(
+        self,
+        loader: Iterable[ClipBatch],
+        losses: Callable[[ClipBatch, torch.Generator], LossTerms],
+        show: Callable[[str], None],
+    ) -> dict[str, float]:
+        epoch, device = self.next_epoch, self.context.compute.device
+        torch.manual_seed(self.context.config.seed * 1_000_003 + epoch)
+        generator = torch.Generator(device).manual_seed(self.context.config.seed * 1_000_003 + epoch)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = max(lr * self.settings.lr_gamma ** (epoch // self.settings.lr_step), 1e-7)
+        self.localizer.network.train()
+        sums: dict[str, Tensor] = {}
+        steps = 0
+        for batch in loader:
+            terms = losses(batch.to(device), generator)
+            values = {name: (terms.weights[name] * term).detach() for name, term in terms.terms.items()}
+            self._step(terms, values)
+            steps += 1
+            sums = {name: sums.get(name, torch.zeros((), device=device)) + value for name, value in values.items()}
+            show("  ".join(f"{name} {float(value) / steps:.4g}" for name, value in sums.items()))
+        return {name: float(value) / steps for name, value in sums.items()}
+
+    def _step(self, terms: LossTerms, values: dict[str, Tensor]) -> None:
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            found = ", ".join(f"{name} = {float(value):g}" for name, value in values.items())
+            raise TrainingError(
+                f"{self.stage} stopped in epoch {self.next_epoch + 1}: loss term '{bad[0]}' is not finite ({found}); "
+                f"try a lower {self.stage}.lr, or precision=fp32"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _finish_epoch(self, epoch: int, means: dict[str, float], scores: ValidationScores, keep: Sequence[str]) -> None:
+        known = {"val_corloc": scores.corloc, "val_accuracy": scores.accuracy}
+        row = {**means, **{name: value for name, value in known.items() if value is not None}}
+        self.context.log.write(self.stage, epoch + 1, row)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+        console.print(f"{self.stage} {epoch + 1}/{self.settings.epochs}  {text}")
+        criteria = {"best_localization": scores.corloc, "best_classification": scores.accuracy}
+        for name in keep:
+            score = criteria[name] if criteria[name] is not None else float(epoch)  # nothing to judge by: the newest
+            if score > self.best.get(name, -math.inf):
+                self.best[name] = score
+                self._save(f"{name}.safetensors", epoch, row)
+        if epoch + 1 == self.settings.epochs:
+            self._save("last.safetensors", epoch, row)
+        self.next_epoch = epoch + 1
+        self._save_state()
+
+    def _save(self, name: str, epoch: int, row: dict[str, float]) -> None:
+        facts = {"stage": self.stage, "epoch": epoch + 1, "classes": list(self.context.index.class_names), **row}
+        save_weights(self.localizer.network, self.context.folder / name, facts)
+
+    def _save_state(self) -> None:
+        state = {
+            "fingerprint": self.context.fingerprint,
+            "network": self.localizer.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "best": self.best,
+            "next_epoch": self.next_epoch,
+        }
+        save_state(self.context.folder / "resume.pt", state)
+
+    def _restore(self) -> None:
+        state = load_state(self.context.folder / "resume.pt", self.context.fingerprint)
+        if state is None:
+            return
+        network: nn.Module = self.localizer.network
+        network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.best, self.next_epoch = state["best"], state["next_epoch"]
+        console.print(f"{self.stage}: resumed after epoch {self.next_epoch}")
+
+
+def _loader(
+    context: TrainingContext, settings: OptimizerSettings, *, read_cams: CamCache | None
+) -> tuple[DataLoader[ClipBatch], EpochSampler]:
+    resize, crop = context.config.input.resize, context.config.input.crop
+    slots = training_slots(context.index, settings)
+    dataset = ClipDataset(
+        slots,
+        resize=(resize, resize),
+        crop=(crop, crop),
+        frame_limit=settings.frame_limit,
+        seed=context.config.seed,
+        read_cams=read_cams,
+    )
+    sampler = EpochSampler(len(slots), seed=context.config.seed)
+    loader: DataLoader[ClipBatch] = DataLoader(
+        dataset,
+        batch_size=settings.batch,
+        sampler=sampler,
+        collate_fn=collate_clips,
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        multiprocessing_context="spawn" if settings.workers else None,
+        pin_memory=context.compute.device.type == "cuda",
+        generator=torch.Generator(),
+    )
+    return loader, sampler

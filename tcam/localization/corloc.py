@@ -7,6 +7,7 @@ arXiv:2208.14542). All map thresholds are judged at once, so choosing one costs 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class CorLocEvaluator:
         if not class_names or not thresholds:
             raise ValueError(f"expected classes and thresholds, got {len(class_names)} and {len(thresholds)}")
         ascending = sorted(thresholds)
-        if any(b - a < _SAME for a, b in zip(ascending, ascending[1:], strict=False)):
+        if any(b - a < _SAME for a, b in itertools.pairwise(ascending)):
             raise ValueError(f"thresholds must all differ, got {list(thresholds)}")
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold must be above 0 and at most 1, got {iou_threshold}")

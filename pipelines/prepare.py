@@ -1,0 +1,317 @@
+"""From a folder of tagged videos to an index that training can trust: probe all, list the broken, write clean copies.
+
+Every file is opened in a child process with a time limit. The clean copy has every frame as a key frame and at most the
+short side asked for, so that a random frame costs one frame; it is named after the content, and a rerun skips it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from pipelines.parallel import ItemFailure, ordered_map
+from tcam.errors import DataError, VideoError
+from tcam.types import SPLITS, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
+from tcam.video.container import require_av
+from tcam.video.folders import FolderEntry, FolderSource, assign_splits, scan_class_folders
+from tcam.video.index import write_whole
+from tcam.video.probe import VideoProbe, probe_video
+from tcam.video.reader import stream_frames
+from tcam.video.writer import VideoWriter
+
+_CACHE_CRF: Final = 12
+_CACHE_VERSION: Final = 1
+_BYTES_PER_S: Final = 200_000
+"""Slowest pace that is still progress: large files get more time, small ones that decode for ever do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFailure:
+    """A video and what is wrong with it, in one line."""
+
+    video_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What ``prepare`` found.
+
+    ``failures`` are the videos left out, ``warnings`` the damaged ones that are used as far as they decode;
+    ``split_note`` says where the splits came from and which boxes were dropped.
+    """
+
+    index: VideoIndex
+    truth: tuple[FrameTruth, ...]
+    failures: tuple[VideoFailure, ...]
+    split_note: str
+    warnings: tuple[VideoFailure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    path: Path
+    cache_dir: Path | None
+    short_side: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    probe: VideoProbe
+    cache_path: str | None
+
+
+def prepare(
+    root: Path,
+    *,
+    cache_dir: Path | None,
+    short_side: int = 256,
+    workers: int = 2,
+    seed: int = 0,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.25,
+    time_limit_s: float = 30.0,
+    progress: Callable[[int, int], None] | None = None,
+    follow_links: bool = False,
+) -> Prepared:
+    """Probe the videos of a data folder, write their clean copies, and build the index and the table of boxes.
+
+    Args:
+        root: ``<root>/<class>/<clip>``, see ``tcam.video.folders``.
+        cache_dir: where clean copies go; None reads the originals in place (slower, more memory).
+        short_side: of the copies; never scaled up.
+        workers: child processes; 0 works in this process without time limits.
+        seed: of the splits drawn where ``clips.csv`` gives none.
+        val_fraction: share of videos drawn for validation, per class.
+        test_fraction: share of videos drawn for testing, per class.
+        time_limit_s: per video, plus a second per 200 kB.
+        progress: called with (done, all).
+        follow_links: also use videos that are links to places outside ``root``.
+
+    Raises:
+        DataError: no usable videos, or a class without a training video.
+        MissingPartError: PyAV is not installed.
+        ValueError: a short side below 16, or fractions that leave nothing for training.
+    """
+    if short_side < 16:
+        raise ValueError(f"short_side must be at least 16, got {short_side}")
+    source = scan_class_folders(Path(root))
+    if any(not entry.path.is_dir() for entry in source.entries):
+        require_av()
+    if cache_dir is not None:
+        _open_cache(cache_dir)
+    outcomes = _check_all(source, cache_dir, short_side, workers, time_limit_s, progress, follow_links)
+    good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, _Good)}
+    failures = tuple(VideoFailure(video_id, o) for video_id, o in outcomes.items() if isinstance(o, str))
+    _require_every_class(source, good, failures)
+    kept = [entry for entry in source.entries if entry.video_id in good]
+    generator = torch.Generator().manual_seed(seed)
+    entries = assign_splits(kept, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
+    _require_training(entries, source)
+    index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
+    truth, dropped = _collect_truth(source, index)
+    warnings = tuple(VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None)
+    return Prepared(index, truth, failures, _note(kept, index, seed, dropped), warnings)
+
+
+def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:
+    """Write errors.csv (video, reason), whole or not at all; with its header only where there are none.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with write_whole(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("video", "reason"))
+        table.writerows((failure.video_id, failure.reason) for failure in failures)
+
+
+def _open_cache(cache_dir: Path) -> None:
+    """Make the cache folder and sweep what killed runs left there."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        for leftover in cache_dir.glob(".*.tmp"):
+            owner = leftover.suffixes[-2][1:] if len(leftover.suffixes) > 1 else ""
+            if owner.isdigit() and not Path("/proc", owner).exists() and Path("/proc").is_dir():
+                leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot use the cache folder {cache_dir} ({error.strerror}): check it or name another"
+        ) from error
+
+
+def _check_all(
+    source: FolderSource,
+    cache_dir: Path | None,
+    short_side: int,
+    workers: int,
+    time_limit_s: float,
+    progress: Callable[[int, int], None] | None,
+    follow_links: bool,
+) -> dict[str, _Good | str]:
+    """Give what is known of every video, or what is wrong with it, in the order of the source."""
+    real_root = source.root.resolve()
+    outcomes: dict[str, _Good | str] = {}
+    jobs: dict[str, _Job] = {}
+    for entry in source.entries:
+        stray = None if follow_links else _find_stray_link(entry.path, real_root)
+        outcomes[entry.video_id] = f"{stray} is a link out of the data folder: copy the file there" if stray else ""
+        if not stray:
+            jobs[entry.video_id] = _Job(entry.path, cache_dir, short_side)
+    results = ordered_map(
+        check_video,
+        list(jobs.values()),
+        workers=workers,
+        time_limit_s=lambda job: time_limit_s + _file_size(job.path) / _BYTES_PER_S,
+        progress=progress,
+    )
+    for video_id, result in zip(jobs, results, strict=True):
+        outcomes[video_id] = result.reason if isinstance(result, ItemFailure) else result
+    return outcomes
+
+
+def _find_stray_link(path: Path, real_root: Path) -> str | None:
+    """Name what leads out of the data folder: the video itself, or an image of a frame folder."""
+    inside = [path, *(child for child in _children(path) if child.is_symlink())]
+    for candidate in inside:
+        with suppress(OSError, RuntimeError):
+            if not candidate.resolve().is_relative_to(real_root):
+                return candidate.name
+    return None
+
+
+def _children(path: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from path.iterdir()
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def check_video(job: _Job) -> _Good:
+    """Probe one video and, where a cache is wanted, write its clean copy (unless it is there already).
+
+    Raises:
+        VideoError: it cannot be used.
+        DataError: the copy cannot be written.
+    """
+    if job.cache_dir is None or job.path.is_dir():
+        return _Good(probe_video(job.path), None)
+    if not job.path.is_file():
+        return _Good(probe_video(job.path, try_decord=False), None)  # raises: it is missing, a pipe or a device
+    copy = job.cache_dir / f"{_content_key(job)}.mp4"
+    known = _read_note(copy)
+    if known is not None:
+        return _Good(replace(known, path=str(job.path)), str(copy))
+    probe = probe_video(job.path, try_decord=False)
+    size = _shrink(probe.size, job.short_side)
+    num_frames = 0
+    with VideoWriter(copy, size=size, fps=min(probe.fps, 240.0), intra=True, crf=_CACHE_CRF) as writer:
+        for frame in stream_frames(job.path, size=size):
+            writer.write(frame.pixels)
+            num_frames += 1
+    probe = replace(probe, num_frames=num_frames)
+    with write_whole(copy.with_suffix(".json")) as file:
+        json.dump(asdict(probe), file)
+    return _Good(probe, str(copy))
+
+
+def _content_key(job: _Job) -> str:
+    digest = hashlib.sha256(f"{_CACHE_VERSION} {job.short_side} {_CACHE_CRF} ".encode())
+    try:
+        with job.path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise VideoError(f"{job.path}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()[:32]
+
+
+def _read_note(copy: Path) -> VideoProbe | None:
+    """Read what an earlier run noted beside its copy; None where either is missing or not whole."""
+    try:
+        values = json.loads(copy.with_suffix(".json").read_text(encoding="utf-8"))
+        values["size"] = (int(values["size"][0]), int(values["size"][1]))
+        return VideoProbe(**values) if copy.stat().st_size > 0 else None
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return None
+
+
+def _shrink(size: Size, short_side: int) -> Size:
+    """Give the size of the copy: even sides, at least 16, the short one not above ``short_side``."""
+    scale = min(short_side / min(size), 1.0)
+    return (max(round(size[0] * scale / 2) * 2, 16), max(round(size[1] * scale / 2) * 2, 16))
+
+
+def _require_every_class(source: FolderSource, good: Mapping[str, _Good], failures: Sequence[VideoFailure]) -> None:
+    usable = {entry.class_name for entry in source.entries if entry.video_id in good}
+    empty = [name for name in source.class_names if name not in usable]
+    if empty:
+        first = next(failure for failure in failures if failure.video_id.startswith(f"{empty[0]}/"))
+        raise DataError(
+            f"no video of the class {empty[0]!r} in {source.root} can be used ({len(failures)} of {len(source.entries)} are "
+            f"broken; {first.video_id}: {first.reason})"
+        )
+
+
+def _require_training(entries: Sequence[FolderEntry], source: FolderSource) -> None:
+    trained = {entry.class_name for entry in entries if entry.split == "train"}
+    missing = [name for name in source.class_names if name not in trained]
+    if missing:
+        raise DataError(
+            f"class {missing[0]!r} has no usable video in the train split: give it one in {source.root / 'clips.csv'}"
+        )
+
+
+def _record(entry: FolderEntry, good: Mapping[str, _Good], class_names: Sequence[str]) -> VideoRecord:
+    probe, split = good[entry.video_id].probe, entry.split
+    if split is None:
+        raise AssertionError(f"{entry.video_id} was given no split")
+    return VideoRecord(
+        video_id=entry.video_id,
+        path=os.path.abspath(entry.path),  # noqa: PTH100  # keeps links as they are
+        label=class_names.index(entry.class_name),
+        num_frames=probe.num_frames,
+        size=probe.size,
+        fps=probe.fps,
+        split=split,
+        shots=(Shot(0, probe.num_frames),),
+        decoder=probe.decoder,
+        rotation=probe.rotation,
+        cache_path=good[entry.video_id].cache_path,
+    )
+
+
+def _collect_truth(source: FolderSource, index: VideoIndex) -> tuple[tuple[FrameTruth, ...], int]:
+    """Give the boxes of the videos kept, and how many frames' boxes lie past the end of their video."""
+    records = {record.video_id: record for record in index.records}
+    of_kept = [(key, boxes) for key, boxes in sorted(source.boxes.items()) if key[0] in records]
+    truth = tuple(
+        FrameTruth(video_id, frame, records[video_id].label, boxes)
+        for (video_id, frame), boxes in of_kept
+        if frame < records[video_id].num_frames
+    )
+    return truth, len(of_kept) - len(truth)
+
+
+def _note(kept: Sequence[FolderEntry], index: VideoIndex, seed: int, dropped: int) -> str:
+    counts: Counter[Split] = Counter(record.split for record in index.records)
+    shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+    drawn = sum(entry.split is None for entry in kept)
+    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
+    lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
+    return f"{shares} videos ({origin}){lost}"

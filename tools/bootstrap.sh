@@ -40,7 +40,7 @@ install_package() {
     if command -v uv >/dev/null; then
         uv pip install --quiet --python "$VENV_BIN/python" -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
     else
-        "$VENV_BIN/python" -m pip install --quiet --disable-pip-version-check --no-input \
+        "$VENV_BIN/python" -m pip install -qq --disable-pip-version-check --no-input \
             -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
     fi || fail "the packages could not be installed: is a package index reachable?"
 }

@@ -1,0 +1,74 @@
+"""The rules of the house that a machine can see: who imports whom, how large a file may grow, what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+REPO = Path(__file__).parents[1]
+PACKAGES = ("tcam", "colocam", "pipelines")
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+def package_files() -> Iterator[Path]:
+    for package in PACKAGES:
+        yield from sorted((REPO / package).rglob("*.py"))
+
+
+def imported_after(statement: str) -> set[str]:
+    """Give the modules that a fresh interpreter holds after one statement."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return set(run.stdout.split())
+
+
+def test_imports_keep_the_contracts_of_pyproject(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(REPO)
+    status = lint_imports(config_filename="pyproject.toml", no_cache=True)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_no_package_file_is_longer_than_the_budget():
+    lengths = {path.relative_to(REPO).as_posix(): len(path.read_text().splitlines()) for path in package_files()}
+    assert lengths
+    assert {path: lines for path, lines in lengths.items() if lines > MAX_FILE_LINES} == {}
+
+
+def test_no_function_is_longer_than_the_budget():
+    too_long = {
+        f"{path.relative_to(REPO)}:{node.name}": node.end_lineno - node.lineno + 1
+        for path in package_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+    }
+    assert too_long == {}
+
+
+def test_importing_tcam_is_cheap():
+    heavy = {"torch", "numpy", "pandas", "timm", "torchvision", "decord", "av", "ray", "scipy"}
+    assert imported_after("import tcam") & heavy == set()
+
+
+def test_the_command_line_shows_its_help_without_loading_torch():
+    assert imported_after("import pipelines.cli") & {"torch", "torchvision", "timm", "decord", "ray"} == set()
+
+
+def test_the_domain_loads_without_the_fragile_packages():
+    loaded = imported_after("import tcam.types, tcam.video.dataset, tcam.localization.extract")
+    assert loaded & {"decord", "ray", "pydensecrf", "pandas"} == set()
+
+
+def test_tests_mirror_the_packages():
+    rooms = {path.parent.relative_to(REPO / "tests") for path in (REPO / "tests").rglob("test_*.py")}
+    known = {Path()} | {path.parent.relative_to(REPO) for path in package_files()}
+    assert rooms - known - {Path("tools"), Path("docs")} == set()

@@ -103,7 +103,8 @@ class VideoWriter:
         self._reformatter = VideoReformatter()
         self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
         # One encoder thread: x264's bytes depend on the number of threads, and so on the machine.
-        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1"}
+        # No macroblock tree: with B-frames its bytes depend on what the memory held before (x264 of PyAV 18, measured).
+        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
         if self._intra:
             options |= {"g": "1", "bf": "0"}
         stream = self._container.add_stream("libx264", rate=self._rate, options=options)

@@ -13,6 +13,7 @@ symmetric and positive, which a gradient of ``S^T W S`` needs.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ from torch.nn import functional
 from tcam.types import Size
 
 _CHUNK: Final = 1024
+_THIN_ABOVE: Final = 4096
 _COLOUR_TAIL: Final = 0.003
 _POSITION_TAIL: Final = 0.025
 _MOST_BINS: Final = 128
@@ -50,47 +52,48 @@ def gaussian_filter(
     Raises:
         ValueError: other shapes, or a sigma of 0 or below.
     """
-    _check(frames, sigma_rgb, sigma_xy)
-    if values.ndim != 4 or (values.shape[0], *values.shape[2:]) != (frames.shape[0], *frames.shape[2:]):
-        raise ValueError(f"values must be [B, K, H, W] over frames {list(frames.shape)}, got {list(values.shape)}")
+    _check(values, frames, sigma_rgb, sigma_xy)
     with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
         if exact:
             return _filter_exactly(values, frames, sigma_rgb, sigma_xy)
-        flat = values.float().flatten(2)
-        filtered = [part.filter(maps) for part, maps in _factors(frames, flat, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)]
+        filtered = [
+            factors.filter(maps) for factors, maps in _factors(values, frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
+        ]
         return torch.cat(filtered).view(values.shape).to(values.dtype)
 
 
-def kernel_mass(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, exact: bool = False) -> Tensor:
-    """Sum the kernel over all pairs of pixels: ``1^T W 1`` of each image.
+def filter_with_mass(
+    values: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, exact: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Filter maps as ``gaussian_filter`` does, and sum the kernel over all pairs of pixels, ``1^T W 1``.
 
-    The fast form looks at one pixel in four of images above 4096 pixels.
+    The fast form takes that sum from one pixel in four of images above 4096 pixels.
 
     Args:
+        values: the maps, ``[B, K, H, W]``, floating point.
         frames: ``[B, 3, H, W]``, RGB in 0..255, of any dtype.
         sigma_rgb: reach of the kernel in colour levels.
         sigma_xy: reach in pixels; None: colour alone counts.
         exact: go over all pairs, in float64.
 
     Returns:
-        float32 ``[B]``, float64 where exact.
+        ``W S``, ``[B, K, H, W]``, and the sums, ``[B]``, both in the dtype of ``values``.
 
     Raises:
-        ValueError: another shape, or a sigma of 0 or below.
+        ValueError: other shapes, or a sigma of 0 or below.
     """
-    _check(frames, sigma_rgb, sigma_xy)
-    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+    _check(values, frames, sigma_rgb, sigma_xy)
+    with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
         if exact:
-            ones = torch.ones_like(frames[:, :1], dtype=torch.float64)
-            return _filter_exactly(ones, frames, sigma_rgb, sigma_xy).sum(dim=(1, 2, 3))
-        step = 2 if frames.shape[2] * frames.shape[3] > 4096 else 1
-        pixels = frames.shape[2] * frames.shape[3]
-        frames = frames[:, :, ::step, ::step]
-        share = pixels / (frames.shape[2] * frames.shape[3])
-        ones = torch.ones_like(frames[:, :1], dtype=torch.float32).flatten(2)
-        reach = None if sigma_xy is None else sigma_xy / step
-        parts = _factors(frames, ones, sigma_rgb=sigma_rgb, sigma_xy=reach)
-        return share**2 * torch.cat([part.energy(maps) for part, maps in parts])
+            both = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+            both = _filter_exactly(both, frames, sigma_rgb, sigma_xy)
+            return both[:, :-1], both[:, -1].sum(dim=(1, 2))
+        parts = [
+            (factors.filter(maps), factors.mass(values.shape[2:]))
+            for factors, maps in _factors(values, frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
+        ]
+        filtered, masses = (torch.cat(column).to(values.dtype) for column in zip(*parts, strict=True))
+        return filtered.view(values.shape), masses
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,19 @@ class _Factors:
         spread = _gather(grid, self.cells)
         if self.positions is None:
             return spread
-        return torch.einsum("bkrp,rp->bkp", spread.view(*maps.shape[:2], -1, maps.shape[2]), self.positions)
+        return (spread.view(*maps.shape[:2], -1, maps.shape[2]) * self.positions).sum(dim=2)
 
-    def energy(self, maps: Tensor) -> Tensor:
-        """Give ``S^T W S`` of maps ``[B, K, P]``, summed over K, ``[B]``."""
-        return self._project(self._splat(self._weigh(maps))).square().sum(dim=(1, 2, 3))
+    def mass(self, size: Sequence[int]) -> Tensor:
+        """Give ``1^T W 1`` of images of a size, ``[B]``."""
+        step = 2 if size[0] * size[1] > _THIN_ABOVE else 1
+        cells = self.cells.view(-1, *size)[:, ::step, ::step].flatten(1)
+        positions = self.positions
+        if positions is not None:
+            positions = positions.view(-1, *size)[:, ::step, ::step].flatten(1)
+        thinned = _Factors(cells, self.colours, positions)
+        ones = self.colours.new_ones(len(cells), 1, cells.shape[1])
+        whole_to_part = size[0] * size[1] / cells.shape[1]
+        return whole_to_part**2 * thinned._project(thinned._splat(thinned._weigh(ones))).square().sum(dim=(1, 2, 3))
 
     def _weigh(self, maps: Tensor) -> Tensor:
         """Multiply maps by each position term, ``[B, K r, P]``."""
@@ -128,13 +139,7 @@ class _Factors:
     def _splat(self, rows: Tensor) -> Tensor:
         """Sum rows ``[B, R, P]`` into colour cells, ``[B, R, m^3]``."""
         grid = rows.new_zeros(*rows.shape[:2], self.colours.shape[2] ** 3)
-        if rows.device.type != "cpu":
-            return grid.scatter_add_(2, self.cells[:, None].expand(rows.shape), rows)
-        # One row at a time is by far the fastest scatter that torch has on a CPU.
-        for image, cells in enumerate(self.cells):
-            for row in range(rows.shape[1]):
-                grid[image, row].scatter_add_(0, cells, rows[image, row])
-        return grid
+        return _add_at(grid, self.cells[:, None].expand(rows.shape), rows)
 
     def _project(self, grid: Tensor) -> Tensor:
         """Apply ``U^T`` to a grid ``[B, R, m^3]``, giving ``[B, R, k, k^2]``."""
@@ -155,6 +160,17 @@ class _Factors:
         return (grid @ blue.mT).view(images, rows, m**3)
 
 
+def _add_at(grid: Tensor, cells: Tensor, rows: Tensor) -> Tensor:
+    """Add rows ``[B, R, P]`` into a grid ``[B, R, M]`` at cells ``[B, R, P]``, in place."""
+    if rows.device.type != "cpu":
+        return grid.scatter_add_(2, cells, rows)
+    # One row at a time is by far the fastest scatter that torch has on a CPU.
+    for image in range(rows.shape[0]):
+        for row in range(rows.shape[1]):
+            grid[image, row].scatter_add_(0, cells[image, row], rows[image, row])
+    return grid
+
+
 def _gather(grid: Tensor, cells: Tensor) -> Tensor:
     """Read a grid ``[B, R, m^3]`` at the cells ``[B, P]``, giving ``[B, R, P]``."""
     if grid.device.type != "cpu":
@@ -163,19 +179,18 @@ def _gather(grid: Tensor, cells: Tensor) -> Tensor:
 
 
 def _factors(
-    frames: Tensor, maps: Tensor, *, sigma_rgb: float, sigma_xy: float | None
-) -> list[tuple[_Factors, Tensor]]:
-    """Factor the kernel of each image, beside its maps; on a CPU image by image, which keeps the grids in its cache."""
+    values: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None
+) -> Iterator[tuple[_Factors, Tensor]]:
+    """Factor the kernel of each image, beside its maps ``[B, K, P]``; on a CPU image by image, to stay in its cache."""
     size = (frames.shape[2], frames.shape[3])
     bins = _bin_count(sigma_rgb, with_position=sigma_xy is not None)
     positions = None if sigma_xy is None else _position_terms(size, sigma_xy, frames.device)
-    pixels = frames.flatten(2).long().clamp(0, 255)
-    step = 1 if frames.device.type == "cpu" else len(frames)
-    parts = []
-    for start in range(0, len(frames), max(step, 1)):
-        cells, colours = _colour_bins(pixels[start : start + step], bins, sigma_rgb)
-        parts.append((_Factors(cells, colours, positions), maps[start : start + step]))
-    return parts
+    maps = values.float().flatten(2)
+    step = 1 if frames.device.type == "cpu" else max(len(frames), 1)
+    for start in range(0, len(frames), step):
+        pixels = frames[start : start + step].flatten(2).long().clamp(0, 255)
+        cells, colours = _colour_bins(pixels, bins, sigma_rgb)
+        yield _Factors(cells, colours, positions), maps[start : start + step]
 
 
 def _bin_count(sigma_rgb: float, *, with_position: bool) -> int:
@@ -196,18 +211,15 @@ def _colour_bins(pixels: Tensor, bins: int, sigma_rgb: float) -> tuple[Tensor, T
     """
     vectors = _level_vectors(sigma_rgb, pixels.device)
     counts = torch.zeros(*pixels.shape[:2], 256, device=pixels.device)
-    counts.scatter_add_(2, pixels, torch.ones_like(pixels, dtype=counts.dtype))
+    counts = _add_at(counts, pixels, counts.new_ones(1, 1, 1).expand(pixels.shape))
     density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt()
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
     density = 0.85 * density / density.sum(dim=2, keepdim=True) + 0.15 / 256
     bin_of_level = ((density.cumsum(dim=2) - density / 2) * bins).long().clamp(0, bins - 1)
-    weights = counts + 1e-3
-    mass = torch.zeros(*pixels.shape[:2], bins, device=pixels.device).scatter_add_(2, bin_of_level, weights)
-    colours = torch.zeros(*pixels.shape[:2], bins, vectors.shape[1], device=pixels.device)
-    places = bin_of_level[..., None].expand(-1, -1, -1, vectors.shape[1])
-    colours.scatter_add_(2, places, vectors * weights[..., None])
-    colours /= mass.clamp_min(1e-9)[..., None]
-    strides = torch.tensor([bins * bins, bins, 1], device=pixels.device)
+    inside = bin_of_level[:, :, None] == torch.arange(bins, device=pixels.device)[:, None]
+    shares = inside * (counts + 1e-3)[:, :, None]
+    colours = shares / shares.sum(dim=3, keepdim=True).clamp_min(1e-9) @ vectors
+    strides = torch.tensor([bins * bins, bins, 1]).to(pixels.device, non_blocking=True)
     cells = (bin_of_level * strides[:, None]).gather(2, pixels).sum(dim=1)
     return cells, colours
 
@@ -259,8 +271,12 @@ def _filter_exactly(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: 
     return torch.cat(slabs, dim=1).mT.reshape(values.shape).to(values.dtype)
 
 
-def _check(frames: Tensor, sigma_rgb: float, sigma_xy: float | None) -> None:
+def _check(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: float | None) -> None:
     if frames.ndim != 4 or frames.shape[1] != 3:
         raise ValueError(f"frames must be [B, 3, H, W], got {list(frames.shape)}")
+    if values.ndim != 4 or (values.shape[0], *values.shape[2:]) != (frames.shape[0], *frames.shape[2:]):
+        raise ValueError(f"values must be [B, K, H, W] over frames {list(frames.shape)}, got {list(values.shape)}")
+    if len(frames) == 0:
+        raise ValueError("frames must hold at least one image, got none")
     if sigma_rgb <= 0 or (sigma_xy is not None and sigma_xy <= 0):
         raise ValueError(f"sigmas must be above 0, got sigma_rgb {sigma_rgb} and sigma_xy {sigma_xy}")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from tcam.supervision.affinity import gaussian_filter, kernel_mass
+from tcam.supervision.affinity import filter_with_mass
 from tcam.types import IGNORE, PixelLabels
 
 
@@ -80,11 +80,10 @@ class _CrfEnergy(torch.autograd.Function):
         exact: bool,
     ) -> Tensor:
         contrast = torch.tanh(logits / 2)
-        filtered = gaussian_filter(contrast[:, None], frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact)[:, 0]
-        mass = kernel_mass(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact)
-        count = max(len(logits), 1)
+        maps, masses = filter_with_mass(contrast[:, None], frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact)
+        filtered, count = maps[:, 0], len(logits)
         ctx.save_for_backward((contrast.square() - 1) * filtered / (2 * count))
-        return -((contrast * filtered).sum() + mass.sum().to(contrast.dtype)) / (2 * count)
+        return -((contrast * filtered).sum() + masses.sum()) / (2 * count)
 
     @staticmethod
     @once_differentiable

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
-from tcam.types import IGNORE, PixelLabels
+from tcam.types import IGNORE, PixelLabels, Size
 
 Region = Literal["otsu", "largest", "high_density", "frame"]
 
@@ -155,18 +154,18 @@ class SeedSampler:
             ValueError: another shape.
         """
         _check(cams, "cams")
-        values = cams.float().clamp(0, 1).nan_to_num(nan=0.0)
+        values = cams.float().nan_to_num(nan=0.0).clamp(0, 1)
         region = self._find_region(values).flatten(1)
         flat = values.flatten(1)
         levels = (flat * (_LEVELS - 2) + 1).long()  # 1..65535; 0 marks what may not be drawn
-        draw = (region.sum(dim=1).double() * self.foreground_fraction).floor().long()
+        varied = flat.amax(dim=1) > flat.amin(dim=1)
+        pool = (region.sum(dim=1).double() * self.foreground_fraction).long() * varied
         weights = flat + _FLOOR if self.weighted else None
-        foreground = _draw(levels * region, draw, self.foreground, weights, generator)
-        draw = torch.full_like(draw, int(flat.shape[1] * self.background_fraction))
-        background = _draw(_LEVELS - levels, draw, self.background, None, generator)
-        varied = flat.amax(dim=1, keepdim=True) > flat.amin(dim=1, keepdim=True)
-        sides = (torch.stack([background, foreground], dim=1) & varied[:, None]).view(-1, 2, *values.shape[1:])
-        return PixelLabels(_assemble(sides, self.kernel))
+        foreground = _draw(levels.masked_fill(~region, 0), pool, self.foreground, weights, generator)
+        pool = varied * int(flat.shape[1] * self.background_fraction)
+        background = _draw(_LEVELS - levels, pool, self.background, None, generator)
+        size = (values.shape[1], values.shape[2])
+        return PixelLabels(_assemble(_grow(background, size, self.kernel), _grow(foreground, size, self.kernel)))
 
     def _find_region(self, values: Tensor) -> Tensor:
         if self.region == "frame":
@@ -184,44 +183,54 @@ def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, gene
 
     Every pixel runs a race, exponential with its weight as rate; the first ``count`` of the pool win, which draws
     without replacement in proportion to the weights (Efraimidis and Spirakis 2006). Pool membership is read off a
-    histogram of the levels; chance decides among the level at its edge.
+    histogram of the levels; chance decides among the pixels of the level at its edge.
 
     Args:
         levels: int64 ``[N, P]`` in 0..65535; 0 is never drawn.
-        pool: int64 ``[N]``.
+        pool: int64 ``[N]``, at most the pixels of level 1 and above.
         count: pixels to draw.
         weights: positive ``[N, P]``; None draws uniformly.
         generator: source of chance.
 
     Returns:
-        bool ``[N, P]``.
+        int64 ``[N, min(count, P)]``, places in 0..P - 1; P where a row's pool was too small.
     """
-    counts = torch.zeros(len(levels), _LEVELS, dtype=torch.int32, device=levels.device)
-    counts.scatter_add_(1, levels, torch.ones_like(levels, dtype=torch.int32))
-    at_least = counts.flip(1).cumsum(dim=1, dtype=torch.int32).flip(1)  # pixels of this level or a higher one
-    # The edge is the highest level that fills the pool together with all above it.
-    edge = ((at_least >= pool[:, None]).sum(dim=1, keepdim=True) - 1).clamp_min(1)
-    at_edge = counts.gather(1, edge)
-    room = (pool[:, None] - at_least.gather(1, edge) + at_edge) / at_edge.clamp_min(1)
-    luck, chance = torch.rand((2, *levels.shape), generator=generator, device=levels.device)
-    time = -torch.log1p(-chance)
+    pixels = levels.shape[1]
+    counts = torch.zeros(len(levels), _LEVELS, device=levels.device)
+    counts.scatter_add_(1, levels, counts.new_ones(1, 1).expand(levels.shape))
+    up_to = counts.long().cumsum(dim=1)  # pixels of this level or a lower one
+    edge = torch.searchsorted(up_to, (pixels - pool)[:, None], right=True).clamp_max(_LEVELS - 1)
+    room = (pool[:, None] - pixels + up_to.gather(1, edge)) / counts.gather(1, edge)
+    luck, time = torch.rand((2, *levels.shape), generator=generator, device=levels.device)
     if weights is not None:
-        time = time / weights
+        time = -torch.log1p(-time) / weights
     # Whoever has no room in the pool starts so late that only a pool short of runners lets it win.
     late = (levels == edge) & (luck >= room)
-    time = torch.where(late, time * _LATE, time).masked_fill(levels < edge, torch.inf)
-    times, places = time.topk(min(count, levels.shape[1]), dim=1, largest=False)
+    time = torch.where(late, time * _LATE, time).masked_fill_(levels < edge, torch.inf)
+    times, places = time.topk(min(count, pixels), dim=1, largest=False)
     won = times.isfinite() & (torch.arange(times.shape[1], device=levels.device) < pool[:, None])
-    return torch.zeros_like(levels, dtype=torch.bool).scatter_(1, places, won)
+    return places.masked_fill(~won, pixels)
 
 
-def _assemble(sides: Tensor, kernel: int) -> Tensor:
-    """Grow the drawn pixels bool ``[N, 2, H, W]`` and merge them to uint8 labels; what both sides claim is ignored."""
-    background, foreground = (
-        functional.max_pool2d(sides.float(), kernel, stride=1, padding=kernel // 2).bool().unbind(1)
-    )
-    labels = torch.full(background.shape, IGNORE, dtype=torch.uint8, device=sides.device)
-    return labels.masked_fill(background & ~foreground, 0).masked_fill(foreground & ~background, 1)
+def _grow(places: Tensor, size: Size, kernel: int) -> Tensor:
+    """Mark a square around each place (``H W`` marks nothing), bool ``[N, H, W]``."""
+    reach = kernel // 2
+    height, width = size[0] + 2 * reach, size[1] + 2 * reach
+    steps = torch.arange(kernel, device=places.device)
+    square = (steps[:, None] * width + steps).flatten()  # from the padded corner of a place
+    corners = places // size[1] * width + places % size[1]
+    spare = height * width  # a cell past the image takes what is not to be marked
+    cells = torch.where(places[..., None] < size[0] * size[1], corners[..., None] + square, spare)
+    canvas = torch.zeros(len(places), spare + 1, dtype=torch.bool, device=places.device)
+    canvas.scatter_(1, cells.flatten(1), True)
+    grown = canvas[:, :spare].view(-1, height, width)
+    return grown[:, reach : reach + size[0], reach : reach + size[1]]
+
+
+def _assemble(background: Tensor, foreground: Tensor) -> Tensor:
+    """Merge bool ``[N, H, W]`` to uint8 labels; what both sides claim is ignored."""
+    labels = torch.full(background.shape, IGNORE, dtype=torch.uint8, device=background.device)
+    return labels.masked_fill_(background & ~foreground, 0).masked_fill_(foreground & ~background, 1)
 
 
 def _component(region: np.ndarray, values: np.ndarray, smallest_share: float) -> np.ndarray:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Final, Generic, TypeVar, cast
 
+import torch
+
 from tcam.errors import TcamError
 
 A = TypeVar("A")
@@ -193,6 +195,7 @@ def _serve(pipe: connection.Connection, task: Callable[[A], B]) -> None:
     """Work in the child until the parent closes the pipe; leave at once if the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+    torch.set_num_threads(1)  # the children share the cores; threads of their own only get in each other's way
     pipe.send("ready")
     while True:
         try:

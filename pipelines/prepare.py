@@ -263,8 +263,8 @@ def _require_every_class(source: FolderSource, good: Mapping[str, _Good], failur
     if empty:
         first = next(failure for failure in failures if failure.video_id.startswith(f"{empty[0]}/"))
         raise DataError(
-            f"no video of the class {empty[0]!r} in {source.root} can be used ({len(failures)} of {len(source.entries)} are "
-            f"broken; {first.video_id}: {first.reason})"
+            f"no video of the class {empty[0]!r} in {source.root} can be used "
+            f"({len(failures)} of {len(source.entries)} are broken; {first.video_id}: {first.reason})"
         )
 
 

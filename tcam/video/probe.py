@@ -111,7 +111,7 @@ def _probe_file(path: Path, try_decord: bool) -> VideoProbe:
     steps = [later - before for before, later in zip(tally.times, tally.times[1:], strict=False) if later > before]
     fps = _frames_per_second(tally, steps)
     duration = max(tally.times[-1] - tally.times[0], 0.0) + 1 / fps if len(tally.times) > 1 else tally.frames / fps
-    lost = _count_lost(tally, duration)
+    lost = _count_lost(tally, duration, steps)
     exact = try_decord and tally.complete and not lost and not tally.errors and decord_agrees(path, tally)
     return VideoProbe(
         path=str(path),
@@ -184,11 +184,12 @@ def _is_variable(steps: list[float]) -> bool:
     return sum(abs(step - middle) > 0.0021 + 0.02 * middle for step in steps) > 0.02 * len(steps)
 
 
-def _count_lost(tally: _Tally, duration: float) -> int:
+def _count_lost(tally: _Tally, duration: float, steps: list[float]) -> int:
     """Estimate how many frames are missing, by errors and by what the header promises.
 
     A trimmed file holds fewer frames than its header counts but fills its duration; a header may also overstate the
-    duration (longer sound). So the file is short only where every figure of the header says so.
+    duration (longer sound). So the file is short only where every figure of the header says so. Where decoder or
+    container complained, gaps in the times count too.
     """
     shares = []
     if tally.promised:
@@ -197,13 +198,17 @@ def _count_lost(tally: _Tally, duration: float) -> int:
         shares.append(duration / tally.header_s)
     short = bool(shares) and max(shares) < _WHOLE and tally.complete
     missing = round(tally.frames / max(max(shares), 1e-6)) - tally.frames if short else 0
-    return max(missing, min(len(tally.errors), max(tally.packets - tally.frames, len(tally.errors) > 0)))
+    marks = len(tally.errors) + tally.corrupt
+    if marks and steps:
+        middle = sorted(steps)[len(steps) // 2]
+        missing = max(missing, sum(round(step / middle) - 1 for step in steps if step > 1.5 * middle))
+    return max(missing, marks)
 
 
 def _warn(tally: _Tally, lost: int) -> str | None:
     if lost:
         cause = f" ({' '.join(tally.errors[0].split())[:100]})" if tally.errors else ""
-        return f"damaged: {tally.frames} frames decode, about {lost} are lost{cause}"
+        return f"damaged: {tally.frames} frames decode, about {lost} are lost or spoilt{cause}"
     if not tally.complete:
         return f"long: the frames after the first {_COUNT_BUDGET_S:g} s of decoding were counted, not decoded"
     return None

@@ -151,7 +151,7 @@ def demo(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """See the whole pipeline work in three minutes: synthetic tagged videos, CAM, TCAM, table, report, overlay video."""
+    """See it all work in three minutes: synthetic tagged videos, CAM, TCAM, table, report, overlay video."""
     from pipelines.demo import run_demo
 
     run_demo(output, seed=seed, device=device, quiet=quiet)

@@ -19,6 +19,7 @@ from torch import Tensor
 from pipelines.config import EvaluationSettings
 from pipelines.files import write_json
 from pipelines.localizer import Localizer
+from pipelines.report import describe_threshold
 from pipelines.runlog import console, progress_bar
 from pipelines.selection import threshold_grid
 from tcam.errors import DataError, VideoError
@@ -164,14 +165,6 @@ def print_table(rows: Sequence[tuple[str, CorLocResult]], title: str) -> None:
     console.print(table)
     for protocol in dict.fromkeys(str(result.protocol) for _, result in rows):
         console.print(f"[dim]{protocol}[/dim]")
-
-
-def describe_threshold(result: CorLocResult) -> str:
-    """Say in a table cell which threshold was used and how it was chosen."""
-    choice = result.protocol.threshold_choice
-    if choice == "none" or result.threshold is None:
-        return "-" if choice == "none" else choice
-    return f"{result.threshold:.2f} {'(val)' if choice == 'validation' else f'({choice})'}"
 
 
 def percent(value: float) -> str:

@@ -14,7 +14,7 @@ from pipelines.localizer import Localizer
 from tcam.errors import DataError
 from tcam.localization.extract import extract_boxes
 from tcam.types import FrameBox, FrameGeometry, Size
-from tcam.video.folders import is_video
+from tcam.video.folders import find_videos, holds_frames
 from tcam.video.reader import DecodedFrame, stream_frames
 
 
@@ -35,28 +35,17 @@ def find_sources(source: str) -> list[tuple[str, Path]]:
         DataError: there is no such file, or no video in the folder.
     """
     path = Path(source)
-    if path.is_dir() and not is_video(path):
-        found = [(child.relative_to(path).as_posix(), child) for child in _videos_below(path)]
+    if path.is_dir() and not holds_frames(path):
+        found = [(child.relative_to(path).as_posix(), child) for child in find_videos(path)]
     elif path.exists():
         found = [(path.name, path)]
     else:
-        found = [
-            (Path(name).name, Path(name)) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()
-        ]
+        matches = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute one)
+        found = [(match.name, match) for match in matches if match.is_file()]
     if not found:
         what = "a folder without videos" if path.is_dir() else "no such file or match"
         raise DataError(f"--source {source}: expected a video file, a folder of videos or a glob, found {what}")
     return found
-
-
-def _videos_below(folder: Path) -> Iterator[Path]:
-    for child in sorted(folder.iterdir()):
-        if child.name.startswith("."):
-            continue
-        if is_video(child):
-            yield child
-        elif child.is_dir():
-            yield from _videos_below(child)
 
 
 def predict_video(

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -144,7 +145,12 @@ def run_stage(stage: Stage, work: Callable[[], None]) -> None:
             copy_folder(other.parent, stage.folder)
             console.print(f"[dim]{name}: unchanged, taken from {other.parent.parent.name}[/dim]")
             return
-    stage.folder.mkdir(exist_ok=True)
+    started = stage.folder / "started.json"
+    if stage.folder.exists() and not (
+        started.is_file() and json.loads(started.read_text())["fingerprint"] == stage.fingerprint
+    ):
+        shutil.rmtree(stage.folder)  # left by other inputs: nothing of it may be mixed in
+    write_json(started, {"fingerprint": stage.fingerprint})
     work()
     stage.finish()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,9 +82,7 @@ class Validator:
         return ValidationScores(corloc, 100.0 * right / seen if seen else None)
 
 
-def _chosen_frames(
-    record: VideoRecord, annotated: Sequence[tuple[str, int]] | set[tuple[str, int]], wanted: int
-) -> list[int]:
+def _chosen_frames(record: VideoRecord, annotated: Collection[tuple[str, int]], wanted: int) -> list[int]:
     with_boxes = [frame for frame in range(record.num_frames) if (record.video_id, frame) in annotated]
     candidates = with_boxes or list(range(record.num_frames))
     return [candidates[i] for i in spread_out(len(candidates), wanted)]

@@ -153,7 +153,7 @@ def load_localizers(run: Run) -> dict[str, Localizer]:
         WeightsError: a checkpoint is missing or damaged.
     """
     config, classes = run.config, len(run.index.class_names)
-    loaded = {}
+    loaded: dict[str, Localizer] = {}
     classifier = build_network(config.model, classes, decoder=False, seed=0)
     load_weights(classifier, run.folder / "classifier" / "best_localization.safetensors")
     loaded[config.cam.method] = Localizer(classifier.to(run.compute.device).eval(), config.cam.method, run.compute)

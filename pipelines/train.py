@@ -28,7 +28,7 @@ from tcam.model.network import FrameCamNet
 from tcam.supervision.objective import TcamObjective
 from tcam.supervision.pseudo_labels import SeedSampler
 from tcam.types import ClipBatch, LossTerms, Shot, VideoIndex, VideoRecord
-from tcam.video.dataset import ClipDataset, EpochSampler, collate_clips
+from tcam.video.dataset import Clip, ClipDataset, EpochSampler, collate_clips
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class _Trainer:
 
     def run(
         self,
-        loader: DataLoader[ClipBatch],
+        loader: DataLoader[Clip],
         sampler: EpochSampler,
         losses: Callable[[ClipBatch, torch.Generator], LossTerms],
         *,
@@ -194,9 +194,10 @@ class _Trainer:
         return {name: float(value) / steps for name, value in sums.items()}
 
     def _step(self, terms: LossTerms, values: dict[str, Tensor]) -> None:
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))  # one look at the device
+        bad = [name for name, number in numbers.items() if not math.isfinite(number)]
         if bad:
-            found = ", ".join(f"{name} = {float(value):g}" for name, value in values.items())
+            found = ", ".join(f"{name} = {number:g}" for name, number in numbers.items())
             raise TrainingError(
                 f"{self.stage} stopped in epoch {self.next_epoch + 1}: loss term '{bad[0]}' is not finite ({found}); "
                 f"try a lower {self.stage}.lr, or precision=fp32"
@@ -214,7 +215,8 @@ class _Trainer:
         console.print(f"{self.stage} {epoch + 1}/{self.settings.epochs}  {text}")
         criteria = {"best_localization": scores.corloc, "best_classification": scores.accuracy}
         for name in keep:
-            score = criteria[name] if criteria[name] is not None else float(epoch)  # nothing to judge by: the newest
+            measured = criteria[name]
+            score = float(epoch) if measured is None else measured  # nothing to judge by: the newest
             if score > self.best.get(name, -math.inf):
                 self.best[name] = score
                 self._save(f"{name}.safetensors", epoch, row)
@@ -252,7 +254,7 @@ class _Trainer:
 
 def _loader(
     context: TrainingContext, settings: OptimizerSettings, *, read_cams: CamCache | None
-) -> tuple[DataLoader[ClipBatch], EpochSampler]:
+) -> tuple[DataLoader[Clip], EpochSampler]:
     resize, crop = context.config.input.resize, context.config.input.crop
     slots = training_slots(context.index, settings)
     dataset = ClipDataset(
@@ -264,7 +266,7 @@ def _loader(
         read_cams=read_cams,
     )
     sampler = EpochSampler(len(slots), seed=context.config.seed)
-    loader: DataLoader[ClipBatch] = DataLoader(
+    loader: DataLoader[Clip] = DataLoader(
         dataset,
         batch_size=settings.batch,
         sampler=sampler,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tcam.model.backbone import Backbone
 from tcam.model.decoder import UnetDecoder
+from tcam.model.pooling import Wgap
 from tcam.types import FrameOutput
 
 
@@ -20,7 +21,7 @@ class FrameCamNet(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, head: nn.Module, decoder: UnetDecoder | None) -> None:
+    def __init__(self, backbone: Backbone, head: Wgap, decoder: UnetDecoder | None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -105,12 +105,17 @@ def _deal(count: int, val_fraction: float, test_fraction: float, trained: bool) 
 
 
 def _scan_class(root: Path, folder: Path) -> Iterator[FolderEntry]:
-    for path in _find_videos(folder, depth=1):
+    for path in find_videos(folder):
         yield FolderEntry(path.relative_to(root).as_posix(), path, folder.name, None)
 
 
-def _find_videos(folder: Path, *, depth: int) -> Iterator[Path]:
-    """Give video files and frame folders below a folder; what carries a video's name is one, whatever it holds."""
+def find_videos(folder: Path, *, depth: int = 1) -> Iterator[Path]:
+    """Give video files and frame folders below a folder, sorted; what carries a video's name is one, whatever it holds.
+
+    Args:
+        folder: where to look; hidden files are left out, a folder that cannot be read gives nothing.
+        depth: how deep ``folder`` itself lies; the search ends a few levels below 1.
+    """
     try:
         children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
     except OSError:
@@ -120,13 +125,14 @@ def _find_videos(folder: Path, *, depth: int) -> Iterator[Path]:
         if not child.is_dir():
             if named_video:
                 yield child
-        elif named_video or _holds_images(child):
+        elif named_video or holds_frames(child):
             yield child
         elif depth < _MAX_DEPTH:
-            yield from _find_videos(child, depth=depth + 1)
+            yield from find_videos(child, depth=depth + 1)
 
 
-def _holds_images(folder: Path) -> bool:
+def holds_frames(folder: Path) -> bool:
+    """Say whether a folder is itself a video: images lie directly in it."""
     try:
         with os.scandir(folder) as children:
             return any(os.path.splitext(c.name)[1].lower() in IMAGE_SUFFIXES for c in children if c.name[0] != ".")  # noqa: PTH122

@@ -33,13 +33,14 @@ _DECORD_MIN_WIDTH: Final = 32
 class DecodedFrame:
     """One frame: uint8 ``[3, h, w]`` RGB at the asked size and, if asked for, ``[3, H, W]`` at its own size.
 
-    ``time_s`` counts from the first frame.
+    ``time_s`` counts from the first frame; ``original_size`` is (H, W), known even where the pixels are not kept.
     """
 
     index: int
     time_s: float
     pixels: Tensor
     original: Tensor | None
+    original_size: Size
 
 
 def stream_frames(path: Path, *, size: Size | None = None, keep_original: bool = False) -> Iterator[DecodedFrame]:
@@ -67,7 +68,7 @@ def stream_frames(path: Path, *, size: Size | None = None, keep_original: bool =
         refuse(path, "no frame of it can be decoded")
 
 
-_Pictures = tuple[float, Tensor, Tensor | None]
+_Pictures = tuple[float, Tensor, Tensor | None, Size]
 
 
 def _stream_folder(path: Path, size: Size | None, keep_original: bool) -> Generator[_Pictures]:
@@ -77,9 +78,9 @@ def _stream_folder(path: Path, size: Size | None, keep_original: bool) -> Genera
             original = read_image(file, native)
             native = (original.shape[1], original.shape[2])
             scaled = original if size in (None, native) else read_image(file, size)
-            yield index / FOLDER_FPS, scaled, original if keep_original else None
+            yield index / FOLDER_FPS, scaled, original if keep_original else None, native
         else:
-            yield index / FOLDER_FPS, read_image(file, size or native), None
+            yield index / FOLDER_FPS, read_image(file, size or native), None, native
 
 
 def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generator[_Pictures]:
@@ -96,9 +97,10 @@ def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generato
                 time = time + step if shown_at is None else shown_at - start
             pixels = scale(frame, size or native, orientation)
             if not keep_original:
-                yield time, pixels, None
+                yield time, pixels, None, native
             else:
-                yield time, pixels, pixels if size in (None, native) else scale(frame, native, orientation)
+                original = pixels if size in (None, native) else scale(frame, native, orientation)
+                yield time, pixels, original, native
 
 
 class _Backend(Protocol):

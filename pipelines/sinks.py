@@ -155,12 +155,13 @@ class BoxSink:
 
     def _abandon(self) -> None:
         """Leave nothing open and no unfinished file; after a clean end there is nothing left to do."""
+        # An error while tidying up would only hide the error that brought us here.
         if self._writer is not None:
-            # An error while closing would only hide the error that brought us here.
             with contextlib.suppress(OSError, ValueError):
                 self._writer.close()
         if self._part is not None:
-            self._part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
         self._writer = None
 
     @contextlib.contextmanager

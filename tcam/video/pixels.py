@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tcam.errors import VideoError
 from tcam.types import Size
+from tcam.video.container import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -142,7 +143,7 @@ def list_frame_files(folder: Path) -> list[Path]:
     try:
         files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     except OSError as error:
-        raise VideoError(f"{folder}: cannot be read ({error.strerror})") from error
+        refuse(folder, f"cannot be read ({error.strerror})", remedy="check its permissions")
     return sorted(files, key=_frame_order)
 
 
@@ -160,14 +161,14 @@ def read_image(path: Path, size: Size | None) -> Tensor:
         with Image.open(path) as image:
             picture = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VideoError(f"{path}: not a readable image ({str(error)[:120]}); replace or remove it") from error
+        refuse(path, f"not a readable image ({error})", remedy="replace or remove it")
     if size is not None and picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
 def image_size(path: Path) -> Size:
-    """Give the (height, width) of an image in display orientation, without decoding its pixels where possible.
+    """Give the (height, width) of an image in display orientation; it must decode to its end.
 
     Raises:
         VideoError: it is not an image that can be read.

@@ -59,7 +59,7 @@ def probe_video(path: Path, *, try_decord: bool = True) -> VideoProbe:
     """Probe a video file or a folder of numbered images.
 
     Args:
-        path: what to probe.
+        path: what to probe; of a folder every image must be readable.
         try_decord: check whether decord reads it exactly; without, the decoder of a file is always ``pyav``.
 
     Raises:
@@ -74,10 +74,11 @@ def _probe_folder(path: Path) -> VideoProbe:
     files = list_frame_files(path)
     if not files:
         refuse(path, "expected a video file or a folder of numbered images, found a folder without images")
-    try:
-        size = image_size(files[0])
-    except VideoError as error:
-        refuse(path, f"its first image {files[0].name} cannot be read", remedy=str(error).rpartition("; ")[2])
+    size, deadline = image_size(files[0]), time.monotonic() + _COUNT_BUDGET_S
+    for file in files[1:]:
+        if time.monotonic() > deadline:
+            break
+        image_size(file)
     seconds = len(files) / FOLDER_FPS
     return VideoProbe(
         str(path), len(files), size, FOLDER_FPS, 0, False, seconds, files[0].suffix[1:], "frames", 0, "frames", None

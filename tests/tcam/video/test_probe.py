@@ -116,6 +116,13 @@ def test_a_frame_folder_is_a_video(tmp_path):
     assert (probe.num_frames, probe.size, probe.decoder) == (3, (30, 40), "frames")
 
 
+def test_a_frame_folder_with_a_broken_image_names_it(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "1.jpg")
+    (tmp_path / "2.jpg").write_bytes((tmp_path / "1.jpg").read_bytes()[:400])
+    with pytest.raises(VideoError, match=r"2\.jpg: not a readable image"):
+        probe_video(tmp_path)
+
+
 def test_a_file_name_that_looks_like_a_protocol_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(encode(tmp_path / "a.mp4"), tmp_path / "concat:a.mp4")

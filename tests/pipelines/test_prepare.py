@@ -1,0 +1,114 @@
+import os
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+from pipelines.prepare import VideoFailure, prepare, write_failures
+from tcam.errors import DataError
+from tcam.video.reader import ClipReader, stream_frames
+from tests.tcam.video.encoded import encode
+
+
+def lay_videos(root: Path) -> Path:
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            encode(root / name / f"{number}.mp4", frames=8 + number, size=(64, 96), options={"crf": f"{20 + number}"})
+    return root
+
+
+@pytest.fixture
+def videos(tmp_path):
+    return lay_videos(tmp_path / "videos")
+
+
+def test_good_videos_are_indexed_and_bad_ones_are_rows(videos, tmp_path):
+    (videos / "dog" / "empty.mp4").touch()
+    (videos / "dog" / "text.mp4").write_text("hello")
+    os.mkfifo(videos / "cat" / "pipe.mp4")
+    (videos / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ncat/0.mp4,7,1,2,3,4\ncat/0.mp4,8,1,2,3,4\n")
+    steps = []
+    prepared = prepare(videos, cache_dir=tmp_path / "cache", short_side=32, progress=lambda *pair: steps.append(pair))
+    assert [record.video_id for record in prepared.index.records] == [
+        f"{name}/{number}.mp4" for name in ("cat", "dog") for number in range(3)
+    ]
+    assert [failure.video_id for failure in prepared.failures] == ["cat/pipe.mp4", "dog/empty.mp4", "dog/text.mp4"]
+    assert all("\n" not in failure.reason and len(failure.reason) <= 300 for failure in prepared.failures)
+    assert [(t.video_id, t.frame_index, t.label) for t in prepared.truth] == [("cat/0.mp4", 7, 0)]
+    assert "the boxes of 1 frames past the end of their video were dropped" in prepared.split_note
+    assert steps[-1] == (9, 9)
+    for label in range(2):
+        assert "train" in {record.split for record in prepared.index.records if record.label == label}
+
+
+def test_the_copy_is_small_intra_and_shows_the_same_frames(videos, tmp_path):
+    index = prepare(videos, cache_dir=tmp_path / "cache", short_side=32, workers=0).index
+    for record in index.records:
+        assert record.cache_path is not None
+        with av.open(record.cache_path) as container:
+            stream = container.streams.video[0]
+            assert (stream.height, stream.width, stream.frames) == (32, 48, record.num_frames)
+            assert all(packet.is_keyframe for packet in container.demux(stream) if packet.size)
+        original = torch.stack([frame.pixels for frame in stream_frames(Path(record.path), size=(32, 48))]).float()
+        for decoder in ("decord", "pyav"):
+            path, num_frames = Path(record.cache_path), record.num_frames
+            with ClipReader(path, decoder=decoder, num_frames=num_frames, size=(32, 48)) as reader:
+                copied = reader.read(list(range(num_frames))[::-1]).flip(0).float()
+            distance = (copied[:, None] - original[None]).abs().mean(dim=(2, 3, 4))
+            assert distance.argmin(dim=1).tolist() == list(range(num_frames))
+            others = distance[~torch.eye(num_frames, dtype=torch.bool)].min()
+            assert distance.diagonal().max() < 0.5 * others
+
+
+def test_a_rerun_writes_nothing_and_sweeps_leftovers(videos, tmp_path):
+    cache = tmp_path / "cache"
+    first = prepare(videos, cache_dir=cache, short_side=32, workers=0)
+    before = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    (cache / ".x.mp4.999999999.tmp").touch()
+    assert prepare(videos, cache_dir=cache, short_side=32, workers=0) == first
+    assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+
+
+def test_small_videos_are_not_scaled_up(videos, tmp_path):
+    record = prepare(videos, cache_dir=tmp_path / "cache", short_side=256, workers=0).index.records[0]
+    with av.open(str(record.cache_path)) as container:
+        assert (container.streams.video[0].height, container.streams.video[0].width) == (64, 96)
+
+
+def test_without_a_cache_the_originals_are_read(videos):
+    index = prepare(videos, cache_dir=None, workers=0).index
+    assert {(record.cache_path, record.decoder) for record in index.records} == {(None, "decord")}
+
+
+def test_links_out_of_the_data_folder_need_leave(videos, tmp_path):
+    outside = encode(tmp_path / "secret.mp4")
+    (videos / "dog" / "link.mp4").symlink_to(outside)
+    refused = prepare(videos, cache_dir=None, workers=0)
+    assert [f.video_id for f in refused.failures] == ["dog/link.mp4"]
+    assert "link out of the data folder" in refused.failures[0].reason
+    assert prepare(videos, cache_dir=None, workers=0, follow_links=True).failures == ()
+
+
+def test_a_class_without_a_usable_or_training_video_is_an_error(videos, tmp_path):
+    for path in (videos / "cat").iterdir():
+        path.write_text("broken")
+    with pytest.raises(DataError, match=r"no video of the class 'cat' .* can be used \(3 of 6 are broken; cat/0.mp4: "):
+        prepare(videos, cache_dir=None, workers=0)
+    whole = lay_videos(tmp_path / "whole")
+    rows = "".join(f"cat/{number}.mp4,cat,test\n" for number in range(3))
+    (whole / "clips.csv").write_text(f"video,class,split\n{rows}")
+    with pytest.raises(DataError, match="class 'cat' has no usable video in the train split"):
+        prepare(whole, cache_dir=None, workers=0)
+
+
+def test_a_cache_that_cannot_be_made_is_said_plainly(videos, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot use the cache folder"):
+        prepare(videos, cache_dir=tmp_path / "file", workers=0)
+
+
+def test_failures_are_a_table(tmp_path):
+    write_failures([VideoFailure('a,"b".mp4', "bad; remove it")], tmp_path / "errors.csv")
+    assert (tmp_path / "errors.csv").read_text() == 'video,reason\n"a,""b"".mp4",bad; remove it\n'

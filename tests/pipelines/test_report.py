@@ -180,6 +180,12 @@ def test_pictures_lie_beside_the_page_and_old_ones_go(tmp_path):
     assert [path.name for path in (tmp_path / "report" / "pictures").iterdir()] == ["000.jpg"]
 
 
+@pytest.mark.parametrize(("width", "expected"), [(40, "pictures"), (90, "pictures wide")])
+def test_panels_side_by_side_get_more_room(tmp_path, width, expected):
+    write_report(tmp_path, title="t", rows=ROWS, pictures=[("one", torch.zeros(3, 30, width, dtype=torch.uint8))])
+    assert expected in [block.get("class") for block in read(tmp_path).all("div")]
+
+
 def test_the_video_is_copied_beside_the_page_or_used_where_it_is(tmp_path):
     video = tmp_path / "über 1%.mp4"
     video.write_bytes(b"mp4")

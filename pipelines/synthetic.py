@@ -101,8 +101,8 @@ def _truth_rows(name: str, boxes: Sequence[Box | None]) -> Iterator[tuple[str | 
 
 def _encode(path: Path, frames: NDArray[np.uint8], size: Size) -> None:
     with VideoWriter(path, size=size, fps=_FPS) as writer:
-        for frame in torch.from_numpy(frames).permute(0, 3, 1, 2):
-            writer.write(frame.contiguous())
+        for frame in torch.from_numpy(frames).permute(0, 3, 1, 2):  # a view: the writer wants this order in memory
+            writer.write(frame)
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:

@@ -80,13 +80,14 @@ class SeekingReader:
         key = self._keys[found] if found >= 0 else 0
         if key <= self._next <= index or self._next <= index < self._next + _READ_ON:
             return
-        self._restart()
-        if key > 0:
-            start = self._times[key]
-            self._container.seek(start, stream=self._stream)
-            frames = decode_in_order(self._container, self._stream, on_error=[])
-            self._frames = dropwhile(lambda frame: frame.pts is not None and frame.pts < start, frames)
-            self._next = key
+        if key == 0:
+            self._restart()
+            return
+        start = self._times[key]
+        self._container.seek(start, stream=self._stream)
+        frames = decode_in_order(self._container, self._stream, on_error=[])
+        self._frames = dropwhile(lambda frame: frame.pts is not None and frame.pts < start, frames)
+        self._next = key
 
     def _read_on_to(self, index: int) -> VideoFrame | None:
         """Decode on to a frame; None when the file ends or a frame comes that does not belong there."""

@@ -195,7 +195,7 @@ def _factors(
 
 
 def _bin_count(sigma_rgb: float, *, with_position: bool) -> int:
-    """Choose bins per channel: at a sigma of 15, 40 with positions and 64 for colour alone, which filters fewer maps."""
+    """Choose bins per channel: at a sigma of 15, 40 with positions and 64 without, where there are fewer maps."""
     return max(16, min(_MOST_BINS, round((600 if with_position else 960) / sigma_rgb)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -138,6 +138,8 @@ class SeedSampler:
             raise ValueError(f"seed fractions must lie in (0, 1], got {fractions}")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd and 1 or more, got {self.kernel}")
+        if self.region not in get_args(Region):
+            raise ValueError(f"region must be one of {', '.join(get_args(Region))}, got '{self.region}'")
 
     @torch.no_grad()
     def __call__(self, cams: Tensor, generator: torch.Generator) -> PixelLabels:

@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from tcam.model.backbone import Backbone
+from tcam.model.decoder import UnetDecoder
+from tcam.model.network import FrameCamNet
+from tcam.model.pooling import Wgap
+
+
+def _network(*, decoder=True):
+    torch.manual_seed(0)
+    backbone = Backbone("test_resnet", levels_used=3)
+    unet = UnetDecoder(backbone.level_channels, channels=(16, 8, 4)) if decoder else None
+    return FrameCamNet(backbone, Wgap(backbone.last_channels, 3), unet)
+
+
+def _frames(count=2, side=32):
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def _statistics(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def test_frames_become_scores_features_and_maps_at_frame_size():
+    output = _network()(_frames())
+    assert output.class_logits.shape == (2, 3)
+    assert output.features.shape == (2, 48, 4, 4)
+    assert output.map_logits.shape == (2, 2, 32, 32)
+
+
+def test_a_network_without_decoder_gives_no_maps():
+    assert _network(decoder=False)(_frames()).map_logits is None
+
+
+def test_the_network_normalises_pixels_itself():
+    network = _network(decoder=False).eval()
+    frames = _frames()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    by_hand = (frames.float() / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    torch.testing.assert_close(network(frames).features, network.backbone(by_hand).last, rtol=1e-4, atol=1e-5)
+
+
+def test_normalisation_is_not_part_of_the_saved_weights():
+    assert not [name for name in _network().state_dict() if name in ("mean", "scale")]
+
+
+def test_resnet50_with_ten_classes_has_the_published_parameter_count():
+    backbone = Backbone("resnet50", output_stride=8)
+    network = FrameCamNet(backbone, Wgap(backbone.last_channels, 10), UnetDecoder(backbone.level_channels))
+    assert sum(p.numel() for p in network.parameters()) == 32_541_740
+    network.freeze_classifier()
+    assert sum(p.numel() for p in network.trainable_parameters()) == 9_013_218
+
+
+def test_a_frozen_classifier_does_not_change_in_training_while_the_decoder_does():
+    network = _network()
+    network.freeze_classifier()
+    network.train()
+    backbone, decoder = _statistics(network.backbone), _statistics(network.decoder)
+    optimizer = torch.optim.SGD(network.trainable_parameters(), lr=0.1)
+    output = network(_frames())
+    output.map_logits.square().mean().backward()
+    optimizer.step()
+    assert not output.features.requires_grad
+    assert not output.class_logits.requires_grad
+    assert all(torch.equal(value, backbone[name]) for name, value in network.backbone.state_dict().items())
+    assert not all(torch.equal(value, decoder[name]) for name, value in network.decoder.state_dict().items())
+
+
+def test_frozen_batch_norm_keeps_statistics_and_affine_weights_while_convolutions_learn():
+    network = _network()
+    network.freeze_batch_norm()
+    network.train()
+    before = _statistics(network.backbone)
+    optimizer = torch.optim.SGD(network.trainable_parameters(), lr=0.1)
+    network(_frames()).class_logits.square().mean().backward()
+    optimizer.step()
+    after = network.backbone.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed
+    norms = {name for name, module in network.backbone.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert norms
+    assert not {name.rpartition(".")[0] for name in changed} & norms
+    assert network.decoder.blocks[0][1].training
+
+
+def test_evaluation_mode_and_back_keeps_what_is_frozen_in_evaluation_mode():
+    network = _network()
+    network.freeze_classifier()
+    network.eval()
+    network.train()
+    assert not network.backbone.training
+    assert not network.head.training
+    assert network.decoder.training
+
+
+def test_logits_stay_float32_under_autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = _network()(_frames())
+    assert output.class_logits.dtype == output.map_logits.dtype == torch.float32
+
+
+def test_normalised_or_misshapen_frames_are_refused():
+    with pytest.raises(ValueError, match=r"frames must be uint8 \[N, 3, H, W\], got torch.float32"):
+        _network()(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"\[1, 2, 3, 32, 32\]"):
+        _network()(torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.gpu
+def test_a_network_on_an_accelerator_agrees_with_the_cpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    network = _network().eval()
+    expected = network(_frames()).map_logits
+    torch.testing.assert_close(network.cuda()(_frames().cuda()).map_logits.cpu(), expected, rtol=1e-2, atol=1e-2)

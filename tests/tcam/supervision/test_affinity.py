@@ -1,0 +1,175 @@
+import pytest
+import torch
+
+from tcam.supervision.affinity import filter_with_mass, gaussian_filter
+
+
+def _pixel_by_pixel(frame, sigma_rgb, sigma_xy):
+    """Write out W of one small image by its definition."""
+    height, width = frame.shape[1:]
+    places = [(y, x) for y in range(height) for x in range(width)]
+    kernel = torch.zeros(len(places), len(places), dtype=torch.float64)
+    for i, (y, x) in enumerate(places):
+        for j, (v, u) in enumerate(places):
+            distance = (frame[:, y, x].double() - frame[:, v, u].double()).square().sum() / (2 * sigma_rgb**2)
+            if sigma_xy is not None:
+                distance += ((y - v) ** 2 + (x - u) ** 2) / (2 * sigma_xy**2)
+            kernel[i, j] = torch.exp(-distance)
+    return kernel
+
+
+def _smooth_frames(count, side, seed=0):
+    """Make colourful images with as few distinct colours nearby as photographs have."""
+    coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    fine = torch.nn.functional.interpolate(coarse, size=side, mode="bicubic").clamp(0, 1)
+    return (255 * fine).to(torch.uint8)
+
+
+def _blob(side):
+    y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
+    return torch.tanh(2 * torch.exp(-3 * (x.square() + (y - 0.2).square())) - 1)[None, None]
+
+
+@pytest.mark.parametrize("sigma_xy", [None, 2.0])
+def test_the_exact_filter_is_the_definition(sigma_xy):
+    frames = torch.randint(0, 60, (2, 3, 3, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    values = torch.rand(2, 2, 3, 4, dtype=torch.float64)
+    filtered, mass = filter_with_mass(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, exact=True)
+    for image in range(2):
+        kernel = _pixel_by_pixel(frames[image], 15.0, sigma_xy)
+        torch.testing.assert_close(filtered[image].flatten(1), (kernel @ values[image].flatten(1).T).T)
+        torch.testing.assert_close(mass[image], kernel.sum())
+
+
+def test_the_exact_filter_is_the_same_over_several_slabs():
+    frames, values = _smooth_frames(1, 40), torch.rand(1, 1, 40, 40)  # 1600 pixels, two slabs
+    whole = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None, exact=True)
+    pixels = frames.double().flatten(2)[0].T / 15
+    kernel = torch.exp(-(pixels[:, None] - pixels).square().sum(2) / 2)
+    torch.testing.assert_close(whole.flatten().double(), kernel @ values.flatten().double())
+
+
+@pytest.mark.parametrize("sigma_xy", [None, 20.0])
+def test_the_fast_filter_is_near_the_exact_one(sigma_xy):
+    frames, values = _smooth_frames(3, 48), _blob(48).expand(3, -1, -1, -1)
+    settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
+    fast, mass = filter_with_mass(values, frames, **settings)
+    exact, exact_mass = filter_with_mass(values, frames, **settings, exact=True)
+    error = (fast - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    assert error.max() < 0.05
+    assert torch.allclose(mass, exact_mass, rtol=0.03)
+
+
+def test_mass_of_a_large_image_is_read_off_some_of_its_pixels():
+    frames = _smooth_frames(1, 112)
+    values = torch.ones(1, 1, 112, 112)
+    for sigma_xy in (None, 50.0):
+        filtered, mass = filter_with_mass(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
+        assert torch.allclose(mass, filtered.sum(dim=(1, 2, 3)), rtol=0.01)
+
+
+def test_the_fast_filter_of_one_colour_is_the_sum_or_the_blur_of_the_map():
+    frames, values = torch.full((1, 3, 16, 16), 77, dtype=torch.uint8), torch.rand(1, 1, 16, 16)
+    flat = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None)
+    assert torch.allclose(flat, values.sum(), rtol=0.01)
+    blurred = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=8.0)
+    exact = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=8.0, exact=True)
+    assert (blurred - exact).norm() / exact.norm() < 0.05
+
+
+@pytest.mark.parametrize("sigma_xy", [None, 10.0])
+def test_the_fast_filter_is_linear_symmetric_and_positive(sigma_xy):
+    frames = _smooth_frames(1, 24)
+    a, b = torch.randn(1, 1, 24, 24), torch.randn(1, 1, 24, 24)
+
+    def filtered(values):
+        return gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
+
+    scale = float(filtered(a).norm())
+    assert torch.allclose(filtered(2 * a - b), 2 * filtered(a) - filtered(b), atol=1e-3 * scale)
+    assert float((b * filtered(a)).sum()) == pytest.approx(float((a * filtered(b)).sum()), abs=1e-3 * scale)
+    assert (a * filtered(a)).sum() > 0
+
+
+def test_the_colour_filter_does_not_see_where_pixels_are():
+    frames, values = _smooth_frames(1, 16), torch.rand(1, 1, 16, 16)
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
+    moved = (frames.flatten(2)[..., order].view_as(frames), values.flatten(2)[..., order].view_as(values))
+    expected = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None).flatten(2)[..., order]
+    got = gaussian_filter(moved[1], moved[0], sigma_rgb=15.0, sigma_xy=None).flatten(2)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_images_and_maps_of_a_batch_do_not_mix():
+    frames, values = _smooth_frames(2, 20), torch.rand(2, 3, 20, 20)
+    together = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=9.0)
+    alone = gaussian_filter(values[1:, 2:], frames[1:], sigma_rgb=15.0, sigma_xy=9.0)
+    torch.testing.assert_close(together[1:, 2:], alone, rtol=1e-4, atol=1e-3)
+
+
+def test_whole_numbered_float_frames_count_as_uint8_ones():
+    frames, values = _smooth_frames(1, 12), torch.rand(1, 1, 12, 12)
+    for exact in (True, False):
+        settings = {"sigma_rgb": 15.0, "sigma_xy": 5.0, "exact": exact}
+        assert torch.equal(
+            gaussian_filter(values, frames.float(), **settings), gaussian_filter(values, frames, **settings)
+        )
+
+
+def test_filtering_is_float32_inside_autocast():
+    frames, values = _smooth_frames(1, 24), torch.rand(1, 1, 24, 24)
+    expected = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=10.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=10.0), expected)
+
+
+def test_other_shapes_and_sigmas_are_refused():
+    frames, values = torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"frames must be \[B, 3, H, W\], got \[1, 4, 4\]"):
+        gaussian_filter(values, frames[0], sigma_rgb=15.0, sigma_xy=None)
+    with pytest.raises(
+        ValueError, match=r"values must be \[B, K, H, W\] over frames \[1, 3, 4, 4\], got \[1, 1, 4, 3\]"
+    ):
+        gaussian_filter(values[..., :3], frames, sigma_rgb=15.0, sigma_xy=None)
+    with pytest.raises(ValueError, match="sigmas must be above 0, got sigma_rgb 15.0 and sigma_xy 0.0"):
+        gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=0.0)
+    with pytest.raises(ValueError, match="at least one image"):
+        filter_with_mass(values[:0], frames[:0], sigma_rgb=15.0, sigma_xy=None)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("sigma_xy", [None, 43.0])
+def test_the_fast_filter_is_near_the_exact_one_on_real_frames(shared_data, sigma_xy):
+    av = pytest.importorskip("av")
+    frames = []
+    for name in ("animal", "surfer"):
+        with av.open(str(sorted((shared_data / "clips" / name).glob("*.mp4"))[0])) as video:
+            pixels = torch.from_numpy(next(video.decode(video=0)).to_ndarray(format="rgb24")).permute(2, 0, 1)
+        frames.append(torch.nn.functional.interpolate(pixels[None].float(), size=96, mode="area"))
+    batch, contrast = torch.cat(frames).round(), _blob(96).expand(2, -1, -1, -1)
+    fast = gaussian_filter(contrast, batch, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    exact = gaussian_filter(contrast, batch, sigma_rgb=15.0, sigma_xy=sigma_xy, exact=True)
+    error = (fast - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    slopes = [((1 - contrast.square()) * filtered).flatten(1) for filtered in (fast, exact)]
+    cosine = torch.nn.functional.cosine_similarity(*slopes, dim=1)
+    print(f"relative L2 {error.tolist()}, cosine of gradients {cosine.tolist()}")
+    assert error.max() < 0.05
+    assert cosine.min() > 0.999
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sigma_xy", [None, 20.0])
+def test_the_fast_filter_on_an_accelerator_agrees_with_the_cpu_and_needs_no_host(sigma_xy):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    frames, values = _smooth_frames(3, 48), torch.rand(3, 2, 48, 48)
+    expected, mass = filter_with_mass(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    on_device = values.cuda(), frames.cuda()
+    filter_with_mass(*on_device, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        got, got_mass = filter_with_mass(*on_device, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-2, atol=1e-1)
+    torch.testing.assert_close(got_mass.cpu(), mass, rtol=1e-2, atol=1e-1)

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier
+from tcam.supervision.objective import TcamObjective
+from tcam.types import PixelLabels
+
+
+def _objective(**changes):
+    settings = {"seed_weight": 1.0, "crf_weight": 2e-9, "size_weight": 0.01, "sigma_rgb": 15.0, "sigma_xy": 10.0}
+    return TcamObjective(**{**settings, **changes})
+
+
+def _case():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 2, 12, 12, generator=generator).requires_grad_()
+    frames = torch.randint(0, 256, (2, 3, 12, 12), generator=generator).to(torch.uint8)
+    labels = PixelLabels(torch.randint(0, 2, (2, 12, 12), generator=generator).to(torch.uint8))
+    return logits, frames, labels
+
+
+def test_the_terms_are_the_three_losses_unweighted():
+    logits, frames, labels = _case()
+    losses = _objective()(logits, frames, labels, barrier_t=2.0)
+    assert torch.equal(losses.terms["seeds"], partial_cross_entropy(logits, labels))
+    assert torch.equal(losses.terms["crf"], crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=10.0))
+    assert torch.equal(losses.terms["size"], size_barrier(logits, 2.0))
+
+
+def test_the_total_is_their_weighted_sum_and_reaches_the_logits():
+    logits, frames, labels = _case()
+    losses = _objective(crf_weight=0.5)(logits, frames, labels, barrier_t=1.0)
+    expected = losses.terms["seeds"] + 0.5 * losses.terms["crf"] + 0.01 * losses.terms["size"]
+    torch.testing.assert_close(losses.total, expected)
+    losses.total.backward()
+    assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [("seeds", "seed_weight"), ("crf", "crf_weight"), ("size", "size_weight")]
+)
+def test_a_term_of_weight_0_is_left_out(name, setting):
+    losses = _objective(**{setting: 0.0})(*_case(), barrier_t=1.0)
+    assert set(losses.terms) == set(losses.weights) == {"seeds", "crf", "size"} - {name}

@@ -14,7 +14,7 @@ from tcam.types import IGNORE, PixelLabels, Size
 
 Region = Literal["otsu", "largest", "high_density", "frame"]
 
-_LEVELS: Final = 65536
+_LEVELS: Final = 4096
 _FLOOR: Final = 1e-8
 _LATE: Final = 1e20
 _SMALLEST_DENSE_SHARE: Final = 0.05
@@ -146,7 +146,7 @@ class SeedSampler:
         """Draw labels for N images at once, without a round trip to the host but for the component regions.
 
         Pixels that fall to both sides are left out; a constant CAM gets no label at all. CAM values closer than
-        2**-16 count as equal, and it is left to chance which of them belong to the strongest or weakest.
+        2**-12 count as equal, and it is left to chance which of them belong to the strongest or weakest.
 
         Args:
             cams: ``[N, H, W]``, in 0..1.
@@ -159,7 +159,7 @@ class SeedSampler:
         values = cams.float().nan_to_num(nan=0.0).clamp(0, 1)
         region = self._find_region(values).flatten(1)
         flat = values.flatten(1)
-        levels = (flat * (_LEVELS - 2) + 1).long()  # 1..65535; 0 marks what may not be drawn
+        levels = (flat * (_LEVELS - 2) + 1).long()  # 1..4095; 0 marks what may not be drawn
         varied = flat.amax(dim=1) > flat.amin(dim=1)
         pool = (region.sum(dim=1).double() * self.foreground_fraction).long() * varied
         weights = flat + _FLOOR if self.weighted else None
@@ -185,10 +185,10 @@ def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, gene
 
     Every pixel runs a race, exponential with its weight as rate; the first ``count`` of the pool win, which draws
     without replacement in proportion to the weights (Efraimidis and Spirakis 2006). Pool membership is read off a
-    histogram of the levels; chance decides among the pixels of the level at its edge.
+    histogram of the levels; each pixel of the level at its edge is in with the probability that fills it on average.
 
     Args:
-        levels: int64 ``[N, P]`` in 0..65535; 0 is never drawn.
+        levels: int64 ``[N, P]`` in 0..4095; 0 is never drawn.
         pool: int64 ``[N]``, at most the pixels of level 1 and above.
         count: pixels to draw.
         weights: positive ``[N, P]``; None draws uniformly.

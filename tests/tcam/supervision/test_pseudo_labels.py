@@ -121,11 +121,13 @@ def test_a_pool_smaller_than_the_count_is_drawn_whole():
 
 
 def test_each_image_has_its_own_pool():
-    cams = torch.zeros(2, 4, 4)
+    cams = torch.linspace(0, 0.1, 16).view(1, 4, 4).flip(1, 2).repeat(2, 1, 1)
     cams[0, 0, :] = torch.tensor([0.9, 0.91, 0.92, 0.93])
     cams[1, :2] = 0.9 + torch.arange(8.0).view(2, 4) / 100
     labels = _sampler(foreground=99, background=1, foreground_fraction=1.0, region="otsu")(cams, _generator()).labels
-    assert (labels == 1).sum(dim=(1, 2)).tolist() == [4, 8]
+    assert (labels == 1).sum(dim=(1, 2)).tolist() == otsu_region(cams).sum(dim=(1, 2)).tolist()
+    assert (labels == 1)[0, 0].all()
+    assert (labels == 1)[1, :2].all()
 
 
 def test_a_constant_map_gets_no_label_and_does_not_disturb_the_others():
@@ -165,32 +167,41 @@ def test_a_seed_grows_to_a_square_cut_at_the_border():
     assert (labels == 1).nonzero().tolist() == [[r, c] for r in (2, 3, 4) for c in (3, 4, 5)]
 
 
-@pytest.mark.parametrize("region", ["otsu", "largest", "high_density"])
-def test_foreground_stays_inside_the_region(region):
-    maps = _blobs()
-    sampler = _sampler(foreground=99, background=1, foreground_fraction=1.0, region=region)
+def _shaded_blobs():
+    """Give the blobs on a floor that falls to the lower left, where the background seed goes."""
+    floor = torch.linspace(0.2, 0, 6)[:, None] * torch.linspace(0.5, 1, 6)
+    return torch.maximum(_blobs(), floor)
+
+
+@pytest.mark.parametrize(("region", "pixels"), [("otsu", 12), ("largest", 9), ("high_density", 2)])
+def test_foreground_fills_its_region_and_nothing_else(region, pixels):
+    maps = _shaded_blobs()
+    maps[0, 2, 5] = 0.25  # Otsu's level; the region starts at it
+    sampler = _sampler(foreground=99, background=1, background_fraction=0.03, foreground_fraction=1.0, region=region)
     drawn = sampler(maps, _generator()).labels == 1
-    expected = {
-        "otsu": otsu_region(maps),
-        "largest": largest_component(maps > 0),
-        "high_density": densest_component(maps > 0, maps),
-    }[region]
-    assert torch.equal(drawn, expected)
+    if region == "otsu":
+        assert torch.equal(drawn, otsu_region(maps))
+    assert abs(int(drawn.sum()) - pixels) <= 1
 
 
 def test_a_box_mask_lets_foreground_fill_the_rectangle():
-    maps = _blobs()
-    sampler = _sampler(foreground=99, background=1, foreground_fraction=1.0, region="high_density", box_mask=True)
-    assert (sampler(maps, _generator()).labels == 1).nonzero()[:, 1:].tolist() == [[0, 0], [0, 1]]
-    sampler = _sampler(foreground=99, background=1, foreground_fraction=1.0, region="otsu", box_mask=True)
-    labels = sampler(maps, _generator()).labels
-    assert (labels == 1).sum() >= 34  # the rectangle is the frame; the background seed takes at most two of it
+    maps = _shaded_blobs()
+    settings = {"foreground": 99, "background": 1, "foreground_fraction": 1.0, "background_fraction": 0.03}
+    boxed = _sampler(**settings, region="otsu", box_mask=True)(maps, _generator()).labels == 1
+    assert bounding_mask(otsu_region(maps)).all()
+    assert boxed.sum() == 35  # all but the pixel that the background claims too
 
 
 def _frequencies(cam, draws, **changes):
-    sampler = _sampler(foreground=1, background=1, **changes)
-    labels = sampler(cam.expand(draws, -1, -1), _generator()).labels.flatten(1)
+    labels = _draw_often(_sampler(foreground=1, background=1, **changes), cam, draws)
     return (labels == 1).sum(dim=0), (labels == 0).sum(dim=0)
+
+
+def _draw_often(sampler, cam, draws, at_once=1000):
+    generator = _generator()
+    return torch.cat(
+        [sampler(cam.expand(at_once, -1, -1), generator).labels.flatten(1) for _ in range(draws // at_once)]
+    )
 
 
 def test_weighted_foreground_is_drawn_in_proportion_to_the_cam():
@@ -211,8 +222,8 @@ def test_uniform_foreground_and_background_are_drawn_evenly():
 
 def test_several_weighted_draws_are_without_replacement_in_proportion():
     cam = torch.tensor([[[0.0, 0.25, 0.5, 1.0]]])
-    labels = _sampler(foreground=2, background=1, foreground_fraction=0.75)(cam.expand(20_000, -1, -1), _generator())
-    drawn = (labels.labels.flatten(1) == 1)[:, 1:]
+    labels = _draw_often(_sampler(foreground=2, background=1, foreground_fraction=0.75), cam, 20_000)
+    drawn = (labels == 1)[:, 1:]
     assert (drawn.sum(dim=1) == 2).all()
     left_out = (~drawn).sum(dim=0)
     # P(left out i) = sum over ordered pairs of the others of p_a p_b / (1 - p_a), p = (1, 2, 4) / 7
@@ -232,11 +243,13 @@ def test_ties_among_the_weakest_are_broken_by_chance_not_by_raster_order():
 
 
 def test_ties_at_the_edge_share_the_room_that_stronger_pixels_leave():
-    # Background pool of 4: the three zeros, and one of the three 0.5 at the edge, each with a chance of a third.
-    cam = torch.tensor([[[0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.9, 1.0]]])
-    _, background = _frequencies(cam, 24_000, background_fraction=0.5)
-    assert background[6:].sum() == 0
-    assert stats.chisquare(background[:6].numpy(), [6000, 6000, 6000, 2000, 2000, 2000]).pvalue > 0.001
+    # Background pool of 400: the 300 zeros, and a third of the 300 at the edge.
+    cam = torch.tensor([0.0] * 300 + [0.5] * 300 + [0.9] * 199 + [1.0]).view(1, 20, 40)
+    _, background = _frequencies(cam, 16_000, background_fraction=0.5, foreground_fraction=0.2)
+    assert background[600:].sum() == 0
+    groups = [int(background[:300].sum()), int(background[300:600].sum())]
+    assert stats.chisquare(groups, [12_000, 4000]).pvalue > 0.001
+    assert stats.chisquare(background[300:600].numpy()).pvalue > 0.001
 
 
 def test_missing_values_count_as_zero():

@@ -117,7 +117,7 @@ class _Factors:
         spread = _gather(grid, self.cells)
         if self.positions is None:
             return spread
-        return (spread.view(*maps.shape[:2], -1, maps.shape[2]) * self.positions).sum(dim=2)
+        return spread.view(*maps.shape[:2], -1, maps.shape[2]).mul_(self.positions).sum(dim=2)
 
     def mass(self, size: Sequence[int]) -> Tensor:
         """Give ``1^T W 1`` of images of a size, ``[B]``."""
@@ -176,7 +176,8 @@ def _gather(grid: Tensor, cells: Tensor) -> Tensor:
     """Read a grid ``[B, R, m^3]`` at the cells ``[B, P]``, giving ``[B, R, P]``."""
     if grid.device.type != "cpu":
         return grid.gather(2, cells[:, None].expand(-1, grid.shape[1], -1))
-    return torch.stack([part.index_select(1, places) for part, places in zip(grid, cells, strict=True)])
+    parts = [part.index_select(1, places)[None] for part, places in zip(grid, cells, strict=True)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _factors(
@@ -212,7 +213,7 @@ def _colour_bins(pixels: Tensor, bins: int, sigma_rgb: float) -> tuple[Tensor, T
     """
     vectors = _level_vectors(sigma_rgb, pixels.device)
     counts = torch.zeros(*pixels.shape[:2], 256, device=pixels.device)
-    counts = _add_at(counts, pixels, counts.new_ones(1, 1, 1).expand(pixels.shape))
+    counts = _add_at(counts, pixels, counts.new_ones(pixels.shape[2]).expand(pixels.shape))
     density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt()
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
     density = 0.85 * density / density.sum(dim=2, keepdim=True) + 0.15 / 256
@@ -220,7 +221,7 @@ def _colour_bins(pixels: Tensor, bins: int, sigma_rgb: float) -> tuple[Tensor, T
     inside = bin_of_level[:, :, None] == torch.arange(bins, device=pixels.device)[:, None]
     shares = inside * (counts + 1e-3)[:, :, None]
     colours = shares / shares.sum(dim=3, keepdim=True).clamp_min(1e-9) @ vectors
-    strides = torch.tensor([bins * bins, bins, 1]).to(pixels.device, non_blocking=True)
+    strides = bins ** torch.arange(2, -1, -1, device=pixels.device)
     cells = (bin_of_level * strides[:, None]).gather(2, pixels).sum(dim=1)
     return cells, colours
 

@@ -35,6 +35,7 @@ def test_mobilenet_classifies_from_the_features_after_its_last_convolution():
     pyramid = _probe(backbone)
     assert backbone.level_channels == (16, 24, 32, 96, 320)
     assert backbone.last_channels == 1280
+    assert (backbone.mean, backbone.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert pyramid.last.shape == (2, 1280, 4, 4)
 
 

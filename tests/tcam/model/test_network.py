@@ -36,7 +36,7 @@ def test_a_network_without_decoder_gives_no_maps():
 def test_the_network_normalises_pixels_itself():
     network = _network(decoder=False).eval()
     frames = _frames()
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    mean, std = torch.tensor(network.backbone.mean), torch.tensor(network.backbone.std)
     by_hand = (frames.float() / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     torch.testing.assert_close(network(frames).features, network.backbone(by_hand).last, rtol=1e-4, atol=1e-5)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ import platformdirs
 from pipelines.config import load_config, save_config
 from pipelines.evaluate import ScoredSet, print_table, read_thresholds, results_table
 from pipelines.files import hash_file, write_json
-from pipelines.overlay import draw_overlay
+from pipelines.overlay_video import save_overlay
 from pipelines.predict import FramePrediction, find_sources, predict_video
 from pipelines.prepare import VideoFailure, write_failures
 from pipelines.report_run import write_run_report
@@ -32,7 +31,6 @@ from pipelines.stages import (
 )
 from tcam.errors import ConfigError, DataError, VideoError
 from tcam.types import FrameTruth, VideoIndex
-from tcam.video.writer import VideoWriter
 
 
 def cache_folder() -> Path:
@@ -123,7 +121,7 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
             )
             if request.save_video is not None:
                 target = (request.save_video / video_id).with_suffix(".mp4")
-                frames = save_overlay(frames, target, class_names=run.index.class_names)
+                frames = save_overlay(frames, target, run.index.class_names)
             try:
                 _write_rows(frames, sink, run, threshold)
             except VideoError as error:
@@ -164,31 +162,6 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
         table = [{"method": name, **result.as_dict()} for name, result in rows]
         sys.stdout.write(json.dumps(table) + "\n")
     return len(prepared.failures) + _scoring_failures(scored)
-
-
-def save_overlay(
-    frames: Iterator[FramePrediction],
-    target: Path,
-    *,
-    class_names: tuple[str, ...],
-    truth: dict[int, FrameTruth] | None = None,
-) -> Iterator[FramePrediction]:
-    """Hand frames on while a video with box, map and (where known) truth drawn is written."""
-    first = next(frames, None)
-    if first is None or first.original is None:
-        return
-    fps = 25.0
-    second = next(frames, None)
-    if second is not None and second.box.time_s > first.box.time_s:
-        fps = min(max(1.0 / (second.box.time_s - first.box.time_s), 1.0), 120.0)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(target, size=first.size, fps=fps) as writer:
-        for frame in itertools.chain((item for item in (first, second) if item is not None), frames):
-            if frame.original is not None:
-                boxes = truth[frame.box.frame_index].boxes if truth and frame.box.frame_index in truth else ()
-                caption = f"{class_names[frame.box.label]} {frame.box.class_score:.2f}"
-                writer.write(draw_overlay(frame.original, frame.box.box, map=frame.map, truth=boxes, caption=caption))
-            yield frame
 
 
 def _write_rows(frames: Iterator[FramePrediction], sink: BoxSink, run: Run, threshold: float) -> None:

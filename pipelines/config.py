@@ -33,6 +33,7 @@ class DataSettings(_Settings):
     cache_short_side: Positive = Field(256, description="short side in pixels of the all-intra frame cache")
     time_limit_s: float = Field(600.0, gt=0, description="wall time one video may take to be probed and cached")
     workers: int = Field(2, ge=0, description="child processes that probe and cache videos")
+    follow_links: bool = Field(False, description="use videos that are links to places outside the data folder")
 
 
 class InputSettings(_Settings):
@@ -75,6 +76,9 @@ class ClassifierSettings(OptimizerSettings):
 
     late_lr_ratio: float = Field(10.0, gt=0, description="learning rate of the last level and the head, over lr")
     freeze_batch_norm: bool = Field(False, description="keep ImageNet BatchNorm statistics (small batches)")
+    freeze_backbone: bool = Field(
+        False, description="train the head alone (few videos: fine-tuning learns them by heart)"
+    )
 
 
 class CamSettings(_Settings):
@@ -141,7 +145,7 @@ class EvaluationSettings(_Settings):
     """How maps become boxes and boxes become CorLoc."""
 
     iou_threshold: Fraction = 0.5
-    threshold_step: float = Field(0.01, gt=0, le=0.5, description="grid of map thresholds from 0 to 1")
+    threshold_step: float = Field(0.004, gt=0, le=0.5, description="grid of map thresholds from 0 to 1")
     default_threshold: float = Field(0.5, ge=0, lt=1, description="used where no validation boxes choose one")
     selection_frames: Positive = Field(8, description="frames per validation video that choose checkpoints")
     batch: Positive = 8

@@ -6,15 +6,12 @@ import shutil
 import time
 from pathlib import Path
 
-from pipelines.commands import save_overlay
 from pipelines.config import load_config, save_config
 from pipelines.evaluate import print_table
 from pipelines.files import write_json
-from pipelines.predict import predict_video
 from pipelines.runlog import console, create_run, describe_environment
-from pipelines.stages import Run, load_localizers, load_run, main_localizer, train_run
+from pipelines.stages import train_run
 from pipelines.synthetic import write_synthetic_videos
-from tcam.types import VideoRecord
 
 SETTINGS = (
     "method=tcam",
@@ -55,26 +52,6 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
     report = output / "report"
     shutil.rmtree(report, ignore_errors=True)
     shutil.copytree(folder / "report", report)
-    overlay = write_demo_overlay(load_run(folder, device=device), report / "overlay.mp4")
-    console.print(f"report: {report / 'report.html'}\noverlay: {overlay}\ntook {time.monotonic() - began:.0f} s")
-
-
-def write_demo_overlay(run: Run, target: Path) -> Path:
-    """Draw map, predicted box and true box over one test video."""
-    record: VideoRecord = run.index.of_split("test")[0]
-    name = main_localizer(run)
-    from pipelines.evaluate import read_thresholds
-
-    threshold = read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
-    truth = {item.frame_index: item for item in run.truth if item.video_id == record.video_id}
-    frames = predict_video(
-        load_localizers(run)[name],
-        record.video_id,
-        Path(record.path),
-        threshold=threshold,
-        size=run.input_size,
-        keep_original=True,
+    console.print(
+        f"report: {report / 'report.html'}\noverlay: {report / 'overlay.mp4'}\ntook {time.monotonic() - began:.0f} s"
     )
-    for _ in save_overlay(frames, target, class_names=run.index.class_names, truth=truth):
-        pass
-    return target

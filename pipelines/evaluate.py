@@ -78,7 +78,7 @@ def score_videos(
             "expected boxes to compare with (boxes.csv: video,frame,x0,y0,x1,y1), found none for these videos"
         )
     failures = []
-    grid = torch.tensor(thresholds)
+    grid = torch.tensor(thresholds, dtype=torch.float64)
     with progress_bar() as bar:
         task = bar.add_task("evaluation", total=len(judged))
         for record in judged:
@@ -153,12 +153,13 @@ def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
 
 def print_table(rows: Sequence[tuple[str, CorLocResult]], title: str) -> None:
     """Show the rows on stderr as people read them."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     classes = list(rows[0][1].per_class)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column in ("method", "threshold", *classes, "mean", "frames %"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for name, result in rows:
         values = [result.per_class[c] for c in classes]
         table.add_row(name, describe_threshold(result), *(percent(v) for v in (*values, result.macro, result.micro)))

@@ -31,15 +31,16 @@ def write_run_report(
     *,
     size: Size,
     split: str = "test",
+    video: Path | None = None,
 ) -> Path:
     """Write ``folder/report``: the table and, for up to 12 videos of the split, a frame as each localizer sees it."""
-    chosen = [record for record in index.records if split in (record.split, "all")][::1]
+    chosen = [record for record in index.records if split in (record.split, "all")]
     step = max(1, len(chosen) // MOST_PICTURES)
     pictures = _pictures(chosen[::step][:MOST_PICTURES], localizers, thresholds, index.class_names, truth, size)
     environment = folder / "env.json"
     metadata = json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {}
     title = f"{folder.resolve().name}: {split} split"
-    return write_report(folder, title=title, rows=rows, pictures=pictures, metadata=metadata)
+    return write_report(folder, title=title, rows=rows, pictures=pictures, video=video, metadata=metadata)
 
 
 def _pictures(

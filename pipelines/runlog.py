@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipelines.files import copy_folder, write_json
 from tcam.errors import ConfigError, DataError
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
 """Everything a person reads goes to stderr; stdout is for data."""
 
 

@@ -74,7 +74,7 @@ class Validator:
             for i, video_id in enumerate(batch.video_id):
                 truth = self._truth.get((video_id, int(batch.frame_index[i, 0])))
                 if truth is not None:
-                    boxes = boxes_at_thresholds(result.maps[i], torch.tensor(thresholds))
+                    boxes = boxes_at_thresholds(result.maps[i], thresholds)
                     input_size = (result.maps.shape[1], result.maps.shape[2])
                     evaluator.add(truth, scale_boxes(boxes, input_size, self._sizes[video_id]))
                     judged += 1

@@ -5,6 +5,7 @@ Each stage reads files of the stages before it and leaves a folder; it is skippe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,21 @@ from pipelines.device import Compute, choose_compute
 from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
 from pipelines.files import hash_file, hash_json
 from pipelines.localizer import Localizer, build_network
+from pipelines.overlay_video import save_overlay
+from pipelines.predict import predict_video
 from pipelines.prepare import Prepared, prepare, write_failures
 from pipelines.report_run import write_run_report
 from pipelines.runlog import RunLog, Stage, console, progress_bar, run_stage
 from pipelines.selection import Validator
 from pipelines.train import TrainingContext, train_classifier, train_localizer
+from tcam.errors import VideoError
 from tcam.localization.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
 from tcam.types import FrameTruth, Size, VideoIndex
 from tcam.video.index import read_index, read_truth, write_index, write_truth
+
+SAMPLE_FRAMES = 250
+"""Length of the overlay video beside the report."""
 
 FORMAT = 1
 """Part of every stage's fingerprint: raise it when the same settings would give another result."""
@@ -124,6 +131,7 @@ def prepare_data(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Pa
             val_fraction=config.data.val_fraction,
             test_fraction=config.data.test_fraction,
             time_limit_s=config.data.time_limit_s,
+            follow_links=config.data.follow_links,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,8 +139,10 @@ def prepare_data(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Pa
     write_truth(prepared.truth, folder / "truth.csv")
     write_failures(prepared.failures, folder / "errors.csv")
     console.print(f"{len(prepared.index.records)} videos: {prepared.split_note}")
+    for warning in prepared.warnings:
+        console.print(f"damaged, used as far as it decodes: {warning.video_id}: {warning.reason}", markup=False)
     for failure in prepared.failures[:5]:
-        console.print(f"[yellow]left out[/yellow] {failure.video_id}: {failure.reason}", markup=True)
+        console.print(f"left out {failure.video_id}: {failure.reason}", markup=False)
     if prepared.failures:
         console.print(f"{len(prepared.failures)} videos left out, listed in {folder / 'errors.csv'}")
     return prepared
@@ -180,8 +190,31 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     if test:
         scored = score_split(run, localizers, "test")
         rows = results_table(scored, thresholds if chosen_on == "validation" else {})
-    write_run_report(run.folder, rows, localizers, thresholds, run.index, run.truth, size=run.input_size)
+    overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
+    write_run_report(run.folder, rows, localizers, thresholds, run.index, run.truth, size=run.input_size, video=overlay)
     return rows
+
+
+def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Path | None:
+    """Draw map, predicted and true box over one test video (a validation or training one where there is none)."""
+    order = [*run.index.of_split("test"), *run.index.of_split("val"), *run.index.of_split("train")]
+    record, target = order[0], run.folder / "report" / "overlay.mp4"
+    truth = {item.frame_index: item.boxes for item in run.truth if item.video_id == record.video_id}
+    frames = predict_video(
+        localizer,
+        record.video_id,
+        Path(record.path),
+        threshold=threshold,
+        size=run.input_size,
+        label=record.label,
+        keep_original=True,
+    )
+    try:
+        for _ in save_overlay(itertools.islice(frames, SAMPLE_FRAMES), target, run.index.class_names, truth=truth):
+            pass
+    except VideoError:
+        return None  # the report goes without; evaluation has listed the video
+    return target
 
 
 def choose_thresholds(run: Run, localizers: Mapping[str, Localizer]) -> tuple[dict[str, float], str]:

@@ -49,14 +49,14 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
     settings = context.config.classifier
     if settings.freeze_batch_norm:
         network.freeze_batch_norm()
+    if settings.freeze_backbone:
+        network.freeze_backbone()
     late, early = late_parameters(network.backbone)
-    groups = [
-        {"params": [p for p in early if p.requires_grad], "lr": settings.lr},
-        {
-            "params": [p for p in (*late, *network.head.parameters()) if p.requires_grad],
-            "lr": settings.lr * settings.late_lr_ratio,
-        },
-    ]
+    fast = [parameter for parameter in (*late, *network.head.parameters()) if parameter.requires_grad]
+    slow = [parameter for parameter in early if parameter.requires_grad]
+    groups: list[dict[str, object]] = [{"params": fast, "lr": settings.lr * settings.late_lr_ratio}]
+    if slow:
+        groups.append({"params": slow, "lr": settings.lr})
     loader, sampler = _loader(context, settings, read_cams=None)
 
     def losses(batch: ClipBatch, _: torch.Generator) -> LossTerms:

@@ -2,7 +2,7 @@
 
 Conventions. Sizes are ``(height, width)``. Boxes are ``x0, y0, x1, y1`` in pixels of the original frame in display
 orientation, half-open, x to the right, y down. Frame ranges are half-open and count from 0. ``_logits`` are before
-squashing, ``_s`` are seconds. Nothing found is ``None``. B clips, T frames, N = B*T, K classes, H W image, h w features.
+squashing, ``_s`` are seconds. Nothing found is ``None``. B clips, T frames, N = B*T, K classes, H W image, h w maps.
 """
 
 from __future__ import annotations
@@ -232,5 +232,5 @@ class CorLocProtocol:
 
     def __str__(self) -> str:
         inclusive = "inclusive-pixel IoU" if self.inclusive else "IoU"
-        how = {"none": "no map threshold"}.get(self.threshold_choice, f"map threshold: {self.threshold_choice}")
-        return f"CorLoc, {inclusive} >= {self.iou_threshold:g}, {self.components} component, {how}"
+        how = f"{self.components} component, map threshold: {self.threshold_choice}"
+        return f"CorLoc, {inclusive} >= {self.iou_threshold:g}, {'no map' if self.threshold_choice == 'none' else how}"

@@ -26,7 +26,8 @@ class FrameCamNet(nn.Module):
         self.backbone = backbone
         self.head = head
         self.decoder = decoder
-        self._classifier_frozen = False
+        self._backbone_frozen = False
+        self._head_frozen = False
         self._batch_norm_frozen = False
         mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
         # Not saved: they belong to the backbone's name, and a weight file of another one must not carry them over.
@@ -42,9 +43,9 @@ class FrameCamNet(nn.Module):
         if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
             raise ValueError(f"frames must be uint8 [N, 3, H, W], got {frames.dtype} {list(frames.shape)}")
         pixels = frames.to(self.mean.dtype, memory_format=torch.channels_last)
-        with torch.no_grad() if self._classifier_frozen else nullcontext():
+        with torch.no_grad() if self._backbone_frozen else nullcontext():
             pyramid = self.backbone((pixels - self.mean) * self.scale)
-            class_logits = self.head(pyramid.last).float()
+        class_logits = self.head(pyramid.last).float()
         if self.decoder is None:
             return FrameOutput(class_logits, pyramid.last, None)
         map_logits = self.decoder(pyramid.levels, (frames.shape[2], frames.shape[3])).float()
@@ -52,9 +53,15 @@ class FrameCamNet(nn.Module):
 
     def freeze_classifier(self) -> None:
         """Fix backbone and head, their BatchNorm statistics included, for good: only the decoder learns."""
-        self._classifier_frozen = True
-        self.backbone.requires_grad_(False)
+        self.freeze_backbone()
+        self._head_frozen = True
         self.head.requires_grad_(False)
+        self.train(self.training)
+
+    def freeze_backbone(self) -> None:
+        """Fix the backbone, its BatchNorm statistics included, for good: only what stands on it learns."""
+        self._backbone_frozen = True
+        self.backbone.requires_grad_(False)
         self.train(self.training)
 
     def freeze_batch_norm(self) -> None:
@@ -71,8 +78,9 @@ class FrameCamNet(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Switch training mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self._classifier_frozen:
+        if self._backbone_frozen:
             self.backbone.eval()
+        if self._head_frozen:
             self.head.eval()
         if self._batch_norm_frozen:
             for module in self._batch_norms():

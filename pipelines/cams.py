@@ -84,7 +84,7 @@ class CamCache:
         path = shot_file(self.folder, self.positions[record.video_id], shot)
         try:
             stored = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(f"CAM cache of {record.video_id} is unreadable ({error}); delete {self.folder}") from None
         return torch.stack([self._pooled(stored, frame, shot) for frame in frames])
 

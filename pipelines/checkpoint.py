@@ -38,7 +38,7 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
             facts = {key: json.loads(value) for key, value in (stream.metadata() or {}).items()}
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: facts that are not ours
         raise WeightsError(f"cannot read the weights {path}: {error}; train the run again or resume it") from None
     except RuntimeError as error:
         raise WeightsError(f"{path} was made for another network: {' '.join(str(error).split())[:240]}") from None

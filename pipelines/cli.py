@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 SOME_FAILED = 4
+INTERRUPTED = 130
 
 
 class Method(StrEnum):
@@ -178,9 +179,9 @@ def main() -> None:
     except TcamError as error:
         print(f"tcam: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 (the command's own voice)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("tcam: interrupted; 'tcam train --resume RUN' goes on from the last epoch", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our stdout went away, as `| head` does
-        sys.exit(0)
+    except SystemExit as leaving:  # Typer has made exits of Ctrl-C and of a closed pipe before they get here
+        if leaving.code == INTERRUPTED:
+            print("tcam: interrupted; 'tcam train --resume RUN' goes on from the last epoch", file=sys.stderr)  # noqa: T201
+        if isinstance(leaving.__context__, BrokenPipeError):
+            sys.exit(0)  # the reader of our stdout went away, as `| head` does
+        raise

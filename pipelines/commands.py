@@ -12,7 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from pipelines.config import load_config, save_config
-from pipelines.evaluate import ScoredSet, print_table, read_thresholds, results_table
+from pipelines.evaluate import ScoredSet, print_table, read_thresholds, results_table, save_rows
 from pipelines.files import hash_file, write_json
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import FramePrediction, find_sources, predict_video
@@ -58,8 +58,7 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
         folder = open_run(request.resume)
         if request.config or request.overrides or request.name:
             raise ConfigError("--resume goes on with the run's own settings: leave out --config, --set and other flags")
-        source = json.loads((folder / "env.json").read_text(encoding="utf-8"))["videos"]
-        videos = request.videos or Path(source)
+        videos = request.videos or _videos_of(folder)
     else:
         if request.videos is None:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
@@ -78,6 +77,13 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
         f"report: {folder / 'report' / 'report.html'}\nnext: tcam predict {folder} --source VIDEO -o boxes.csv"
     )
     return result.failures
+
+
+def _videos_of(run: Path) -> Path:
+    try:
+        return Path(json.loads((run / "env.json").read_text(encoding="utf-8"))["videos"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{run / 'env.json'} does not say which videos the run is of: pass --videos FOLDER") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +164,7 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     rows = results_table(scored, thresholds if chosen_on == "validation" else {})
     print_table(rows, f"{request.split} split of {request.videos}")
     write_run_report(output, rows, localizers, thresholds, index, truth, size=run.input_size, split=request.split)
+    save_rows(output / "table.json", rows)
     if request.as_json:
         table = [{"method": name, **result.as_dict()} for name, result in rows]
         sys.stdout.write(json.dumps(table) + "\n")

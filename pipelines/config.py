@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tcam.errors import ConfigError
 
@@ -35,12 +35,25 @@ class DataSettings(_Settings):
     workers: int = Field(2, ge=0, description="child processes that probe and cache videos")
     follow_links: bool = Field(False, description="use videos that are links to places outside the data folder")
 
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            found = f"{self.val_fraction:g} and {self.test_fraction:g}"
+            raise ValueError(f"val_fraction and test_fraction must be below 1 in sum: found {found}")
+        return self
+
 
 class InputSettings(_Settings):
     """What the network sees: frames resized to a square (aspect not kept), then a random crop in training."""
 
     resize: Positive = 256
     crop: Positive = 224
+
+    @model_validator(mode="after")
+    def _cut_inside(self) -> Self:
+        if self.crop > self.resize:
+            raise ValueError(f"crop must be at most resize: found {self.crop} and {self.resize}")
+        return self
 
 
 class ModelSettings(_Settings):
@@ -101,6 +114,12 @@ class SeedSettings(_Settings):
     region: Literal["otsu", "largest", "high_density", "frame"] = Field("otsu", description="where foreground may lie")
     box_mask: bool = Field(False, description="widen the region to its bounding box")
 
+    @model_validator(mode="after")
+    def _centre_the_kernel(self) -> Self:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd: found {self.kernel}")
+        return self
+
 
 class TemporalSettings(_Settings):
     """CAM-TMP: neighbours whose CAMs are max-pooled into a frame's own."""
@@ -139,6 +158,12 @@ class LocalizerSettings(OptimizerSettings):
     temporal: TemporalSettings = TemporalSettings()
     crf: CrfSettings = CrfSettings()
     size: SizeSettings = SizeSettings()
+
+    @model_validator(mode="after")
+    def _learn_from_something(self) -> Self:
+        if not (self.seeds.weight or self.crf.weight or self.size.weight):
+            raise ValueError("at least one of seeds.weight, crf.weight and size.weight must be above 0")
+        return self
 
 
 class EvaluationSettings(_Settings):
@@ -230,6 +255,8 @@ def _explain(error: ValidationError, path: Path | None) -> str:
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         return f"unknown setting '{name}'{where}: {hint}known here: {', '.join(known)}"
+    if first["type"] == "value_error":  # one of the checks above, over several settings
+        return f"settings of '{name}'{where}: {first['ctx']['error']}"
     return f"setting '{name}'{where}: {first['msg'].lower()}, found {first['input']!r}"
 
 

@@ -138,6 +138,11 @@ def save_thresholds(path: Path, thresholds: Mapping[str, float], *, chosen_on: s
     write_json(path, {"thresholds": dict(thresholds), "chosen_on": chosen_on})
 
 
+def save_rows(path: Path, rows: Sequence[tuple[str, CorLocResult]]) -> None:
+    """Store a table for programs: one object per row, every number with its protocol."""
+    write_json(path, [{"method": name, **result.as_dict()} for name, result in rows])
+
+
 def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
     """Read what ``save_thresholds`` stored.
 
@@ -165,7 +170,7 @@ def print_table(rows: Sequence[tuple[str, CorLocResult]], title: str) -> None:
         table.add_row(name, describe_threshold(result), *(percent(v) for v in (*values, result.macro, result.micro)))
     console.print(table)
     for protocol in dict.fromkeys(str(result.protocol) for _, result in rows):
-        console.print(f"[dim]{protocol}[/dim]")
+        console.print(protocol, style="dim")
 
 
 def percent(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,9 @@ def find_sources(source: str) -> list[tuple[str, Path]]:
         found = [(path.name, path)]
     else:
         matches = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute one)
-        found = [(match.name, match) for match in matches if match.is_file()]
+        files = [match for match in matches if match.is_file()]
+        shared = os.path.commonpath([match.parent for match in files]) if files else ""  # a/1.mp4 and b/1.mp4 differ
+        found = [(match.relative_to(shared).as_posix(), match) for match in files]
     if not found:
         what = "a folder without videos" if path.is_dir() else "no such file or match"
         raise DataError(f"--source {source}: expected a video file, a folder of videos or a glob, found {what}")
@@ -94,8 +97,8 @@ def _predict_chunk(
         score = 0.0
         if box is not None:
             height, width = frame.original_size
-            rows = slice(int(box.y0 / height * input_size[0]), max(1, round(box.y1 / height * input_size[0])))
-            columns = slice(int(box.x0 / width * input_size[1]), max(1, round(box.x1 / width * input_size[1])))
+            rows = slice(round(box.y0 / height * input_size[0]), max(1, round(box.y1 / height * input_size[0])))
+            columns = slice(round(box.x0 / width * input_size[1]), max(1, round(box.x1 / width * input_size[1])))
             score = float(maps[i, rows, columns].mean())
         found = FrameBox(
             video_id=video_id,

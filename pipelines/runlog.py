@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -20,8 +22,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipelines.files import copy_folder, write_json
 from tcam.errors import ConfigError, DataError
 
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
-"""Everything a person reads goes to stderr; stdout is for data."""
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+console = Console(stderr=True, highlight=False, markup=False, emoji=False, width=None if sys.stderr.isatty() else 160)
+"""Everything a person reads goes to stderr; stdout is for data. No markup: names of files and classes may look like it."""
 
 
 def create_run(root: Path, name: str) -> Path:
@@ -90,10 +95,9 @@ class RunLog:
     """Appends rows of numbers to ``metrics.jsonl`` and TensorBoard; one writer per run."""
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+        self._folder = folder
         self._stream = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder))
+        self._board: SummaryWriter | None = None  # made for the first row: a run that only checks its stages has none
 
     def __enter__(self) -> RunLog:
         return self
@@ -102,13 +106,18 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
     def write(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Log one epoch of one stage."""
         rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
         self._stream.write(json.dumps({"stage": stage, "epoch": epoch, **rounded}) + "\n")
         self._stream.flush()
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self._folder))
         for name, value in values.items():
             self._board.add_scalar(f"{stage}/{name}", value, epoch)
 
@@ -138,12 +147,12 @@ def run_stage(stage: Stage, work: Callable[[], None]) -> None:
     """Do a stage unless it is done here, or was done with the same inputs in a neighbouring run: then it is copied."""
     name, run = stage.folder.name, stage.folder.parent
     if stage.done:
-        console.print(f"[dim]{name}: unchanged, kept[/dim]")
+        console.print(f"{name}: unchanged, kept", style="dim")
         return
     for other in sorted(run.parent.glob(f"*/{name}/stage.json")):
         if other.parent != stage.folder and Stage(other.parent, stage.fingerprint).done:
-            copy_folder(other.parent, stage.folder)
-            console.print(f"[dim]{name}: unchanged, taken from {other.parent.parent.name}[/dim]")
+            _take_over(other.parent, stage.folder)
+            console.print(f"{name}: unchanged, taken from {other.parent.parent.name}", style="dim")
             return
     started = stage.folder / "started.json"
     if stage.folder.exists() and not (
@@ -153,6 +162,24 @@ def run_stage(stage: Stage, work: Callable[[], None]) -> None:
     write_json(started, {"fingerprint": stage.fingerprint})
     work()
     stage.finish()
+
+
+def _take_over(source: Path, target: Path) -> None:
+    """Copy a finished stage whole or not at all; nothing that was there before stays.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        copy_folder(source, partial)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+    except OSError as error:
+        raise DataError(f"cannot copy {source} to {target}: {error.strerror or error}; free space") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def progress_bar(*columns: str) -> Progress:

@@ -15,7 +15,7 @@ from pipelines.cams import CamCache, write_cams
 from pipelines.checkpoint import load_weights
 from pipelines.config import RunConfig, load_config
 from pipelines.device import Compute, choose_compute
-from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
+from pipelines.evaluate import ScoredSet, results_table, save_rows, save_thresholds, score_videos
 from pipelines.files import hash_file, hash_json
 from pipelines.localizer import Localizer, build_network
 from pipelines.overlay_video import save_overlay
@@ -104,7 +104,7 @@ def train_run(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path)
         TcamError: data, weights or settings do not allow it; what was finished stays.
     """
     compute = choose_compute(config.device, config.precision)
-    network = build_network(config.model, 1, decoder=False, seed=config.seed)
+    network = build_network(config.model, 1, decoder=config.method != "cam", seed=config.seed)  # ill-fitting parts: now
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
     prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
     run = Run(folder, config, compute, prepared.index, prepared.truth)
@@ -190,6 +190,7 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     if test:
         scored = score_split(run, localizers, "test")
         rows = results_table(scored, thresholds if chosen_on == "validation" else {})
+        save_rows(run.folder / "evaluation" / "test.json", rows)
     overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
     write_run_report(run.folder, rows, localizers, thresholds, run.index, run.truth, size=run.input_size, video=overlay)
     return rows
@@ -222,7 +223,7 @@ def choose_thresholds(run: Run, localizers: Mapping[str, Localizer]) -> tuple[di
     annotated = {item.video_id for item in run.truth}
     if any(record.video_id in annotated for record in run.index.of_split("val")):
         return score_split(run, localizers, "val").best_thresholds(), "validation"
-    console.print("[dim]no validation boxes: map thresholds are the default[/dim]")
+    console.print("no validation boxes: map thresholds are the default", style="dim")
     return dict.fromkeys(localizers, run.config.evaluation.default_threshold), "default"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
     except (OSError, ValueError, SafetensorError) as error:  # ValueError: facts that are not ours
         raise WeightsError(f"cannot read the weights {path}: {error}; train the run again or resume it") from None
     except RuntimeError as error:
-        raise WeightsError(f"{path} was made for another network: {' '.join(str(error).split())[:240]}") from None
+        raise WeightsError(f"{path} was made for another network: {_one_line(error)}") from None
     return facts
 
 
@@ -61,6 +60,12 @@ def load_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"cannot resume from {path}: {error}; delete it to start the stage again") from None
+    except Exception as error:  # on a damaged file the unpickler may fail in any way, KeyError included
+        raise WeightsError(
+            f"cannot resume from {path}: {_one_line(error)}; delete it to start the stage again"
+        ) from None
     return state if state.get("fingerprint") == fingerprint else None
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:240]

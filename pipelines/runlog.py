@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 console = Console(stderr=True, highlight=False, markup=False, emoji=False, width=None if sys.stderr.isatty() else 160)
-"""Everything a person reads goes to stderr; stdout is for data. No markup: names of files and classes may look like it."""
+"""Everything a person reads goes to stderr; stdout is for data. No markup: names of files may look like it."""
 
 
 def create_run(root: Path, name: str) -> Path:

@@ -226,7 +226,12 @@ class _Trainer:
         self._save_state()
 
     def _save(self, name: str, epoch: int, row: dict[str, float]) -> None:
-        facts = {"stage": self.stage, "epoch": epoch + 1, "classes": list(self.context.index.class_names), **row}
+        facts = {
+            "stage": self.stage,
+            "epoch": epoch + 1,
+            "classes": list(self.context.index.class_names),
+            "metrics": row,
+        }
         save_weights(self.localizer.network, self.context.folder / name, facts)
 
     def _save_state(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Final, Protocol, cast
 import safetensors.torch
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tcam.errors import ConfigError, MissingPartError, WeightsError
@@ -249,8 +247,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
+    except Exception as error:  # on a file of another kind the unpickler may fail in any way, KeyError included
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise WeightsError(
             f"cannot read weights from '{path}': {reason}; expected a state_dict in a .safetensors, .pt or .pth file"
         ) from None

@@ -1,0 +1,49 @@
+"""Fixtures of the pipeline tests: prepared data, one finished run, the command line in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from pipelines.commands import TrainRequest, start_or_resume
+from pipelines.prepare import Prepared, prepare
+from tests.pipelines.tiny import SETTINGS, Outcome, TinyRun
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Give the index and the boxes of the tiny videos."""
+    return prepare(tiny_videos, cache_dir=tmp_path_factory.mktemp("tiny-cache"), short_side=64, workers=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Give a finished TCAM run on the tiny videos; read only."""
+    home = tmp_path_factory.mktemp("home")
+    request = TrainRequest(
+        videos=tiny_videos, config=None, overrides=SETTINGS, name="tiny", resume=None, runs=home / "runs"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TCAM_HOME", str(home))
+        assert start_or_resume(request, quiet=True) == 0
+    return TinyRun(home / "runs" / "tiny-001", tiny_videos, home)
+
+
+@pytest.fixture
+def tcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Outcome]:
+    """Give a function that runs ``tcam`` with some arguments in this process, its cache in the test's folder."""
+    monkeypatch.setenv("TCAM_HOME", str(tmp_path / "home"))
+
+    def call(*arguments: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["tcam", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Outcome(int(leaving.value.code or 0), out, err)
+
+    return call

@@ -1,0 +1,386 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+import pytest
+import safetensors.torch
+
+from pipelines.localizer import build_network
+from pipelines.sinks import read_boxes
+from tests.pipelines.tiny import SETTINGS, files_of, set_flags, tiny_config
+from tests.synthetic import TINY_FRAMES
+from tests.tcam.video.encoded import encode
+
+SETS = set_flags()
+CAM_SETS = [*SETS, "--method", "cam"]
+
+
+@pytest.fixture
+def videos(tiny_videos, tmp_path):
+    """A copy of the tiny videos that a test may spoil."""
+    return shutil.copytree(tiny_videos, tmp_path / "videos")
+
+
+def spoil(folder) -> dict[str, str]:
+    """Put four files that are no videos beside good ones."""
+    whole = encode(folder / "whole.mp4", frames=8)  # its table of contents comes last
+    (folder / "truncated.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    whole.unlink()
+    (folder / "broken.mp4").write_bytes(bytes(range(256)) * 40)
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("hello\n")
+    return {name: f"{folder.name}/{name}.mp4" for name in ("truncated", "broken", "empty", "text")}
+
+
+def read_errors(path) -> dict[str, str]:
+    with path.open() as stream:
+        return {row["video"]: row["reason"] for row in csv.DictReader(stream)}
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; sys.argv = ['tcam', '--help']\n"
+        "from pipelines.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as leaving: assert not leaving.code\n"
+        "heavy = {'torch', 'timm', 'av', 'decord', 'pandas', 'scipy'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("train", "predict", "evaluate", "demo"):
+        assert command in done.stdout
+
+
+def test_the_version_goes_to_stdout(tcam):
+    found = tcam("--version")
+    assert found.code == 0
+    assert found.out.strip().count(".") == 2
+
+
+# --- train
+
+
+def test_broken_videos_are_left_out_of_training_and_listed(tcam, videos, tmp_path):
+    spoilt = spoil(videos / "fish")
+    found = tcam("train", "--videos", videos, "--runs", tmp_path / "runs", "--name", "x", *CAM_SETS)
+    assert found.code == 4
+    assert found.out == ""
+    errors = read_errors(tmp_path / "runs" / "x-001" / "index" / "errors.csv")
+    assert set(errors) == set(spoilt.values())
+    for reason in errors.values():
+        assert 0 < len(reason) <= 300
+    text = " ".join(found.err.split())
+    assert "8 videos" in text
+    assert "4 videos left out, listed in" in text
+    assert (tmp_path / "runs" / "x-001" / "report" / "table.csv").is_file()
+
+
+def test_a_folder_without_videos(tcam, tmp_path):
+    (tmp_path / "empty").mkdir()
+    found = tcam("train", "--videos", tmp_path / "empty", "--runs", tmp_path / "runs", *SETS)
+    assert found.code == 3
+    assert "holds no videos: expected <class>/<clip>.mp4" in found.error
+    assert found.error.endswith("found nothing")
+
+
+def test_a_folder_that_is_not_there(tcam, tmp_path):
+    found = tcam("train", "--videos", tmp_path / "absent", "--runs", tmp_path / "runs", *SETS)
+    assert found.code == 3
+    assert "cannot read the data folder" in found.error
+
+
+def test_one_class_only(tcam, videos, tmp_path):
+    shutil.rmtree(videos / "fish")
+    found = tcam("train", "--videos", videos, "--runs", tmp_path / "runs", *SETS)
+    assert found.code == 3
+    assert "holds one class only ('beetle'): learning from tags needs at least two class folders" in found.error
+
+
+def test_an_unknown_class_in_clips_csv(tcam, videos, tmp_path):
+    table = (videos / "clips.csv").read_text().replace("fish-01.mp4,fish", "fish-01.mp4,whale")
+    (videos / "clips.csv").write_text(table)
+    found = tcam("train", "--videos", videos, "--runs", tmp_path / "runs", *SETS)
+    assert found.code == 3
+    assert "class 'whale' has no folder; the classes are 'beetle', 'fish'" in found.error
+    assert "clips.csv" in found.error
+
+
+def test_no_videos_named_at_all(tcam):
+    found = tcam("train")
+    assert found.code == 2
+    assert found.error.startswith("expected --videos FOLDER (one subfolder per tag) or --resume RUN")
+
+
+def test_weights_that_do_not_fit_the_backbone(tcam, tiny_videos, tmp_path):
+    weights = build_network(tiny_config().model, 2, decoder=False, seed=0).backbone.model.state_dict()
+    del weights["layer4.0.conv1.weight"]
+    weights["conv1.0.weight" if "conv1.0.weight" in weights else "conv1.weight"] = weights["layer1.0.conv1.weight"][:1]
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", *SETS, "--weights", path)
+    assert found.code == 5
+    assert "do not fit model 'test_resnet'" in found.error
+    assert "1 of " in found.error
+    assert "layers are missing: layer4.0.conv1.weight" in found.error
+    assert "layers have another shape: conv1" in found.error
+
+
+@pytest.mark.parametrize("name", ["hello.pt", "hello.safetensors"])
+def test_weights_that_are_no_weights(tcam, tiny_videos, tmp_path, name):
+    (tmp_path / name).write_text("hello")
+    path = tmp_path / name
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", *SETS, "--weights", path)
+    assert found.code == 5
+    assert "cannot read weights from" in found.error
+    assert "expected a state_dict in a .safetensors, .pt or .pth file" in found.error
+
+
+def test_weights_that_are_not_there(tcam, tiny_videos, tmp_path):
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", *SETS, "--weights", "absent.pt")
+    assert found.code == 5
+    assert "no weights at 'absent.pt': expected a .safetensors, .pt or .pth file, 'imagenet' or 'random'" in found.error
+
+
+def test_imagenet_weights_without_a_network(tcam, tiny_videos, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # read once, when the library is imported:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", *SETS, "--weights", "imagenet")
+    assert found.code == 5
+    assert "cannot fetch ImageNet weights of 'test_resnet' (no network" in found.error
+    assert "pass --weights FILE" in found.error
+
+
+def test_an_unknown_setting_lists_the_known_ones(tcam, tiny_videos, tmp_path):
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--set", "classifier.epoch=3")
+    assert found.code == 2
+    assert "unknown setting 'classifier.epoch': did you mean 'epochs'? known here: epochs, batch," in found.error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "cannot read the config"), ("a: [1\nb", "is not YAML"), ("- 1", "must hold settings"), ("x: 1", "unknown")],
+)
+def test_a_config_that_cannot_be_used(tcam, tiny_videos, tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--config", tmp_path / "config.yaml")
+    assert found.code == 2
+    assert message in found.error
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:99"])
+def test_a_device_that_is_not_here(tcam, tiny_run, tmp_path, device):
+    found = tcam("train", "--videos", tiny_run.videos, "--runs", tmp_path / "runs", *SETS, "--device", device)
+    assert found.code == 2
+    assert f"no device '{device}' here: --device takes auto, cpu" in found.error
+    found = tcam("predict", tiny_run.folder, "--source", tiny_run.videos, "--device", device)
+    assert found.code == 2
+    assert found.out == ""
+
+
+def test_a_name_that_is_no_folder_name(tcam, tiny_videos, tmp_path):
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--name", "../x")
+    assert found.code == 2
+    assert "--name wants letters" in found.error
+
+
+def test_flags_win_over_settings_and_are_kept_with_the_run(tcam, tiny_videos, tmp_path):
+    flags = ["--seed", "7", "--method", "cam", "--workers", "0"]
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path, *flags, "--weights", "absent", "--set", "seed=1")
+    assert found.code == 5
+    config = (tmp_path / "videos-cam-001" / "config.yaml").read_text()
+    assert "seed: 7" in config
+    assert "weights: absent" in config
+
+
+def test_resuming_needs_a_run_and_no_other_flags(tcam, tiny_run, tmp_path):
+    found = tcam("train", "--resume", tmp_path / "absent")
+    assert found.code == 3
+    assert "expected a run folder at" in found.error
+    found = tcam("train", "--resume", tiny_run.folder, "--seed", "3")
+    assert found.code == 2
+    assert "--resume goes on with the run's own settings" in found.error
+    shutil.copytree(tiny_run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("env.json"))
+    found = tcam("train", "--resume", tmp_path / "run")
+    assert found.code == 3
+    assert "--videos" in found.error
+
+
+def test_an_interrupt_says_how_to_go_on(tcam, tiny_videos, tmp_path):
+    pipe = tmp_path / "config.yaml"
+    os.mkfifo(pipe)
+
+    def interrupt() -> None:
+        with pipe.open("w"):  # opens once the command reads its config, which then waits for us
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            stop.wait(10)
+
+    stop = threading.Event()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--config", pipe)
+    stop.set()
+    thread.join()
+    assert found.code == 130
+    assert "tcam: interrupted; 'tcam train --resume RUN' goes on" in found.err
+    assert "Traceback" not in found.err
+
+
+# --- predict
+
+
+def test_a_video_gives_a_row_per_frame(tcam, tiny_run, tmp_path):
+    source, target = tiny_run.videos / "fish" / "fish-03.mp4", tmp_path / "out" / "boxes.csv"
+    found = tcam("predict", tiny_run.folder, "--source", source, "-o", target, "--class", "fish", "--device", "cpu")
+    assert (found.code, found.out) == (0, "")
+    table = read_boxes(target)
+    assert table["frame"].tolist() == list(range(TINY_FRAMES))
+    assert set(table["video"]) == {"fish-03.mp4"}
+    assert set(table["class"]) == {"fish"}
+    about = json.loads((tmp_path / "out" / "boxes.csv.meta.json").read_text())
+    assert (about["run"], about["method"], about["rows"]) == ("tiny-001", "tcam", TINY_FRAMES)
+    assert not (tmp_path / "out" / "errors.csv").exists()
+
+
+def test_rows_go_to_stdout_and_nothing_else_does(tcam, tiny_run):
+    source = tiny_run.videos / "*" / "*-03.mp4"
+    found = tcam("predict", tiny_run.folder, "--source", source, "--device", "cpu", "--threshold", "0.3", "-q")
+    assert (found.code, found.err) == (0, "")
+    rows = [json.loads(line) for line in found.out.splitlines()]
+    assert len(rows) == 2 * TINY_FRAMES
+    assert {row["threshold"] for row in rows} == {0.3}
+    assert {row["video"] for row in rows} == {"beetle/beetle-03.mp4", "fish/fish-03.mp4"}
+
+
+def test_broken_videos_are_listed_and_the_others_predicted(tcam, tiny_run, tmp_path):
+    shutil.copytree(tiny_run.videos / "fish", tmp_path / "fish")
+    spoilt = {name.removeprefix("fish/") for name in spoil(tmp_path / "fish").values()}
+    found = tcam(
+        "predict", tiny_run.folder, "--source", tmp_path / "fish", "-o", tmp_path / "b.parquet", "--device", "cpu",
+        "--save-video", tmp_path / "drawn",
+    )  # fmt: skip
+    assert found.code == 4
+    errors = read_errors(tmp_path / "errors.csv")
+    assert set(errors) == spoilt
+    assert "4 of 8 videos failed, listed in" in " ".join(found.err.split())
+    table = read_boxes(tmp_path / "b.parquet")
+    assert set(table["video"]) == {f"fish-{n:02d}.mp4" for n in range(4)}
+    assert len(table) == 4 * TINY_FRAMES
+    assert sorted(files_of(tmp_path / "drawn")) == [f"fish-{n:02d}.mp4" for n in range(4)]
+
+
+def test_a_run_folder_that_is_not_there(tcam, tiny_run, tmp_path):
+    found = tcam("predict", tiny_run.home / "runs" / "tiny-999", "--source", tiny_run.videos)
+    assert found.code == 3
+    assert "expected a run folder at" in found.error
+    assert "runs there: " in found.error
+    assert "tiny-001" in found.error
+
+
+def test_a_source_that_is_not_there(tcam, tiny_run):
+    found = tcam("predict", tiny_run.folder, "--source", "absent-*.mp4")
+    assert found.code == 3
+    assert found.error == (
+        "--source absent-*.mp4: expected a video file, a folder of videos or a glob, found no such file or match"
+    )
+
+
+def test_a_class_the_run_does_not_know(tcam, tiny_run):
+    found = tcam("predict", tiny_run.folder, "--source", tiny_run.videos, "--class", "whale", "--device", "cpu")
+    assert found.code == 2
+    assert found.error == "--class whale: the run knows beetle, fish"
+
+
+@pytest.mark.parametrize("name", ["boxes.txt", "boxes"])
+def test_a_table_of_unknown_format(tcam, tiny_run, tmp_path, name):
+    found = tcam("predict", tiny_run.folder, "--source", tiny_run.videos, "-o", tmp_path / name, "--device", "cpu")
+    assert found.code == 2
+    assert "expected a name that ends in .csv, .jsonl, .parquet (or - for JSON Lines" in found.error
+    assert not any(tmp_path.glob("boxes*"))
+
+
+def test_a_table_that_cannot_be_written(tcam, tiny_run, tmp_path):
+    (tmp_path / "file").touch()
+    target = tmp_path / "file" / "boxes.csv"
+    found = tcam("predict", tiny_run.folder, "--source", tiny_run.videos, "-o", target, "--device", "cpu")
+    assert found.code == 3
+    assert "cannot write" in found.error
+
+
+@pytest.mark.parametrize("flags", [[], ["--source", "x", "--threshold", "1.5"], ["--source", "x", "--batch", "0"]])
+def test_wrong_flags_are_usage_errors(tcam, tiny_run, flags):
+    found = tcam("predict", tiny_run.folder, *flags)
+    assert found.code == 2
+    assert found.out == ""
+    assert "Usage: tcam predict" in found.err
+
+
+def test_a_run_that_never_finished(tcam, tiny_run, tmp_path):
+    shutil.copytree(tiny_run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    found = tcam("predict", tmp_path / "run", "--source", tiny_run.videos, "--device", "cpu")
+    assert found.code == 3
+    assert "resume the run" in found.error
+
+
+def test_a_reader_that_goes_away_is_no_error(tcam, tiny_run, monkeypatch, capsys):
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    with capsys.disabled():
+        monkeypatch.setattr(sys, "stderr", sys.stderr)
+        monkeypatch.setattr(sys, "stdout", stream)
+        found = tcam("predict", tiny_run.folder, "--source", tiny_run.videos, "--device", "cpu", "-q")
+    with suppress(BrokenPipeError):
+        stream.close()
+    assert found.code == 0
+
+
+# --- evaluate
+
+
+def test_an_evaluation_gives_the_table_as_json(tcam, tiny_run, tmp_path):
+    found = tcam(
+        "evaluate", tiny_run.folder, "--videos", tiny_run.videos, "-o", tmp_path / "out", "--json", "--device", "cpu"
+    )
+    assert found.code == 0
+    rows = json.loads(found.out)
+    assert [row["method"] for row in rows] == ["centre box (50 %)", "full frame", *("layercam", "tcam") * 2]
+    assert all(row["num_frames"] > 0 for row in rows)
+    assert (tmp_path / "out" / "report" / "report.html").is_file()
+    with (
+        (tiny_run.folder / "report" / "table.csv").open() as first,
+        (tmp_path / "out/report/table.csv").open() as second,
+    ):
+        assert list(csv.DictReader(first)) == list(csv.DictReader(second))
+
+
+def test_classes_the_run_does_not_know_cannot_be_evaluated(tcam, tiny_run, videos, tmp_path):
+    (videos / "clips.csv").unlink()
+    (videos / "boxes.csv").unlink()
+    (videos / "fish").rename(videos / "whale")
+    found = tcam("evaluate", tiny_run.folder, "--videos", videos, "-o", tmp_path / "out", "--device", "cpu")
+    assert found.code == 3
+    assert found.error == "the videos hold class 'whale'; the run knows beetle, fish"
+
+
+def test_videos_without_boxes_cannot_be_evaluated(tcam, tiny_run, videos, tmp_path):
+    (videos / "boxes.csv").unlink()
+    found = tcam("evaluate", tiny_run.folder, "--videos", videos, "-o", tmp_path / "out", "--device", "cpu")
+    assert found.code == 3
+    assert "expected boxes to compare with (boxes.csv: video,frame,x0,y0,x1,y1), found none" in found.error
+
+
+def test_settings_of_these_tests_are_real_ones():
+    assert tiny_config().model.backbone == "test_resnet"
+    assert len(SETTINGS) == len({setting.partition("=")[0] for setting in SETTINGS})

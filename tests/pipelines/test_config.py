@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import RunConfig, load_config, save_config
+from tcam.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_no_file_and_no_override_give_the_published_settings():
+    config = load_config(None)
+    assert config == RunConfig()
+    assert (config.method, config.model.backbone, config.input.resize, config.input.crop) == (
+        "tcam",
+        "resnet50",
+        256,
+        224,
+    )
+    assert (config.localizer.lr, config.classifier.lr) == (1e-2, 1e-3)
+
+
+def test_overrides_beat_the_file_and_the_file_beats_the_defaults(config_file):
+    path = config_file("seed: 3\nclassifier: {epochs: 7, batch: 5}\n")
+    config = load_config(path, ["classifier.epochs=9", "classifier.epochs=11", "localizer.seeds.kernel=5"])
+    assert (config.seed, config.classifier.epochs, config.classifier.batch) == (3, 11, 5)
+    assert config.localizer.seeds.kernel == 5
+    assert config.localizer.batch == RunConfig().localizer.batch
+
+
+def test_values_of_overrides_are_read_as_yaml():
+    config = load_config(
+        None,
+        [
+            "model.output_stride=null",
+            "model.decoder_channels=[8,8]",
+            "classifier.balance_classes=true",
+            "classifier.lr=1e-4",
+            "model.backbone_options={pad_type: same}",
+        ],
+    )
+    assert config.model.output_stride is None
+    assert config.model.decoder_channels == (8, 8)
+    assert config.classifier.balance_classes is True
+    assert config.classifier.lr == 1e-4  # YAML 1.1 takes 1e-4 for a string
+    assert config.model.backbone_options == {"pad_type": "same"}
+
+
+def test_an_empty_file_is_the_defaults(config_file):
+    assert load_config(config_file("# nothing\n")) == RunConfig()
+
+
+def test_saved_settings_read_back_the_same(tmp_path):
+    config = load_config(None, ["model.allow_missing=[layer4, fc]", "seed=5", "localizer.crf.weight=2.5e-9"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_settings_cannot_be_changed_afterwards():
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig().classifier.epochs = 2  # type: ignore[misc]  # what must fail
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("clasifier.epochs=1", r"unknown setting 'clasifier': did you mean 'classifier'\? known here: method, seed"),
+        (
+            "classifier.epoch=1",
+            r"unknown setting 'classifier.epoch': did you mean 'epochs'\? known here: epochs, batch",
+        ),
+        ("localizer.seeds.xyz=1", r"unknown setting 'localizer.seeds.xyz': known here: weight, foreground"),
+        ("classifier.epochs=0", "setting 'classifier.epochs': input should be greater than 0, found 0"),
+        ("classifier.epochs=many", "setting 'classifier.epochs': .* integer.*, found 'many'"),
+        ("method=grad-cam", "setting 'method': input should be 'cam' or 'tcam', found 'grad-cam'"),
+        ("model.output_stride=7", "setting 'model.output_stride': input should be 8, 16 or 32"),
+        ("classifier=3", "setting 'classifier': .*, found 3"),
+        ("classifier.epochs", "--set wants key=value such as classifier.epochs=10, got 'classifier.epochs'"),
+        ("=3", "--set wants key=value"),
+        ("input.crop=300", "crop must be at most resize: .*300.*256"),
+        ("data.test_fraction=0.9", "val_fraction and test_fraction must be below 1 in sum: .*0.15.*0.9"),
+        ("localizer.seeds.kernel=4", "kernel must be odd"),
+    ],
+)
+def test_a_wrong_override_is_named_in_one_line(override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(None, [override])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_an_override_below_a_single_value_is_refused():
+    with pytest.raises(ConfigError, match="'seed' is one value, not a group of settings"):
+        load_config(None, ["seed=1", "seed.more=2"])
+
+
+def test_a_localizer_with_no_loss_at_all_is_refused():
+    weights = [f"localizer.{name}.weight=0" for name in ("seeds", "crf", "size")]
+    load_config(None, weights[:2])
+    with pytest.raises(ConfigError, match=r"at least one of .*weight"):
+        load_config(None, weights)
+
+
+def test_a_wrong_file_is_named(config_file, tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown setting 'sead' in .*config\.yaml: did you mean 'seed'\?"):
+        load_config(config_file("sead: 1\n"))
+    with pytest.raises(ConfigError, match=r"config\.yaml is not YAML: "):
+        load_config(config_file("a: [1\nb: 2\n"))
+    with pytest.raises(ConfigError, match="must hold settings as 'key: value' lines, found a list"):
+        load_config(config_file("- 1\n- 2\n"))
+    with pytest.raises(ConfigError, match=r"cannot read the config .*absent\.yaml"):
+        load_config(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        load_config(tmp_path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        load_config(binary)
+
+
+def test_configs_are_shipped():
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(CONFIGS).as_posix())
+def test_every_shipped_config_loads(path):
+    assert load_config(path) != RunConfig()

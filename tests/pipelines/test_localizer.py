@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from pipelines.localizer import build_network, class_activation
+from tcam.errors import ConfigError
+from tcam.types import FrameOutput
+from tests.pipelines.tiny import SIDE, tiny_config, tiny_localizer
+
+
+def some_frames(count: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+
+
+def test_the_seed_decides_the_weights():
+    model = tiny_config().model
+    one, same, other = (build_network(model, 2, decoder=True, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    assert any(name.startswith("decoder.") for name in one)
+    assert not any(name.startswith("decoder.") for name in build_network(model, 2, decoder=False, seed=1).state_dict())
+
+
+def test_a_model_that_does_not_exist_is_a_config_error():
+    with pytest.raises(ConfigError, match="timm has no model 'resnet5000'"):
+        build_network(tiny_config("model.backbone=resnet5000").model, 2, decoder=False, seed=0)
+
+
+@pytest.mark.parametrize("method", ["cam", "layercam", "decoder"])
+def test_maps_cover_the_frames_and_lie_in_0_to_1(method):
+    found = tiny_localizer(method)(some_frames())
+    assert found.maps.shape == (3, SIDE, SIDE)
+    assert found.maps.dtype == torch.float32
+    assert found.maps.min() >= 0
+    assert found.maps.max() <= 1
+    torch.testing.assert_close(found.probabilities.sum(dim=1), torch.ones(3))
+    assert torch.equal(found.labels, found.probabilities.argmax(dim=1))
+
+
+@pytest.mark.parametrize("method", ["cam", "layercam"])
+def test_a_cam_is_of_the_label_asked_for(method):
+    localizer, frames = tiny_localizer(method), some_frames()
+    zero, one = (localizer(frames, torch.full((3,), label)) for label in (0, 1))
+    assert zero.labels.tolist() == [0, 0, 0]
+    assert one.labels.tolist() == [1, 1, 1]
+    assert not torch.equal(zero.maps, one.maps)
+    unasked = localizer(frames)
+    for i, label in enumerate(unasked.labels.tolist()):
+        torch.testing.assert_close(unasked.maps[i], (zero, one)[label].maps[i])
+
+
+def test_the_decoders_map_is_its_foreground_probability():
+    localizer, frames = tiny_localizer("decoder"), some_frames()
+    with torch.inference_mode():
+        logits = localizer.network(frames).map_logits
+    torch.testing.assert_close(localizer(frames).maps, torch.sigmoid(logits[:, 1] - logits[:, 0]))
+
+
+def test_a_frames_map_does_not_depend_on_its_neighbours_in_the_batch():
+    localizer, frames = tiny_localizer("layercam"), some_frames()
+    together = localizer(frames)
+    for i in range(3):
+        torch.testing.assert_close(localizer(frames[i : i + 1]).maps[0], together.maps[i], rtol=1e-4, atol=1e-4)
+
+
+def test_class_activations_by_hand():
+    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 1.0]]]])  # two channels of 1 x 2
+    output = FrameOutput(torch.zeros(1, 2), features, None)
+    weight = torch.tensor([[1.0, 0.0], [1.0, -1.0]])
+    by_class = {label: class_activation(output, weight, torch.tensor([label]), "cam") for label in (0, 1)}
+    assert by_class[0].tolist() == [[[0.0, 1.0]]]
+    assert by_class[1].tolist() == [[[0.0, 1.0]]]  # -2 and 1
+    flipped = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+    assert class_activation(output, flipped, torch.tensor([0]), "cam").tolist() == [[[1.0, 0.0]]]
+    assert class_activation(output, flipped, torch.tensor([0]), "layercam").tolist() == [[[0.0, 0.0]]]
+    assert class_activation(output, flipped, torch.tensor([1]), "layercam").tolist() == [[[1.0, 0.0]]]

@@ -1,0 +1,131 @@
+import shutil
+
+import pytest
+import torch
+
+from pipelines.predict import find_sources, predict_video
+from tcam.errors import DataError, VideoError
+from tcam.localization.extract import extract_box
+from tcam.types import FrameGeometry
+from tests.pipelines.tiny import SIDE, tiny_localizer
+from tests.synthetic import TINY_FRAMES
+from tests.tcam.video.encoded import encode
+
+
+@pytest.fixture(scope="module")
+def wide_video(tmp_path_factory):
+    """96 x 64 pixels, 7 frames."""
+    return encode(tmp_path_factory.mktemp("wide") / "wide.mp4", frames=7, size=(64, 96))
+
+
+def predict(path, *, threshold: float = 0.5, **options):
+    return list(predict_video(tiny_localizer(), "x", path, threshold=threshold, size=(SIDE, SIDE), **options))
+
+
+def test_a_file_is_one_source(tiny_videos):
+    path = tiny_videos / "fish" / "fish-00.mp4"
+    assert find_sources(str(path)) == [("fish-00.mp4", path)]
+
+
+def test_a_folder_gives_its_videos_with_their_path_in_it(tiny_videos):
+    found = find_sources(str(tiny_videos))
+    assert [name for name, _ in found] == [f"{tag}/{tag}-{n:02d}.mp4" for tag in ("beetle", "fish") for n in range(4)]
+    assert all(path == tiny_videos / name for name, path in found)
+    assert [name for name, _ in find_sources(str(tiny_videos / "fish"))] == [f"fish-{n:02d}.mp4" for n in range(4)]
+
+
+def test_a_folder_of_frames_is_one_source(tmp_path):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "frame0001.jpg").touch()
+    assert find_sources(str(tmp_path / "clip")) == [("clip", tmp_path / "clip")]
+
+
+def test_a_glob_gives_its_matches_sorted(tiny_videos):
+    found = find_sources(str(tiny_videos / "fish" / "*-0[12].mp4"))
+    assert [name for name, _ in found] == ["fish-01.mp4", "fish-02.mp4"]
+    assert len(find_sources(str(tiny_videos / "**" / "*.mp4"))) == 8
+
+
+def test_matches_of_one_name_in_two_folders_keep_apart(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.mp4").touch()
+    found = find_sources(str(tmp_path / "*" / "1.mp4"))
+    assert [name for name, _ in found] == ["a/1.mp4", "b/1.mp4"]
+
+
+def test_a_name_with_glob_characters_is_a_file_where_it_exists(tmp_path):
+    path = tmp_path / "cat [1].mp4"
+    path.touch()
+    assert find_sources(str(path)) == [("cat [1].mp4", path)]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [("absent.mp4", "no such file or match"), ("*.mp4", "no such"), (".", "a folder without videos")],
+)
+def test_nothing_found_is_said_plainly(tmp_path, monkeypatch, source, found):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"expected a video file, a folder of videos or a glob, found {found}"):
+        find_sources(source)
+
+
+def test_every_frame_is_found_once_and_in_order(wide_video):
+    frames = predict(wide_video, batch=3)
+    assert [item.box.frame_index for item in frames] == list(range(7))
+    assert [item.box.time_s for item in frames] == pytest.approx([i / 24 for i in range(7)], abs=1e-3)
+    for item in frames:
+        assert item.size == (64, 96)
+        assert item.original is None
+        assert item.box.box is not None
+        assert 0 <= item.box.box.x0 < item.box.box.x1 <= 96
+        assert 0 <= item.box.box.y0 < item.box.box.y1 <= 64
+        assert 0 < item.box.class_score <= 1
+
+
+def test_the_box_is_that_of_the_map_in_original_pixels(wide_video):
+    for item in predict(wide_video, threshold=0.7):
+        geometry = FrameGeometry.plain_resize((64, 96), (SIDE, SIDE))
+        assert item.box.box == extract_box(item.map, 0.7, geometry)
+
+
+@pytest.mark.parametrize("size", [(70, 98), (58, 86), (126, 134)])
+def test_the_score_is_of_the_pixels_of_the_box_at_any_size(tmp_path, size):
+    frames = predict(encode(tmp_path / "odd.mp4", frames=2, size=size), threshold=0.8)
+    for item in frames:
+        inside = extract_box(item.map, 0.8, FrameGeometry.plain_resize((SIDE, SIDE), (SIDE, SIDE)))
+        x0, y0, x1, y1 = (int(edge) for edge in inside)
+        assert item.box.score == pytest.approx(float(item.map[y0:y1, x0:x1].mean()), abs=1e-6)
+
+
+def test_a_class_asked_for_is_kept_and_scored(wide_video):
+    for label in (0, 1):
+        frames = predict(wide_video, label=label)
+        assert {item.box.label for item in frames} == {label}
+    free = predict(wide_video)
+    assert all(item.box.class_score >= 0.5 for item in free)
+
+
+def test_the_batch_changes_nothing(wide_video):
+    one, many = predict(wide_video, batch=2), predict(wide_video, batch=7)
+    for a, b in zip(one, many, strict=True):
+        torch.testing.assert_close(a.map, b.map, rtol=1e-4, atol=1e-4)
+
+
+def test_original_pixels_are_handed_on_where_asked_for(tiny_videos):
+    frames = predict(tiny_videos / "fish" / "fish-00.mp4", keep_original=True)
+    assert len(frames) == TINY_FRAMES
+    assert all(item.original is not None and item.original.shape == (3, 64, 64) for item in frames)
+
+
+def test_a_threshold_that_nothing_passes_gives_no_box(wide_video):
+    for item in predict(wide_video, threshold=1.0):
+        assert item.box.box is None
+        assert item.box.score == 0.0
+
+
+def test_frames_before_the_damage_are_given_a_broken_file_gives_none(tmp_path, wide_video):
+    shutil.copy(wide_video, tmp_path / "cut.mp4")
+    (tmp_path / "cut.mp4").write_bytes(wide_video.read_bytes()[:600])
+    with pytest.raises(VideoError):
+        predict(tmp_path / "cut.mp4")

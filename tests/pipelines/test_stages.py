@@ -1,0 +1,190 @@
+import csv
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.commands import TrainRequest, start_or_resume
+from pipelines.config import load_config
+from pipelines.stages import choose_thresholds, load_localizers, load_run, main_localizer, train_run
+from tcam.errors import ConfigError, DataError, WeightsError
+from tests.pipelines.tiny import SETTINGS, files_of, tiny_config
+
+STAGES = ("classifier", "cams", "localizer")
+
+
+@pytest.fixture
+def again(tiny_run, monkeypatch):
+    """Give a function that trains or resumes beside the tiny run."""
+    monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
+
+    def train(name: str, *overrides: str):
+        request = TrainRequest(
+            videos=tiny_run.videos,
+            config=None,
+            overrides=(*SETTINGS, *overrides),
+            name=name,
+            resume=None,
+            runs=tiny_run.home / "runs",
+        )
+        assert start_or_resume(request, quiet=False) == 0
+        return tiny_run.home / "runs" / f"{name}-001"
+
+    return train
+
+
+@pytest.fixture
+def private_run(tiny_run, tmp_path):
+    """A copy of the tiny run that a test may spoil."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "copy-001")
+
+
+def stages_trained(folder) -> list[str]:
+    return [json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_every_stage_and_its_tables(tiny_run):
+    names = set(files_of(tiny_run.folder))
+    assert {
+        "config.yaml",
+        "env.json",
+        "metrics.jsonl",
+        "index/index.json",
+        "index/truth.csv",
+        "index/errors.csv",
+        "classifier/best_localization.safetensors",
+        "classifier/best_classification.safetensors",
+        "localizer/best_localization.safetensors",
+        "cams/header.json",
+        "evaluation/thresholds.json",
+        "report/report.html",
+        "report/table.csv",
+    } <= names
+    assert {f"{stage}/stage.json" for stage in STAGES} <= names
+    assert not [name for name in names if name.endswith((".tmp", ".part"))]
+    assert stages_trained(tiny_run.folder) == ["classifier", "localizer"]
+    assert (tiny_run.folder / "index" / "errors.csv").read_text() == "video,reason\n"
+
+
+def test_the_table_holds_floors_both_methods_and_their_oracles(tiny_run):
+    with (tiny_run.folder / "report" / "table.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["method"] for row in rows] == [
+        "centre box (50 %)",
+        "full frame",
+        "layercam",
+        "tcam",
+        "layercam",
+        "tcam",
+    ]
+
+
+def test_thresholds_come_from_the_validation_boxes(tiny_run):
+    stored = json.loads((tiny_run.folder / "evaluation" / "thresholds.json").read_text())
+    assert stored["chosen_on"] == "validation"
+    assert set(stored["thresholds"]) == {"layercam", "tcam"}
+    run = load_run(tiny_run.folder, device="cpu")
+    scored, chosen_on = choose_thresholds(run, load_localizers(run))
+    assert (scored, chosen_on) == (stored["thresholds"], "validation")
+
+
+def test_without_validation_boxes_the_default_threshold_is_used(tiny_run):
+    run = load_run(tiny_run.folder, device="cpu")
+    val = {item.video_id for item in run.index.of_split("val")}
+    blind = dataclasses.replace(run, truth=tuple(item for item in run.truth if item.video_id not in val))
+    assert choose_thresholds(blind, load_localizers(run)) == ({"layercam": 0.5, "tcam": 0.5}, "default")
+
+
+def test_the_localizer_keeps_the_best_classifier(tiny_run):
+    classifier = load_file(tiny_run.folder / "classifier" / "best_classification.safetensors")
+    localizer = load_file(tiny_run.folder / "localizer" / "best_localization.safetensors")
+    assert all(torch.equal(localizer[name], tensor) for name, tensor in classifier.items())
+    assert any(name.startswith("decoder.") for name in localizer)
+
+
+def test_a_second_run_takes_the_stages_of_the_first(tiny_run, again, capsys):
+    folder = again("second")
+    text = " ".join(capsys.readouterr().err.split())
+    for stage in STAGES:
+        assert f"{stage}: unchanged, taken from tiny-001" in text
+        assert files_of(folder / stage) == files_of(tiny_run.folder / stage)
+    assert stages_trained(folder) == []
+    assert (folder / "report" / "table.csv").read_bytes() == (tiny_run.folder / "report" / "table.csv").read_bytes()
+
+
+def test_only_what_depends_on_a_change_is_done_again(tiny_run, again):
+    folder = again("other-decoder", "localizer.seeds.kernel=5")
+    assert stages_trained(folder) == ["localizer"]
+    folder = again("only-cam", "method=cam")
+    assert stages_trained(folder) == []
+    assert not (folder / "localizer").exists()
+    assert main_localizer(load_run(folder)) == "layercam"
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny_run, monkeypatch):
+    monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
+    before = files_of(tiny_run.folder)
+    request = TrainRequest(
+        videos=None, config=None, overrides=(), name=None, resume=tiny_run.folder, runs=tiny_run.home / "unused"
+    )
+    assert start_or_resume(request, quiet=True) == 0
+    after = files_of(tiny_run.folder)
+    assert after.keys() == before.keys()
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_settings_and_seed_decide_the_fingerprints(tiny_run):
+    run = load_run(tiny_run.folder, device="cpu")
+
+    def prints(*overrides: str) -> list[str]:
+        other = dataclasses.replace(run, config=load_config(run.folder / "config.yaml", overrides))
+        return [s.fingerprint for s in (other.classifier_stage(), other.cams_stage(), other.localizer_stage())]
+
+    same = prints()
+    assert prints("device=auto", "data.workers=2", "cam.batch=1") == same
+    for change, first in (
+        ("seed=1", 0),
+        ("classifier.lr=0.5", 0),
+        ("localizer.lr=0.5", 2),
+        ("model.decoder_channels=[4,4,4,4,4]", 2),
+    ):
+        changed = prints(change)
+        assert [one == other for one, other in zip(same, changed, strict=True)] == [i < first for i in range(3)], change
+
+
+def test_videos_without_boxes_train_too(tiny_run, tmp_path):
+    videos = shutil.copytree(tiny_run.videos, tmp_path / "videos")
+    (videos / "boxes.csv").unlink()
+    folder = tmp_path / "run-001"
+    folder.mkdir()
+    result = train_run(videos, tiny_config("method=cam"), folder, cache_dir=tmp_path / "cache")
+    assert result.rows == []
+    assert result.failures == 0
+    assert json.loads((folder / "evaluation" / "thresholds.json").read_text())["chosen_on"] == "default"
+    assert (folder / "report" / "report.html").is_file()
+
+
+def test_a_decoder_that_does_not_fit_stops_the_run_before_it_trains(tiny_run, tmp_path):
+    with pytest.raises(ConfigError, match="decoder_channels must hold a number for each of the backbone's 5 levels"):
+        train_run(
+            tiny_run.videos, tiny_config("model.decoder_channels=[8,8]"), tmp_path, cache_dir=tiny_run.home / "cache"
+        )
+    assert not (tmp_path / "classifier").exists()
+
+
+def test_a_broken_run_is_said_plainly(private_run):
+    run = load_run(private_run, device="cpu")
+    (private_run / "localizer" / "best_localization.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"cannot read the weights .*localizer"):
+        load_localizers(run)
+    shutil.copy(
+        private_run / "classifier" / "last.safetensors", private_run / "localizer" / "best_localization.safetensors"
+    )
+    with pytest.raises(WeightsError, match="made for another network"):
+        load_localizers(run)
+    (private_run / "index" / "index.json").unlink()
+    with pytest.raises(DataError, match="cannot read the index"):
+        load_run(private_run)

@@ -1,0 +1,224 @@
+import json
+from collections import Counter
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from pipelines.cams import CamCache, write_cams
+from pipelines.config import RunConfig, load_config
+from pipelines.localizer import build_network
+from pipelines.prepare import Prepared
+from pipelines.runlog import RunLog
+from pipelines.selection import Validator
+from pipelines.train import TrainingContext, seed_sampler, train_classifier, train_localizer, training_slots
+from tcam.errors import TrainingError
+from tcam.model.network import FrameCamNet
+from tcam.types import VideoIndex
+from tests.pipelines.tiny import CPU, SIDE, record, tiny_config, tiny_localizer
+
+
+@pytest.fixture(scope="module")
+def cam_folder(tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train-cams")
+    write_cams(tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE))
+    return folder
+
+
+@pytest.fixture
+def train(tiny_data, cam_folder, tmp_path):
+    """Give a function that trains one stage into a folder and gives the network."""
+
+    def run(stage: str, folder: str, *overrides: str, data: Prepared = tiny_data) -> FrameCamNet:
+        config = tiny_config(*overrides)
+        network = build_network(config.model, 2, decoder=stage == "localizer", seed=config.seed)
+        target = tmp_path / folder
+        target.mkdir(exist_ok=True)
+        with RunLog(target) as log:
+            context = make_context(config, data, log, target)
+            if stage == "classifier":
+                train_classifier(network, context)
+            else:
+                train_localizer(network, CamCache.open(cam_folder, data.index, config.localizer.temporal), context)
+        return network
+
+    return run
+
+
+def make_context(config: RunConfig, data: Prepared, log: RunLog, folder) -> TrainingContext:
+    size = (config.input.crop, config.input.crop)
+    validator = Validator(data.index, data.truth, settings=config.evaluation, size=size)
+    return TrainingContext(
+        config=config, index=data.index, validator=validator, log=log, compute=CPU, folder=folder, fingerprint="f"
+    )
+
+
+def facts_of(path) -> dict[str, object]:
+    with safe_open(path, "pt") as stream:
+        return {name: json.loads(value) for name, value in stream.metadata().items()}
+
+
+def rows_of(folder) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def uneven_index() -> VideoIndex:
+    return VideoIndex(
+        ("a", "b"),
+        (
+            record("a/0", 0),
+            record("b/0", 1, shots=((0, 4),)),
+            record("a/1", 0, shots=((0, 2), (2, 4))),
+            record("b/1", 1, split="val"),
+            record("b/2", 1, split="test"),
+        ),
+    )
+
+
+def test_an_epoch_draws_from_every_training_shot_and_no_other():
+    slots = training_slots(uneven_index(), load_config(None).classifier)
+    assert Counter((item.video_id, shot.start) for item, shot in slots) == {
+        ("a/0", 0): 1,
+        ("a/1", 0): 1,
+        ("a/1", 2): 1,
+        ("b/0", 0): 1,
+    }
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_balanced_classes_are_drawn_equally_often(frames):
+    settings = load_config(None, ["classifier.balance_classes=true", f"classifier.frames_per_shot={frames}"]).classifier
+    slots = training_slots(uneven_index(), settings)
+    assert Counter(item.label for item, _ in slots) == {0: 3 * frames, 1: 3 * frames}
+    assert Counter((item.video_id, shot.start) for item, shot in slots if item.label == 0) == dict.fromkeys(
+        [("a/0", 0), ("a/1", 0), ("a/1", 2)], frames
+    )
+
+
+def test_frames_per_shot_repeats_every_shot():
+    slots = training_slots(uneven_index(), load_config(None, ["classifier.frames_per_shot=4"]).classifier)
+    assert set(Counter((item.video_id, shot.start) for item, shot in slots).values()) == {4}
+
+
+def test_the_seed_sampler_is_as_the_settings_say():
+    settings = load_config(
+        None,
+        [
+            "localizer.seeds.foreground=3",
+            "localizer.seeds.background=4",
+            "localizer.seeds.foreground_fraction=0.5",
+            "localizer.seeds.background_fraction=0.25",
+            "localizer.seeds.kernel=5",
+            "localizer.seeds.weighted=false",
+            "localizer.seeds.region=largest",
+            "localizer.seeds.box_mask=true",
+        ],
+    ).localizer
+    sampler = seed_sampler(settings)
+    assert (sampler.foreground, sampler.background, sampler.kernel) == (3, 4, 5)
+    assert (sampler.foreground_fraction, sampler.background_fraction) == (0.5, 0.25)
+    assert (sampler.weighted, sampler.region, sampler.box_mask) == (False, "largest", True)
+
+
+@pytest.mark.parametrize("region", ["otsu", "largest", "high_density", "frame"])
+def test_every_region_a_config_allows_makes_a_sampler(region):
+    settings = load_config(None, [f"localizer.seeds.region={region}"]).localizer
+    assert seed_sampler(settings).region == region
+
+
+@pytest.mark.parametrize("stage", ["classifier", "localizer"])
+def test_a_run_resumed_after_an_epoch_ends_with_the_same_weights(stage, train, tmp_path):
+    train(stage, "whole", f"{stage}.epochs=2")
+    train(stage, "parts", f"{stage}.epochs=1")
+    first = load_file(tmp_path / "parts" / "last.safetensors")
+    train(stage, "parts", f"{stage}.epochs=2")
+    whole, parts = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
+    assert not all(torch.equal(first[name], parts[name]) for name in first)
+    assert whole.keys() == parts.keys()
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole")
+    assert [row["epoch"] for row in rows_of(tmp_path / "whole")] == [1, 2]
+
+
+def test_the_learning_rate_falls_by_steps_and_is_higher_for_the_last_level_and_the_head(train, tmp_path):
+    settings = ["lr=0.02", "lr_step=2", "lr_gamma=0.5", "late_lr_ratio=3.0"]
+    for epochs, lr in ((1, 0.02), (2, 0.02), (3, 0.01)):
+        train("classifier", "run", f"classifier.epochs={epochs}", *(f"classifier.{text}" for text in settings))
+        groups = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["optimizer"]["param_groups"]
+        assert sorted(group["lr"] for group in groups) == pytest.approx([lr, 3 * lr])
+        assert all(group["nesterov"] for group in groups)
+
+
+def test_a_classifier_epoch_leaves_checkpoints_with_facts(train, tmp_path):
+    network = train("classifier", "run")
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.glob("*.safetensors")} == {
+        "best_classification.safetensors",
+        "best_localization.safetensors",
+        "last.safetensors",
+    }
+    facts = facts_of(folder / "best_localization.safetensors")
+    assert (facts["stage"], facts["epoch"], facts["classes"]) == ("classifier", 1, ["beetle", "fish"])
+    (row,) = rows_of(folder)
+    assert set(row) == {"stage", "epoch", "classes", "val_corloc", "val_accuracy"}
+    assert facts["metrics"]["classes"] == pytest.approx(row["classes"], rel=1e-5)
+    saved = load_file(folder / "last.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_without_validation_the_newest_weights_are_the_best(train, tiny_data, tmp_path):
+    index = VideoIndex(tiny_data.index.class_names, tiny_data.index.of_split("train"))
+    train("classifier", "run", "classifier.epochs=2", data=Prepared(index, (), (), ""))
+    for name in ("best_classification", "best_localization"):
+        assert facts_of(tmp_path / "run" / f"{name}.safetensors")["epoch"] == 2
+    assert "val_accuracy" not in rows_of(tmp_path / "run")[0]
+
+
+def test_frozen_batch_norm_keeps_its_statistics_while_the_rest_learns(train):
+    trained = train("classifier", "run", "classifier.freeze_batch_norm=true", "classifier.lr=0.1")
+    fresh = build_network(tiny_config().model, 2, decoder=False, seed=0)
+    norms = {name for name, module in fresh.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    before, after = fresh.state_dict(), trained.state_dict()
+    fixed = {name for name in before if name.rpartition(".")[0] in norms}
+    assert any(name.endswith("running_mean") for name in fixed)
+    assert all(torch.equal(before[name], after[name]) for name in fixed)
+    assert not any(torch.equal(before[name], after[name]) for name in before.keys() - fixed if "weight" in name)
+
+
+def test_a_frozen_backbone_leaves_only_the_head_to_learn(train):
+    trained = train("classifier", "run", "classifier.freeze_backbone=true", "classifier.lr=0.1")
+    before, after = build_network(tiny_config().model, 2, decoder=False, seed=0).state_dict(), trained.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("head.")}
+
+
+def test_a_localizer_epoch_changes_the_decoder_and_nothing_of_the_classifier(train, tmp_path):
+    trained = train("localizer", "run")
+    before = build_network(tiny_config().model, 2, decoder=True, seed=0).state_dict()
+    after = trained.state_dict()
+    decoder = {name for name in before if name.startswith("decoder.")}
+    assert any(name.endswith("running_mean") for name in before.keys() - decoder)
+    assert [name for name in before.keys() - decoder if not torch.equal(before[name], after[name])] == []
+    assert not any(torch.equal(before[name], after[name]) for name in decoder if name.endswith("weight"))
+    (row,) = rows_of(tmp_path / "run")
+    assert {"seeds", "crf", "size"} <= set(row)
+    assert not (tmp_path / "run" / "best_classification.safetensors").exists()
+
+
+def test_a_loss_without_weight_is_left_out(train, tmp_path):
+    train("localizer", "run", "localizer.crf.weight=0", "localizer.size.weight=0")
+    assert set(rows_of(tmp_path / "run")[0]) == {"stage", "epoch", "seeds", "val_corloc", "val_accuracy"}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(train, tmp_path):
+    message = (
+        r"localizer stopped in epoch 1: loss term 'crf' is not finite \(seeds = .*, crf = -?(inf|nan), size = .*\); "
+    )
+    with pytest.raises(TrainingError, match=message):
+        train("localizer", "run", "localizer.crf.weight=1e300")
+    with pytest.raises(
+        TrainingError, match=r"classifier stopped in epoch 1: loss term 'classes' .*lower classifier\.lr"
+    ):
+        train("classifier", "other", "classifier.lr=1e30")
+    assert not list(tmp_path.rglob("*.safetensors"))

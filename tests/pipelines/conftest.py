@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,3 +48,9 @@ def tcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         return Outcome(int(leaving.value.code or 0), out, err)
 
     return call
+
+
+@pytest.fixture
+def videos(tiny_videos: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny videos that a test may spoil."""
+    return shutil.copytree(tiny_videos, tmp_path / "videos")

@@ -18,8 +18,9 @@ def wide_video(tmp_path_factory):
     return encode(tmp_path_factory.mktemp("wide") / "wide.mp4", frames=7, size=(64, 96))
 
 
-def predict(path, *, threshold: float = 0.5, **options):
-    return list(predict_video(tiny_localizer(), "x", path, threshold=threshold, size=(SIDE, SIDE), **options))
+def predict(path, *, threshold: float = 0.5, side: int = SIDE, seed: int = 0, **options):
+    localizer = tiny_localizer(seed=seed)
+    return list(predict_video(localizer, "x", path, threshold=threshold, size=(side, side), **options))
 
 
 def test_a_file_is_one_source(tiny_videos):
@@ -89,11 +90,12 @@ def test_the_box_is_that_of_the_map_in_original_pixels(wide_video):
         assert item.box.box == extract_box(item.map, 0.7, geometry)
 
 
-@pytest.mark.parametrize("size", [(70, 98), (58, 86), (126, 134)])
-def test_the_score_is_of_the_pixels_of_the_box_at_any_size(tmp_path, size):
-    frames = predict(encode(tmp_path / "odd.mp4", frames=2, size=size), threshold=0.8)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_score_is_the_mean_of_the_map_in_the_box_at_any_size(tmp_path, seed):
+    # Of 80 columns, 48 come back from 164 pixels a little smaller than they were: 8 as 7.999...
+    frames = predict(encode(tmp_path / "odd.mp4", frames=2, size=(82, 164)), threshold=0.95, side=80, seed=seed)
     for item in frames:
-        inside = extract_box(item.map, 0.8, FrameGeometry.plain_resize((SIDE, SIDE), (SIDE, SIDE)))
+        inside = extract_box(item.map, 0.95, FrameGeometry.plain_resize((80, 80), (80, 80)))
         x0, y0, x1, y1 = (int(edge) for edge in inside)
         assert item.box.score == pytest.approx(float(item.map[y0:y1, x0:x1].mean()), abs=1e-6)
 

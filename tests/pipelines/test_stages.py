@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipelines.commands import TrainRequest, start_or_resume
 from pipelines.config import load_config
@@ -87,8 +87,9 @@ def test_thresholds_come_from_the_validation_boxes(tiny_run):
     assert stored["chosen_on"] == "validation"
     assert set(stored["thresholds"]) == {"layercam", "tcam"}
     run = load_run(tiny_run.folder, device="cpu")
-    scored, chosen_on = choose_thresholds(run, load_localizers(run))
-    assert (scored, chosen_on) == (stored["thresholds"], "validation")
+    val = {item.video_id for item in run.index.of_split("val")}
+    only_val = dataclasses.replace(run, truth=tuple(item for item in run.truth if item.video_id in val))
+    assert choose_thresholds(only_val, load_localizers(run)) == (stored["thresholds"], "validation")
 
 
 def test_without_validation_boxes_the_default_threshold_is_used(tiny_run):
@@ -98,10 +99,16 @@ def test_without_validation_boxes_the_default_threshold_is_used(tiny_run):
     assert choose_thresholds(blind, load_localizers(run)) == ({"layercam": 0.5, "tcam": 0.5}, "default")
 
 
-def test_the_localizer_keeps_the_best_classifier(tiny_run):
-    classifier = load_file(tiny_run.folder / "classifier" / "best_classification.safetensors")
-    localizer = load_file(tiny_run.folder / "localizer" / "best_localization.safetensors")
-    assert all(torch.equal(localizer[name], tensor) for name, tensor in classifier.items())
+def test_the_localizer_stands_on_the_best_classifier(private_run, tiny_run):
+    folder = private_run / "classifier"
+    best = load_file(folder / "best_classification.safetensors")
+    for name in ("best_localization", "last"):
+        (folder / f"{name}.safetensors").unlink()
+        save_file({name: torch.zeros_like(tensor) for name, tensor in best.items()}, folder / f"{name}.safetensors")
+    shutil.rmtree(private_run / "localizer")
+    train_run(tiny_run.videos, load_config(private_run / "config.yaml"), private_run, cache_dir=tiny_run.home / "cache")
+    localizer = load_file(private_run / "localizer" / "best_localization.safetensors")
+    assert all(torch.equal(localizer[name], tensor) for name, tensor in best.items())
     assert any(name.startswith("decoder.") for name in localizer)
 
 

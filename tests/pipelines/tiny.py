@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pipelines.config import RunConfig, load_config
 from pipelines.device import Compute
 from pipelines.localizer import Localizer, MapMethod, build_network
 from tcam.types import Box, FrameTruth, Shot, VideoIndex, VideoRecord
+from tests.tcam.video.encoded import encode
 
 SIDE = 64
 SETTINGS = (
@@ -101,3 +103,20 @@ def whole_frame_truth(index: VideoIndex, frames: Sequence[int] = (0, 5)) -> tupl
 def files_of(folder: Path) -> dict[str, bytes]:
     """All files below a folder with their bytes."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def spoil(folder: Path) -> dict[str, str]:
+    """Put four files that are no videos beside good ones."""
+    whole = encode(folder / "whole.mp4", frames=8)  # its table of contents comes last
+    (folder / "truncated.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    whole.unlink()
+    (folder / "broken.mp4").write_bytes(bytes(range(256)) * 40)
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("hello\n")
+    return {name: f"{folder.name}/{name}.mp4" for name in ("truncated", "broken", "empty", "text")}
+
+
+def read_errors(path: Path) -> dict[str, str]:
+    """errors.csv as reasons by video."""
+    with path.open() as stream:
+        return {row["video"]: row["reason"] for row in csv.DictReader(stream)}

@@ -21,6 +21,7 @@ app = typer.Typer(
     help="Learn to box the tagged object in every frame of a video, from tags alone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -52,7 +53,7 @@ Sets = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Tagged videos in, trained run and CorLoc table out.")
 def train(
     videos: Annotated[
         Path | None, typer.Option(help="Folder of videos, one subfolder per tag: <tag>/<clip>.mp4.")
@@ -91,7 +92,7 @@ def train(
     _leave(start_or_resume(request, quiet=quiet))
 
 
-@app.command()
+@app.command(short_help="Videos in, one box per frame out.")
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
     source: Annotated[str, typer.Option(help="Video file, folder of videos, or glob.")],
@@ -126,7 +127,7 @@ def predict(
     _leave(predict_sources(request, quiet=quiet))
 
 
-@app.command()
+@app.command(short_help="Compare a run with true boxes: CorLoc.")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
     videos: Annotated[Path, typer.Option(help="Folder of videos with boxes.csv.")],
@@ -143,7 +144,7 @@ def evaluate(
     _leave(evaluate_run(request, quiet=quiet))
 
 
-@app.command()
+@app.command(short_help="See it all work in three minutes.")
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for videos, runs and report.")] = Path(
         "runs/demo"

@@ -90,7 +90,7 @@ class ClassifierSettings(OptimizerSettings):
     late_lr_ratio: float = Field(10.0, gt=0, description="learning rate of the last level and the head, over lr")
     freeze_batch_norm: bool = Field(False, description="keep ImageNet BatchNorm statistics (small batches)")
     freeze_backbone: bool = Field(
-        False, description="train the head alone (few videos: fine-tuning learns them by heart)"
+        False, description="train the head alone: fine-tuning learns few videos by heart"
     )
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from pipelines.config import CamSettings, TemporalSettings
-from pipelines.files import replacing, write_json
+from pipelines.files import write_json
 from pipelines.localizer import Localizer, class_activation
 from pipelines.runlog import progress_bar
 from tcam.errors import DataError
+from tcam.files import replacing
 from tcam.supervision.temporal import overheat, temporal_max_pool
 from tcam.types import Shot, Size, VideoIndex, VideoRecord
 from tcam.video.clips import neighbours

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pipelines.files import replacing
 from tcam.errors import WeightsError
+from tcam.files import replacing
 
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from pipelines.config import load_config, save_config
+from pipelines.config import RunConfig, load_config, save_config
 from pipelines.evaluate import ScoredSet, print_table, read_thresholds, results_table, save_rows
 from pipelines.files import hash_file, write_json
 from pipelines.overlay_video import save_overlay
@@ -22,6 +23,7 @@ from pipelines.runlog import console, create_run, describe_environment, open_run
 from pipelines.sinks import BoxSink, open_box_sink
 from pipelines.stages import (
     Run,
+    check_settings,
     load_localizers,
     load_run,
     main_localizer,
@@ -63,12 +65,18 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
         if request.videos is None:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
         videos = request.videos
-        config = load_config(request.config, request.overrides)
+        config = _with_absolute_weights(load_config(request.config, request.overrides))
+        check_settings(config)
         folder = create_run(request.runs, request.name or f"{videos.resolve().name}-{config.method}")
         save_config(config, folder / "config.yaml")
         write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})
     console.print(f"run folder: {folder}")
-    result = train_run(videos, load_config(folder / "config.yaml"), folder, cache_dir=cache_folder())
+    try:
+        result = train_run(videos, load_config(folder / "config.yaml"), folder, cache_dir=cache_folder())
+    except DataError:
+        if not (folder / "index").exists():
+            shutil.rmtree(folder)  # the videos are unusable: nothing was begun
+        raise
     if result.rows:
         print_table(result.rows, f"test split of {videos}")
     else:
@@ -77,6 +85,14 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
         f"report: {folder / 'report' / 'report.html'}\nnext: tcam predict {folder} --source VIDEO -o boxes.csv"
     )
     return result.failures
+
+
+def _with_absolute_weights(config: RunConfig) -> RunConfig:
+    """Let a run find its weight file from any working directory later."""
+    file = Path(config.model.weights)
+    if not file.is_file():
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": str(file.resolve())})})
 
 
 def _videos_of(run: Path) -> Path:
@@ -126,7 +142,7 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
                 keep_original=request.save_video is not None,
             )
             if request.save_video is not None:
-                target = (request.save_video / video_id).with_suffix(".mp4")
+                target = request.save_video / (video_id if video_id.endswith(".mp4") else f"{video_id}.mp4")
                 frames = save_overlay(frames, target, run.index.class_names)
             try:
                 _write_rows(frames, sink, run, threshold)
@@ -156,7 +172,7 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     run = load_run(open_run(request.run), device=request.device)
     thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
     output = request.output or run.folder / f"evaluation-{request.split}"
-    prepared = prepare_data(request.videos, run.config, output, cache_dir=None)
+    prepared = prepare_data(request.videos, run.config, output, cache_dir=None, for_training=False)
     index, truth = _with_classes_of(run, prepared.index, prepared.truth)
     run = replace(run, index=index, truth=truth)
     localizers = load_localizers(run)

@@ -89,9 +89,7 @@ class ClassifierSettings(OptimizerSettings):
 
     late_lr_ratio: float = Field(10.0, gt=0, description="learning rate of the last level and the head, over lr")
     freeze_batch_norm: bool = Field(False, description="keep ImageNet BatchNorm statistics (small batches)")
-    freeze_backbone: bool = Field(
-        False, description="train the head alone: fine-tuning learns few videos by heart"
-    )
+    freeze_backbone: bool = Field(False, description="train the head alone: fine-tuning learns few videos by heart")
 
 
 class CamSettings(_Settings):

@@ -42,7 +42,7 @@ def find_sources(source: str) -> list[tuple[str, Path]]:
         found = [(path.name, path)]
     else:
         matches = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute one)
-        files = [match for match in matches if match.is_file()]
+        files = [match for match in matches if match.is_file() or holds_frames(match)]
         shared = os.path.commonpath([match.parent for match in files]) if files else ""  # a/1.mp4 and b/1.mp4 differ
         found = [(match.relative_to(shared).as_posix(), match) for match in files]
     if not found:

@@ -83,6 +83,7 @@ def prepare(
     time_limit_s: float = 30.0,
     progress: Callable[[int, int], None] | None = None,
     follow_links: bool = False,
+    for_training: bool = True,
 ) -> Prepared:
     """Probe the videos of a data folder, write their clean copies, and build the index and the table of boxes.
 
@@ -97,6 +98,7 @@ def prepare(
         time_limit_s: per video, plus a second per 200 kB.
         progress: called with (done, all).
         follow_links: also use videos that are links to places outside ``root``.
+        for_training: require two classes, each with a usable training video; data to evaluate on needs neither.
 
     Raises:
         DataError: no usable videos, or a class without a training video.
@@ -105,7 +107,7 @@ def prepare(
     """
     if short_side < 16:
         raise ValueError(f"short_side must be at least 16, got {short_side}")
-    source = scan_class_folders(Path(root))
+    source = scan_class_folders(Path(root), min_classes=2 if for_training else 1)
     if any(not entry.path.is_dir() for entry in source.entries):
         require_av()
     if cache_dir is not None:
@@ -113,11 +115,13 @@ def prepare(
     outcomes = _check_all(source, cache_dir, short_side, workers, time_limit_s, progress, follow_links)
     good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, _Good)}
     failures = tuple(VideoFailure(video_id, o) for video_id, o in outcomes.items() if isinstance(o, str))
-    _require_every_class(source, good, failures)
+    if for_training or not good:
+        _require_every_class(source, good, failures)
     kept = [entry for entry in source.entries if entry.video_id in good]
     generator = torch.Generator().manual_seed(seed)
     entries = assign_splits(kept, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
-    _require_training(entries, source)
+    if for_training:
+        _require_training(entries, source)
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
     truth, dropped = _collect_truth(source, index)
     warnings = tuple(VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None)

@@ -25,8 +25,9 @@ import jinja2
 from PIL import Image
 from torch import Tensor
 
-from pipelines.files import replacing, write_text
+from pipelines.files import write_text
 from tcam.errors import DataError
+from tcam.files import replacing
 from tcam.localization.corloc import CorLocResult
 
 Rows = Sequence[tuple[str, CorLocResult]]

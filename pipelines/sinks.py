@@ -22,8 +22,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.files import replacing, write_json
+from pipelines.files import write_json
 from tcam.errors import ConfigError, DataError
+from tcam.files import replacing
 from tcam.types import FrameBox, Size
 
 Status = Literal["ok", "none", "interpolated", "decode_error"]

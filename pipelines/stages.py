@@ -73,7 +73,7 @@ class Run:
             "classifier",
             {
                 **{key: config[key] for key in ("seed", "precision", "input", "classifier", "evaluation")},
-                "model": {key: value for key, value in config["model"].items() if key != "decoder_channels"},
+                "model": {k: v for k, v in config["model"].items() if k not in ("decoder_channels", "weights")},
                 "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
                 "cam": config["cam"]["method"],
                 "data": _data_fingerprint(self.index, self.truth),
@@ -104,8 +104,6 @@ def train_run(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path)
         TcamError: data, weights or settings do not allow it; what was finished stays.
     """
     compute = choose_compute(config.device, config.precision)
-    network = build_network(config.model, 1, decoder=config.method != "cam", seed=config.seed)  # ill-fitting parts: now
-    load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
     prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
     run = Run(folder, config, compute, prepared.index, prepared.truth)
     with RunLog(folder) as log:
@@ -118,7 +116,20 @@ def train_run(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path)
     return RunResult(rows, len(prepared.failures))
 
 
-def prepare_data(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path | None) -> Prepared:
+def check_settings(config: RunConfig) -> None:
+    """Find out before anything is written whether device, network and weights fit together.
+
+    Raises:
+        TcamError: they do not.
+    """
+    choose_compute(config.device, config.precision)
+    network = build_network(config.model, 1, decoder=config.method != "cam", seed=config.seed)
+    load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
+
+
+def prepare_data(
+    videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path | None, for_training: bool = True
+) -> Prepared:
     """Probe, cache and index the videos; leaves index.json, truth.csv and errors.csv in the folder."""
     with progress_bar() as bar:
         task = bar.add_task("prepare", total=None)
@@ -132,6 +143,7 @@ def prepare_data(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Pa
             test_fraction=config.data.test_fraction,
             time_limit_s=config.data.time_limit_s,
             follow_links=config.data.follow_links,
+            for_training=for_training,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     folder.mkdir(parents=True, exist_ok=True)

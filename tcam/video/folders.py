@@ -49,11 +49,15 @@ class FolderSource:
     boxes: dict[tuple[str, int], tuple[Box, ...]]
 
 
-def scan_class_folders(root: Path) -> FolderSource:
+def scan_class_folders(root: Path, *, min_classes: int = 2) -> FolderSource:
     """List the tagged videos of a folder without opening them; hidden files are left out.
 
+    Args:
+        root: ``<root>/<class>/<clip>``.
+        min_classes: how many class folders there must be; learning from tags takes two.
+
     Raises:
-        DataError: no videos, fewer than two classes, or a table that does not fit the files.
+        DataError: no videos, too few classes, or a table that does not fit the files.
     """
     try:
         children = sorted(child for child in root.iterdir() if not child.name.startswith("."))
@@ -64,7 +68,7 @@ def scan_class_folders(root: Path) -> FolderSource:
     if not entries:
         raise DataError(f"{root} holds no videos: {_EXPECTED}, found {_describe(children)}")
     class_names = tuple(sorted({entry.class_name for entry in entries}))
-    if len(class_names) < 2:
+    if len(class_names) < min_classes:
         raise DataError(
             f"{root} holds one class only ({class_names[0]!r}): learning from tags needs at least two class folders"
         )

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, TextIO, get_args
 
 from tcam.errors import DataError
+from tcam.files import replacing
 from tcam.types import SPLITS, Box, Decoder, FrameTruth, Shot, VideoIndex, VideoRecord
 from tcam.video.tables import as_box, as_frame, read_rows
-from tcam.video.writer import publish
 
 INDEX_VERSION: Final = 1
 _TRUTH_COLUMNS: Final = ("video", "frame", "x0", "y0", "x1", "y1")
@@ -172,15 +171,5 @@ def write_whole(path: Path) -> Iterator[TextIO]:
     Raises:
         DataError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        publish(temporary, path)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path} ({error.strerror}): check the folder, its permissions and disk"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file

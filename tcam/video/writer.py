@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tcam.errors import DataError
+from tcam.files import publish, temporary_name
 from tcam.types import Size
 from tcam.video.container import reason, require_av
 
@@ -47,7 +47,7 @@ class VideoWriter:
             raise ValueError(f"fps must be positive, got {fps}")
         require_av()
         self._path, self._size = Path(path), size
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_name(self._path)
         self._rate = Fraction(fps).limit_denominator(1001)
         self._intra, self._crf = intra, crf
         self._num_frames = 0
@@ -137,22 +137,6 @@ class VideoWriter:
 
     def _failure(self, error: BaseException) -> DataError:
         return DataError(f"cannot write {self._path} ({reason(error)}): check the folder, its permissions and the disk")
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Flush a finished temporary file to the disk and give it its name; a reader sees the old file or the new one.
-
-    Raises:
-        OSError: the disk refuses it.
-    """
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _describe(frame: Tensor) -> str:

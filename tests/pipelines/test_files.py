@@ -1,7 +1,8 @@
 import pytest
 
-from pipelines.files import copy_folder, hash_file, hash_json, replacing, write_json, write_text
+from pipelines.files import copy_folder, hash_file, hash_json, write_json, write_text
 from tcam.errors import DataError
+from tcam.files import replacing
 
 
 def test_a_file_appears_whole_in_folders_made_for_it(tmp_path):

@@ -204,3 +204,12 @@ def test_an_interrupt_says_how_to_go_on(tcam, tiny_videos, tmp_path):
     assert found.code == 130
     assert "tcam: interrupted; 'tcam train --resume RUN' goes on" in found.err
     assert "Traceback" not in found.err
+
+
+def test_a_start_that_fails_leaves_no_run_folder(tcam, tiny_videos, tmp_path):
+    runs = tmp_path / "runs"
+    tcam("train", "--videos", tiny_videos, "--weights", tmp_path / "absent.pt", "--runs", runs)
+    (tmp_path / "empty").mkdir()
+    found = tcam("train", "--videos", tmp_path / "empty", "--weights", "random", "--runs", runs)
+    assert found.code == 3
+    assert not runs.exists() or list(runs.iterdir()) == []

@@ -148,3 +148,21 @@ def test_videos_without_boxes_cannot_be_evaluated(tcam, tiny_run, videos, tmp_pa
     found = tcam("evaluate", tiny_run.folder, "--videos", videos, "-o", tmp_path / "out", "--device", "cpu")
     assert found.code == 3
     assert "expected boxes to compare with (boxes.csv: video,frame,x0,y0,x1,y1), found none" in found.error
+
+
+def test_a_folder_of_test_videos_alone_can_be_evaluated(tcam, tiny_run, videos, tmp_path):
+    rows = (videos / "clips.csv").read_text().splitlines()
+    keep = [row for row in rows[1:] if row.endswith(",test")]
+    name = keep[0].split(",")[1]
+    keep = [row for row in keep if row.split(",")[1] == name]
+    kept = {row.split(",")[0] for row in keep}
+    for file in list(videos.rglob("*.mp4")):
+        if file.relative_to(videos).as_posix() not in kept:
+            file.unlink()
+    (videos / "clips.csv").write_text("\n".join([rows[0], *keep]) + "\n")
+    boxes = (videos / "boxes.csv").read_text().splitlines()
+    inside = [row for row in boxes[1:] if row.split(",")[0] in kept]
+    (videos / "boxes.csv").write_text("\n".join([boxes[0], *inside]) + "\n")
+    found = tcam("evaluate", tiny_run.folder, "--videos", videos, "-o", tmp_path / "out", "--device", "cpu", "--json")
+    assert found.code == 0, found.err
+    assert {row["num_frames"] for row in json.loads(found.out)} == {len(inside)}

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.commands import TrainRequest, start_or_resume
 from pipelines.config import load_config
-from pipelines.stages import choose_thresholds, load_localizers, load_run, main_localizer, train_run
+from pipelines.stages import choose_thresholds, load_localizers, load_run, main_localizer, check_settings, train_run
 from tcam.errors import ConfigError, DataError, WeightsError
 from tests.pipelines.tiny import SETTINGS, files_of, tiny_config
 
@@ -174,12 +174,9 @@ def test_videos_without_boxes_train_too(tiny_run, tmp_path):
     assert (folder / "report" / "report.html").is_file()
 
 
-def test_a_decoder_that_does_not_fit_stops_the_run_before_it_trains(tiny_run, tmp_path):
+def test_a_decoder_that_does_not_fit_is_found_before_anything_runs():
     with pytest.raises(ConfigError, match="decoder_channels must hold a number for each of the backbone's 5 levels"):
-        train_run(
-            tiny_run.videos, tiny_config("model.decoder_channels=[8,8]"), tmp_path, cache_dir=tiny_run.home / "cache"
-        )
-    assert not (tmp_path / "classifier").exists()
+        check_settings(tiny_config("model.decoder_channels=[8,8]"))
 
 
 def test_a_broken_run_is_said_plainly(private_run):

@@ -31,7 +31,9 @@ class DataSettings(_Settings):
     val_fraction: Fraction = Field(0.15, description="share of a class's videos, where no clips.csv names splits")
     test_fraction: Fraction = Field(0.25, description="share of a class's videos, where no clips.csv names splits")
     cache_short_side: Positive = Field(256, description="short side in pixels of the all-intra frame cache")
-    time_limit_s: float = Field(600.0, gt=0, description="wall time one video may take to be probed and cached")
+    time_limit_s: float = Field(
+        30.0, gt=0, description="wall time to probe and cache one video, plus a second per 200 kB"
+    )
     workers: int = Field(2, ge=0, description="child processes that probe and cache videos")
     follow_links: bool = Field(False, description="use videos that are links to places outside the data folder")
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.commands import TrainRequest, start_or_resume
 from pipelines.config import load_config
-from pipelines.stages import choose_thresholds, load_localizers, load_run, main_localizer, check_settings, train_run
+from pipelines.stages import check_settings, choose_thresholds, load_localizers, load_run, main_localizer, train_run
 from tcam.errors import ConfigError, DataError, WeightsError
 from tests.pipelines.tiny import SETTINGS, files_of, tiny_config
 

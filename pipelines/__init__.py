@@ -1,0 +1,1 @@
+"""Processes, files, settings, devices and the command line around tcam."""

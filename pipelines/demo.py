@@ -6,12 +6,14 @@ import shutil
 import time
 from pathlib import Path
 
+from pipelines.commands import PredictRequest, predict_sources
 from pipelines.config import load_config, save_config
 from pipelines.evaluate import print_table
 from pipelines.files import write_json
 from pipelines.runlog import console, create_run, describe_environment
 from pipelines.stages import train_run
 from pipelines.synthetic import write_synthetic_videos
+from tcam.video.folders import scan_class_folders
 
 SETTINGS = (
     "method=tcam",
@@ -40,7 +42,7 @@ SETTINGS = (
 
 
 def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
-    """Write videos, train CAM and TCAM, predict, evaluate; leaves videos/, runs/, report/ in the folder.
+    """Write videos, train CAM and TCAM, evaluate, predict; leaves videos, runs/, report/ and boxes.csv in the folder.
 
     Raises:
         TcamError: the folder cannot be written or the device does not exist.
@@ -48,7 +50,7 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
     console.quiet = quiet
     began = time.monotonic()
     config = load_config(None, [*SETTINGS, f"seed={seed}", f"device={device}"])
-    videos = output / "videos"
+    videos = output / f"videos-seed{seed}"
     if not (videos / "boxes.csv").is_file():
         console.print(f"writing synthetic videos to {videos}")
         write_synthetic_videos(videos, seed=seed)
@@ -58,8 +60,18 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
     result = train_run(videos, config, folder, cache_dir=output / "cache")
     print_table(result.rows, "synthetic test videos (numbers of this run)")
     report = output / "report"
-    shutil.rmtree(report, ignore_errors=True)
-    shutil.copytree(folder / "report", report)
-    console.print(
-        f"report: {report / 'report.html'}\noverlay: {report / 'overlay.mp4'}\ntook {time.monotonic() - began:.0f} s"
+    shutil.copytree(folder / "report", report, dirs_exist_ok=True)
+    source = next(entry.path for entry in scan_class_folders(videos).entries if entry.split == "test")
+    request = PredictRequest(
+        run=folder,
+        source=str(source),
+        output=str(output / "boxes.csv"),
+        save_video=None,
+        threshold=None,
+        class_name=None,
+        batch=8,
+        device=device,
     )
+    predict_sources(request, quiet=quiet)
+    console.print(f"report: {report / 'report.html'}\noverlay: {report / 'overlay.mp4'}\nboxes: {output / 'boxes.csv'}")
+    console.print(f"took {time.monotonic() - began:.0f} s")

@@ -176,7 +176,7 @@ def _leave(failures: int) -> None:
 def main() -> None:
     """Run the command line; every expected error is one line and its exit code."""
     try:
-        app()
+        app(prog_name="tcam")
     except TcamError as error:
         print(f"tcam: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 (the command's own voice)
         sys.exit(error.exit_code)

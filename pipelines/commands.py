@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pipelines.overlay_video import save_overlay
 from pipelines.predict import FramePrediction, find_sources, predict_video
 from pipelines.prepare import VideoFailure, write_failures
 from pipelines.report_run import write_run_report
-from pipelines.runlog import console, create_run, describe_environment, open_run, progress_bar
+from pipelines.runlog import check_run_name, console, create_run, describe_environment, open_run, progress_bar
 from pipelines.sinks import BoxSink, open_box_sink
 from pipelines.stages import (
     Run,
@@ -66,8 +67,10 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
         videos = request.videos
         config = _with_absolute_weights(load_config(request.config, request.overrides))
+        own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+") or "videos"
+        name = check_run_name(request.name or f"{own_name}-{config.method}")
         check_settings(config)
-        folder = create_run(request.runs, request.name or f"{videos.resolve().name}-{config.method}")
+        folder = create_run(request.runs, name)
         save_config(config, folder / "config.yaml")
         write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})
     console.print(f"run folder: {folder}")

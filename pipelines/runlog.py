@@ -29,6 +29,17 @@ console = Console(stderr=True, highlight=False, markup=False, emoji=False, width
 """Everything a person reads goes to stderr; stdout is for data. No markup: names of files may look like it."""
 
 
+def check_run_name(name: str) -> str:
+    """Give the name back if it can be part of a folder name.
+
+    Raises:
+        ConfigError: it holds other characters.
+    """
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ConfigError(f"--name wants letters, digits, '.', '_', '+' or '-', got '{name}'")
+    return name
+
+
 def create_run(root: Path, name: str) -> Path:
     """Make ``root/<name>-NNN`` with the next free number; runs are never overwritten.
 
@@ -36,8 +47,7 @@ def create_run(root: Path, name: str) -> Path:
         ConfigError: the name holds characters that do not belong in a folder name.
         DataError: the folder cannot be made.
     """
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ConfigError(f"--name wants letters, digits, '.', '_', '+' or '-', got '{name}'")
+    check_run_name(name)
     try:
         root.mkdir(parents=True, exist_ok=True)
         taken = [

@@ -165,12 +165,13 @@ def test_a_name_that_is_no_folder_name(tcam, tiny_videos, tmp_path):
 
 
 def test_flags_win_over_settings_and_are_kept_with_the_run(tcam, tiny_videos, tmp_path):
-    flags = ["--seed", "7", "--method", "cam", "--workers", "0"]
-    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path, *flags, "--weights", "absent", "--set", "seed=1")
-    assert found.code == 5
-    config = (tmp_path / "videos-cam-001" / "config.yaml").read_text()
+    flags = ["--seed", "7", "--method", "cam", "--workers", "0", "--set", "seed=1"]
+    folder = shutil.copytree(tiny_videos, tmp_path / "my videos")
+    found = tcam("train", "--videos", folder, "--runs", tmp_path / "runs", *SETS, *flags)
+    assert found.code == 0, found.err
+    config = (tmp_path / "runs" / "my-videos-cam-001" / "config.yaml").read_text()
     assert "seed: 7" in config
-    assert "weights: absent" in config
+    assert "method: cam" in config
 
 
 def test_resuming_needs_a_run_and_no_other_flags(tcam, tiny_run, tmp_path):

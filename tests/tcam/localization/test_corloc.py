@@ -88,7 +88,7 @@ def test_a_floor_needs_no_threshold():
     for result in (evaluator.table("none"), evaluator.table("none", 0.0)):
         assert result.threshold is None
         assert result.macro == 100
-        assert str(result.protocol).endswith("no map threshold")
+        assert str(result.protocol).endswith(">= 0.5, no map")
 
 
 def test_half_of_a_box_is_enough_and_a_little_less_is_not():

@@ -89,8 +89,9 @@ def test_a_wrong_row_of_boxes_is_named(tmp_path, row, message):
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="at least one box"):
         write_truth([FrameTruth("007/y.mp4", 0, 0, ())], tmp_path / "boxes.csv")
     with pytest.raises(DataError, match="cannot write"):
-        write_index(INDEX, tmp_path / "nowhere" / "index.json")
-    assert list(tmp_path.iterdir()) == []
+        write_index(INDEX, tmp_path / "file" / "index.json")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

@@ -198,10 +198,14 @@ def test_an_interrupt_says_how_to_go_on(tcam, tiny_videos, tmp_path):
 
     stop = threading.Event()
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--config", pipe)
-    stop.set()
-    thread.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with it ignored
+    try:
+        thread.start()
+        found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--config", pipe)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+        thread.join()
     assert found.code == 130
     assert "tcam: interrupted; 'tcam train --resume RUN' goes on" in found.err
     assert "Traceback" not in found.err

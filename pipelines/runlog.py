@@ -193,7 +193,7 @@ def _take_over(source: Path, target: Path) -> None:
 
 
 def progress_bar(*columns: str) -> Progress:
-    """A bar on stderr; ``columns`` name fields that stand behind it."""
+    """A bar on stderr, where that is a terminal; ``columns`` name fields that stand behind it."""
     fields = [TextColumn(f"{{task.fields[{column}]}}") for column in columns]
     return Progress(
         TextColumn("{task.description:<22}"),
@@ -202,6 +202,5 @@ def progress_bar(*columns: str) -> Progress:
         TimeRemainingColumn(),
         *fields,
         console=console,
-        transient=not console.is_terminal,
-        disable=console.quiet,
+        disable=console.quiet or not console.is_terminal,  # a log file gets the line of each epoch instead
     )

@@ -26,9 +26,6 @@ def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, object])
 def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
     """Read weights into a network that has just these layers; gives the facts stored with them.
 
-    Layers of a decoder that the file does not have are an error, but a file may come without a decoder where the
-    network has none.
-
     Raises:
         WeightsError: the file is missing, damaged, or made for another network.
     """

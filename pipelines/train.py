@@ -182,18 +182,18 @@ class _Trainer:
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = max(lr * self.settings.lr_gamma ** (epoch // self.settings.lr_step), 1e-7)
         self.localizer.network.train()
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, float] = {}
         steps = 0
         for batch in loader:
             terms = losses(batch.to(device), generator)
             values = {name: (terms.weights[name] * term).detach() for name, term in terms.terms.items()}
-            self._step(terms, values)
+            numbers = self._step(terms, values)
             steps += 1
-            sums = {name: sums.get(name, torch.zeros((), device=device)) + value for name, value in values.items()}
-            show("  ".join(f"{name} {float(value) / steps:.4g}" for name, value in sums.items()))
-        return {name: float(value) / steps for name, value in sums.items()}
+            sums = {name: sums.get(name, 0.0) + number for name, number in numbers.items()}
+            show("  ".join(f"{name} {total / steps:.4g}" for name, total in sums.items()))
+        return {name: total / steps for name, total in sums.items()}
 
-    def _step(self, terms: LossTerms, values: dict[str, Tensor]) -> None:
+    def _step(self, terms: LossTerms, values: dict[str, Tensor]) -> dict[str, float]:
         numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))  # one look at the device
         bad = [name for name, number in numbers.items() if not math.isfinite(number)]
         if bad:
@@ -206,6 +206,7 @@ class _Trainer:
         self.scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        return numbers
 
     def _finish_epoch(self, epoch: int, means: dict[str, float], scores: ValidationScores, keep: Sequence[str]) -> None:
         known = {"val_corloc": scores.corloc, "val_accuracy": scores.accuracy}

@@ -38,7 +38,7 @@ def partial_cross_entropy(map_logits: Tensor, labels: PixelLabels) -> Tensor:
 def crf_energy(
     map_logits: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, exact: bool = False
 ) -> Tensor:
-    """Measure how well maps follow the image: ``-(1/N) sum_b sum_r S_r^T W S_r``, S the softmax of the logits.
+    """Measure how well each map follows its image: ``-sum_r S_r^T W S_r``, S the softmax of the logits.
 
     Dense CRF loss (Tang et al., arXiv:1803.09569) without its constant, so it is negative; the official TCAM term with
     the exact kernel. With ``q = S_1 - S_0 = tanh((z_1 - z_0) / 2)`` the sum is ``(q^T W q + 1^T W 1) / 2``: one map to
@@ -52,10 +52,10 @@ def crf_energy(
         exact: go over all pairs of pixels, in float64; a reference for small images.
 
     Returns:
-        A scalar, float32 (float64 for such logits).
+        One energy per image, ``[N]``, float32 (float64 for such logits).
 
     Raises:
-        ValueError: other shapes.
+        ValueError: other shapes, or a sigma of 0 or below.
     """
     _check(map_logits)
     if frames.shape != (map_logits.shape[0], 3, *map_logits.shape[2:]):
@@ -63,12 +63,14 @@ def crf_energy(
         raise ValueError(f"frames must be {expected} like map_logits, got {list(frames.shape)}")
     with torch.autocast(map_logits.device.type, enabled=False):
         wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
-        energy: Tensor = _CrfEnergy.apply(wide[:, 1] - wide[:, 0], frames, sigma_rgb, sigma_xy, exact)
-        return energy
+        if len(wide) == 0:
+            return wide.sum(dim=(1, 2, 3))
+        energies: Tensor = _CrfEnergy.apply(wide[:, 1] - wide[:, 0], frames, sigma_rgb, sigma_xy, exact)
+        return energies
 
 
 class _CrfEnergy(torch.autograd.Function):
-    """The energy as a function of ``z_1 - z_0``; its gradient reuses ``W q`` (W is symmetric)."""
+    """Energies ``[N]`` as functions of ``z_1 - z_0``; their gradient reuses ``W q`` (W is symmetric)."""
 
     @staticmethod
     def forward(
@@ -81,15 +83,15 @@ class _CrfEnergy(torch.autograd.Function):
     ) -> Tensor:
         contrast = torch.tanh(logits / 2)
         maps, masses = filter_with_mass(contrast[:, None], frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact)
-        filtered, count = maps[:, 0], len(logits)
-        ctx.save_for_backward((contrast.square() - 1) * filtered / (2 * count))
-        return -((contrast * filtered).sum() + masses.sum()) / (2 * count)
+        filtered = maps[:, 0]
+        ctx.save_for_backward((contrast.square() - 1) * filtered / 2)
+        return -((contrast * filtered).sum(dim=(1, 2)) + masses) / 2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.BackwardCFunction, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        return grads[0] * slope, None, None, None, None
+        return grads[0][:, None, None] * slope, None, None, None, None
 
 
 def log_barrier(x: Tensor, t: float) -> Tensor:

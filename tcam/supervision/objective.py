@@ -32,19 +32,24 @@ class TcamObjective:
         """Measure the terms.
 
         Args:
-            map_logits: ``[N, 2, H, W]``.
-            frames: uint8 ``[N, 3, H, W]``, RGB.
+            map_logits: ``[B, T, 2, H, W]``; each of the N = B T frames counts alike, whichever clip it is of.
+            frames: uint8 ``[B, T, 3, H, W]``, RGB.
             labels: of the same N maps.
             barrier_t: sharpness of the size barrier; grows over training.
 
         Raises:
             ValueError: other shapes.
         """
+        if map_logits.ndim != 5 or frames.shape[:2] != map_logits.shape[:2]:
+            found = f"got {list(map_logits.shape)} and {list(frames.shape)}"
+            raise ValueError(f"map_logits and frames must be [B, T, 2, H, W] and [B, T, 3, H, W], {found}")
+        map_logits, frames = map_logits.flatten(0, 1), frames.flatten(0, 1)
         terms: dict[str, Tensor] = {}
         if self.seed_weight:
             terms["seeds"] = partial_cross_entropy(map_logits, labels)
         if self.crf_weight:
-            terms["crf"] = crf_energy(map_logits, frames, sigma_rgb=self.sigma_rgb, sigma_xy=self.sigma_xy)
+            energies = crf_energy(map_logits, frames, sigma_rgb=self.sigma_rgb, sigma_xy=self.sigma_xy)
+            terms["crf"] = energies.sum() / max(len(energies), 1)
         if self.size_weight:
             terms["size"] = size_barrier(map_logits, barrier_t)
         weights = {"seeds": self.seed_weight, "crf": self.crf_weight, "size": self.size_weight}

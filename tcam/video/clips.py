@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -64,7 +65,25 @@ def neighbours(frame: int, shot: Shot, *, count: int, mode: NeighbourMode) -> li
     return list(range(first, last + 1))
 
 
-def sample_frame(shot: Shot, limit: float, generator: torch.Generator) -> int:
-    """Draw one frame of the middle ``limit`` of a shot, uniformly; see ``frame_window``."""
-    window = frame_window(len(shot), limit)
-    return shot.start + window[int(torch.randint(len(window), (), generator=generator))]
+@dataclass(frozen=True, slots=True)
+class FrameSampler:
+    """Draws one frame of the middle of a shot, uniformly: the clips of the classifier and of TCAM.
+
+    Attributes:
+        limit: share of the shot, 0 < limit <= 1; see ``frame_window``.
+    """
+
+    limit: float
+
+    def __call__(self, shot: Shot, generator: torch.Generator) -> list[int]:
+        """Draw a frame index.
+
+        Raises:
+            ValueError: ``limit`` outside its range.
+        """
+        window = frame_window(len(shot), self.limit)
+        return [shot.start + window[int(torch.randint(len(window), (), generator=generator))]]
+
+    def length(self, shot: Shot) -> int:  # noqa: ARG002 (every sampler has this method)
+        """Say how many frames a clip of this shot has: 1."""
+        return 1

@@ -7,8 +7,9 @@ clips come out of 0 or 4 workers, and after a resumed run.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from tcam.types import ClipBatch, Shot, Size, VideoRecord
-from tcam.video.clips import sample_frame
 from tcam.video.reader import ClipReader
 from tcam.video.transforms import CropFlip, sample_crop_flip, whole_frame
 
 ReadCams = Callable[[VideoRecord, Shot, Sequence[int]], Tensor]
 """Gives the maps of some frames of a shot, float ``[T, h, w]`` in 0..1."""
+
+ChooseFrames = Callable[[Shot, torch.Generator], Sequence[int]]
+"""Draws the frames of one clip of a shot, ascending, such as ``FrameSampler``."""
 
 _MAX_OPEN: Final = 4
 """Readers kept open per worker: an open decoder costs tens of megabytes."""
@@ -61,15 +64,15 @@ def collate_clips(items: Sequence[Clip]) -> ClipBatch:
 
 
 class ClipDataset(Dataset[Clip]):
-    """One random frame of every slot per epoch, randomly cut and mirrored (T = 1).
+    """One random clip of every slot per epoch; its T frames are cut and mirrored alike, at random.
 
-    Items are drawn by ``(epoch, slot)``; see ``EpochSampler``.
+    Items are drawn by ``(epoch, slot)``; see ``EpochBatches``.
 
     Args:
         slots: the shots to draw from, each with its video.
         resize: (height, width) that frames and maps are brought to; the aspect ratio is not kept (TCAM).
         crop: size of the random cut.
-        frame_limit: middle share of a shot that frames are drawn from.
+        choose_frames: draws the frames of a clip.
         seed: of all randomness.
         read_cams: gives the maps of the drawn frames; None for clips without maps.
     """
@@ -80,11 +83,11 @@ class ClipDataset(Dataset[Clip]):
         *,
         resize: Size,
         crop: Size,
-        frame_limit: float,
+        choose_frames: ChooseFrames,
         seed: int,
         read_cams: ReadCams | None = None,
     ) -> None:
-        self._slots, self._seed, self._frame_limit = tuple(slots), seed, frame_limit
+        self._slots, self._seed, self._choose_frames = tuple(slots), seed, choose_frames
         self._resize, self._crop = resize, crop
         self._read_cams = read_cams
         self._readers = OpenReaders(resize)
@@ -96,7 +99,7 @@ class ClipDataset(Dataset[Clip]):
         epoch, slot = key
         record, shot = self._slots[slot]
         generator = seeded_generator(self._seed, epoch, slot)
-        indices = [sample_frame(shot, self._frame_limit, generator)]
+        indices = self._choose_frames(shot, generator)
         transform = sample_crop_flip(self._resize, self._crop, generator)
         return _read_clip(self._readers, record, shot, indices, transform, self._read_cams)
 
@@ -128,28 +131,45 @@ class FrameDataset(Dataset[Clip]):
         return _read_clip(self._readers, record, shot, [index], self._transform, self._read_cams)
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Give ``(epoch, slot)`` of every slot in an order drawn from the seed and the epoch.
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Give batches of ``(epoch, slot)``: every slot once, in an order drawn from the seed and the epoch.
 
+    A batch holds clips of one length, so that it stays one tensor without filling. Slots wait in their order until
+    there are enough of their length; those left over make short batches at the end, short clips first.
     The training loop sets ``epoch`` before each pass; the global random state is not touched.
 
+    Args:
+        lengths: frames of the clip of each slot.
+        frames_per_batch: the most frames of a batch; a longer clip is a batch of its own.
+        seed: of the order.
+
     Raises:
-        ValueError: no slots.
+        ValueError: no slots, or a length or ``frames_per_batch`` below 1.
     """
 
-    def __init__(self, num_slots: int, *, seed: int) -> None:
-        if num_slots < 1:
-            raise ValueError(f"num_slots must be at least 1, got {num_slots}")
-        self._num_slots, self._seed = num_slots, seed
+    def __init__(self, lengths: Sequence[int], *, frames_per_batch: int, seed: int) -> None:
+        if not lengths or min(lengths) < 1 or frames_per_batch < 1:
+            found = f"{len(lengths)} clips of {min(lengths, default=0)} frames or more and {frames_per_batch}"
+            raise ValueError(f"lengths must not be empty, they and frames_per_batch must be at least 1, got {found}")
+        self._lengths, self._seed = tuple(lengths), seed
+        self._clips_per_batch = {length: max(1, frames_per_batch // length) for length in sorted(set(lengths))}
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._num_slots
+        counts = Counter(self._lengths)
+        return sum(math.ceil(counts[length] / clips) for length, clips in self._clips_per_batch.items())
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
-        order = torch.randperm(self._num_slots, generator=seeded_generator(self._seed, epoch, -1))
-        return iter([(epoch, int(slot)) for slot in order])
+        order = torch.randperm(len(self._lengths), generator=seeded_generator(self._seed, epoch, -1))
+        waiting: dict[int, list[tuple[int, int]]] = {length: [] for length in self._clips_per_batch}
+        for slot in order.tolist():
+            length = self._lengths[slot]
+            waiting[length].append((epoch, slot))
+            if len(waiting[length]) == self._clips_per_batch[length]:
+                yield waiting[length]
+                waiting[length] = []
+        yield from (batch for batch in waiting.values() if batch)
 
 
 def seeded_generator(seed: int, epoch: int, slot: int) -> torch.Generator:

@@ -67,7 +67,7 @@ def test_the_fast_energy_is_near_it_even_on_three_pixels(sigma_xy):
 
 def test_the_energys_gradient_is_the_published_one_through_the_softmax():
     logits, frames = _three_pixels()
-    crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=None, exact=True).backward()
+    crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=None, exact=True).sum().backward()
     slope = torch.tensor([[-1.160805, -1.590365, -1.905828], [-2.088888, -1.786866, -0.294973]], dtype=torch.float64)
     maps = logits.detach().softmax(dim=1)[0, :, 0].requires_grad_(False)
     expected = maps * (slope - (maps * slope).sum(dim=0))  # the softmax's transposed Jacobian
@@ -87,24 +87,35 @@ def test_the_fast_energy_falls_along_its_gradient_by_the_first_order_amount():
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (2, 3, 16, 16), generator=generator).to(torch.uint8)
     logits = torch.randn(2, 2, 16, 16, generator=generator, dtype=torch.float64).requires_grad_()
-    crf_energy(logits, frames, sigma_rgb=40.0, sigma_xy=8.0).backward()
+    crf_energy(logits, frames, sigma_rgb=40.0, sigma_xy=8.0).mean().backward()
     step = 0.01 * logits.grad / logits.grad.norm()
     ahead, behind = (
-        crf_energy(logits.detach() + sign * step, frames, sigma_rgb=40.0, sigma_xy=8.0) for sign in (1, -1)
+        crf_energy(logits.detach() + sign * step, frames, sigma_rgb=40.0, sigma_xy=8.0).mean() for sign in (1, -1)
     )
     assert float(ahead - behind) == pytest.approx(0.02 * float(logits.grad.norm()), rel=0.02)
 
 
-def test_the_energy_is_a_mean_over_images_and_scales_the_gradient_from_above():
+def test_each_image_has_its_own_energy_and_its_own_gradient_from_above():
     logits, frames = _three_pixels()
-    one = crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=None, exact=True)
-    two = crf_energy(
-        logits.expand(2, -1, -1, -1), frames.expand(2, -1, -1, -1), sigma_rgb=15.0, sigma_xy=None, exact=True
-    )
-    torch.testing.assert_close(one, two)
-    (plain,) = torch.autograd.grad(one, logits, retain_graph=True)
-    (tripled,) = torch.autograd.grad(3 * one, logits)
+    settings = {"sigma_rgb": 15.0, "sigma_xy": None, "exact": True}
+    one = crf_energy(logits, frames, **settings)
+    other = logits.detach().flip(3).requires_grad_()
+    two = crf_energy(torch.cat([logits, other]), frames.expand(2, -1, -1, -1), **settings)
+    assert (one.shape, two.shape) == ((1,), (2,))
+    torch.testing.assert_close(two[:1], one)
+    assert float(two[1].detach()) != pytest.approx(float(one.detach()), rel=1e-3)
+    (plain,) = torch.autograd.grad(one.sum(), logits)
+    tripled, left_out = torch.autograd.grad((two * torch.tensor([3.0, 0.0])).sum(), (logits, other))
     torch.testing.assert_close(tripled, 3 * plain)
+    assert not left_out.any()
+
+
+def test_no_image_costs_nothing():
+    logits = torch.zeros(0, 2, 4, 4, requires_grad=True)
+    energies = crf_energy(logits, torch.zeros(0, 3, 4, 4), sigma_rgb=15.0, sigma_xy=None)
+    energies.sum().backward()
+    assert energies.shape == (0,)
+    assert logits.grad.shape == logits.shape
 
 
 def test_the_energy_stays_float32_for_half_precision_logits_inside_autocast():
@@ -171,5 +182,7 @@ def test_shapes_and_sharpness_that_do_not_fit_are_refused():
         partial_cross_entropy(logits, _labels([[0, 0, 0, 0]]))
     with pytest.raises(ValueError, match=r"frames must be \[1, 3, 4, 4\] like map_logits, got \[1, 3, 8, 8\]"):
         crf_energy(logits, torch.zeros(1, 3, 8, 8), sigma_rgb=15.0, sigma_xy=None)
+    with pytest.raises(ValueError, match="sigmas must be above 0, got sigma_rgb 0"):
+        crf_energy(logits, frames, sigma_rgb=0.0, sigma_xy=None)
     with pytest.raises(ValueError, match="t must be above 0, got 0"):
         log_barrier(torch.zeros(1), 0.0)

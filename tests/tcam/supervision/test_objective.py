@@ -19,17 +19,21 @@ def _case():
     return logits, frames, labels
 
 
+def _clips(logits, frames, labels, clips=1):
+    return logits.unflatten(0, (clips, -1)), frames.unflatten(0, (clips, -1)), labels
+
+
 def test_the_terms_are_the_three_losses_unweighted():
     logits, frames, labels = _case()
-    losses = _objective()(logits, frames, labels, barrier_t=2.0)
+    losses = _objective()(*_clips(logits, frames, labels), barrier_t=2.0)
     assert torch.equal(losses.terms["seeds"], partial_cross_entropy(logits, labels))
-    assert torch.equal(losses.terms["crf"], crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=10.0))
+    assert torch.equal(losses.terms["crf"], crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=10.0).mean())
     assert torch.equal(losses.terms["size"], size_barrier(logits, 2.0))
 
 
 def test_the_total_is_their_weighted_sum_and_reaches_the_logits():
     logits, frames, labels = _case()
-    losses = _objective(crf_weight=0.5)(logits, frames, labels, barrier_t=1.0)
+    losses = _objective(crf_weight=0.5)(*_clips(logits, frames, labels), barrier_t=1.0)
     expected = losses.terms["seeds"] + 0.5 * losses.terms["crf"] + 0.01 * losses.terms["size"]
     torch.testing.assert_close(losses.total, expected)
     losses.total.backward()
@@ -40,5 +44,25 @@ def test_the_total_is_their_weighted_sum_and_reaches_the_logits():
     ("name", "setting"), [("seeds", "seed_weight"), ("crf", "crf_weight"), ("size", "size_weight")]
 )
 def test_a_term_of_weight_0_is_left_out(name, setting):
-    losses = _objective(**{setting: 0.0})(*_case(), barrier_t=1.0)
+    losses = _objective(**{setting: 0.0})(*_clips(*_case()), barrier_t=1.0)
     assert set(losses.terms) == set(losses.weights) == {"seeds", "crf", "size"} - {name}
+
+
+def test_it_does_not_matter_how_frames_lie_in_clips():
+    one, two = (_objective()(*_clips(*_case(), clips=clips), barrier_t=1.0) for clips in (1, 2))
+    assert {name: float(term.detach()) for name, term in one.terms.items()} == {
+        name: float(term.detach()) for name, term in two.terms.items()
+    }
+
+
+def test_no_frame_at_all_costs_nothing():
+    logits, frames = torch.zeros(0, 1, 2, 4, 4, requires_grad=True), torch.zeros(0, 1, 3, 4, 4, dtype=torch.uint8)
+    losses = _objective()(logits, frames, PixelLabels(torch.zeros(0, 4, 4, dtype=torch.uint8)), barrier_t=1.0)
+    losses.total.backward()
+    assert {name: float(term.detach()) for name, term in losses.terms.items()} == {"seeds": 0, "crf": 0, "size": 0}
+
+
+def test_frames_without_clips_are_refused():
+    logits, frames, labels = _case()
+    with pytest.raises(ValueError, match=r"must be \[B, T, 2, H, W\] and .*, got \[2, 2, 12, 12\] and"):
+        _objective()(logits, frames, labels, barrier_t=1.0)

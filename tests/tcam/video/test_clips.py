@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tcam.types import Shot
-from tcam.video.clips import frame_window, neighbours, sample_frame
+from tcam.video.clips import FrameSampler, frame_window, neighbours
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,18 @@ def test_neighbours_refuse_a_frame_outside_and_an_instant_with_neighbours():
 
 
 def test_drawn_frames_cover_the_window_and_nothing_else():
-    generator = torch.Generator().manual_seed(0)
-    drawn = {sample_frame(Shot(100, 110), 0.6, generator) for _ in range(300)}
-    assert drawn == set(range(102, 109))
+    generator, sampler = torch.Generator().manual_seed(0), FrameSampler(0.6)
+    drawn = [sampler(Shot(100, 110), generator) for _ in range(300)]
+    assert {len(frames) for frames in drawn} == {sampler.length(Shot(100, 110))} == {1}
+    assert {frames[0] for frames in drawn} == set(range(102, 109))
+
+
+def test_one_frame_takes_one_draw_of_the_generator():
+    mine, plain = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    drawn = [FrameSampler(1.0)(Shot(5, 25), mine)[0] for _ in range(10)]
+    assert drawn == [5 + int(torch.randint(20, (), generator=plain)) for _ in range(10)]
+
+
+def test_a_limit_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match="0 < limit <= 1, got 5 and 2"):
+        FrameSampler(2)(Shot(0, 5), torch.Generator())

@@ -5,7 +5,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from tcam.types import Shot, VideoRecord
-from tcam.video.dataset import ClipDataset, EpochSampler, FrameDataset, collate_clips
+from tcam.video.clips import FrameSampler
+from tcam.video.dataset import ClipDataset, EpochBatches, FrameDataset, collate_clips, seeded_generator
 from tcam.video.reader import stream_frames
 from tests.tcam.video.encoded import encode
 
@@ -35,19 +36,20 @@ def frame_number_as_map(video, shot, indices):
     return torch.tensor(indices, dtype=torch.float32)[:, None, None].expand(len(indices), 4, 4) / 30
 
 
-def clips(records, seed=0, read_cams=frame_number_as_map):
+def clips(records, seed=0, read_cams=frame_number_as_map, choose_frames=FrameSampler(0.6)):
     slots = [(video, shot) for video in records for shot in video.shots]
-    return ClipDataset(slots, resize=(48, 48), crop=(40, 44), frame_limit=0.6, seed=seed, read_cams=read_cams)
+    return ClipDataset(
+        slots, resize=(48, 48), crop=(40, 44), choose_frames=choose_frames, seed=seed, read_cams=read_cams
+    )
 
 
 def load(dataset, epoch, workers):
-    sampler = EpochSampler(len(dataset), seed=5)
-    sampler.epoch = epoch
+    batches = EpochBatches([1] * len(dataset), frames_per_batch=3, seed=5)
+    batches.epoch = epoch
     context = "spawn" if workers else None
     loader = DataLoader(
         dataset,
-        batch_size=3,
-        sampler=sampler,
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate_clips,
         multiprocessing_context=context,
@@ -97,16 +99,52 @@ def test_drawn_frames_stay_in_the_middle_of_their_shot(records):
     assert len(first_shot) > 4
 
 
+def test_the_frames_of_a_clip_are_cut_and_mirrored_alike(records):
+    dataset = clips(records, choose_frames=lambda shot, _: [shot.start, shot.start, shot.start + 3])
+    first, again, later = dataset[(0, 1)].frames
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    starts = {dataset[(epoch, 1)].frames[0].sum().item() for epoch in range(8)}
+    assert len(starts) > 1  # the cut is drawn anew each time
+
+
+def batches_of(lengths, frames_per_batch, *, epoch=0, seed=1):
+    batches = EpochBatches(lengths, frames_per_batch=frames_per_batch, seed=seed)
+    batches.epoch = epoch
+    found = list(batches)
+    assert len(found) == len(batches)
+    return found
+
+
 def test_every_slot_comes_once_per_epoch_in_an_order_of_its_own():
-    sampler = EpochSampler(20, seed=1)
+    lengths = [4, 4, 1, 2, 4, 4, 2, 4, 1, 3]
     orders = []
     for epoch in (0, 1, 0):
-        sampler.epoch = epoch
-        keys = list(sampler)
-        assert [key[0] for key in keys] == [epoch] * 20
-        assert sorted(key[1] for key in keys) == list(range(20))
+        keys = [key for batch in batches_of(lengths, 8, epoch=epoch) for key in batch]
+        assert [key[0] for key in keys] == [epoch] * 10
+        assert sorted(key[1] for key in keys) == list(range(10))
         orders.append([key[1] for key in keys])
     assert orders[0] == orders[2] != orders[1]
+
+
+def test_single_frames_come_in_chunks_of_the_shuffled_order():
+    order = torch.randperm(20, generator=seeded_generator(1, 3, -1)).tolist()
+    found = [[slot for _, slot in batch] for batch in batches_of([1] * 20, 8, epoch=3)]
+    assert found == [order[:8], order[8:16], order[16:]]
+
+
+def test_a_batch_holds_clips_of_one_length_and_no_more_frames_than_asked_for():
+    lengths = [4] * 7 + [3] * 5 + [9] * 2
+    found = [[lengths[slot] for _, slot in batch] for batch in batches_of(lengths, 8)]
+    assert sorted(found) == [[3], [3, 3], [3, 3], [4], *[[4, 4]] * 3, [9], [9]]
+    full = [batch for batch in found if len(batch) == max(1, 8 // batch[0])]
+    assert found == [*full, [3], [4]]  # what is left over comes last
+
+
+def test_batches_refuse_what_makes_no_sense():
+    for lengths, frames in (([], 4), ([2, 0], 4), ([1], 0)):
+        with pytest.raises(ValueError, match="lengths must not be empty, they and frames_per_batch must be at least 1"):
+            EpochBatches(lengths, frames_per_batch=frames, seed=0)
 
 
 def test_fixed_frames_are_the_whole_frames_of_the_video(records):

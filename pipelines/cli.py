@@ -34,6 +34,7 @@ class Method(StrEnum):
 
     cam = "cam"
     tcam = "tcam"
+    colocam = "colocam"
 
 
 class EvaluatedSplit(StrEnum):
@@ -58,7 +59,13 @@ def train(
     videos: Annotated[
         Path | None, typer.Option(help="Folder of videos, one subfolder per tag: <tag>/<clip>.mp4.")
     ] = None,
-    method: Annotated[Method | None, typer.Option(help="cam: the classifier's CAM alone; tcam: decoder too.")] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(
+            help="cam: the classifier's CAM alone; tcam: a decoder too, trained frame by frame; "
+            "colocam: a decoder trained on sequences of frames."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as configs/real/tcam.yaml.")] = None,
     set_: Sets = None,
     backbone: Annotated[str | None, typer.Option(help="Any timm model with a feature pyramid.")] = None,
@@ -153,7 +160,7 @@ def demo(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """See it all work in three minutes: synthetic tagged videos, CAM, TCAM, table, report, overlay video."""
+    """See it all work in three minutes: synthetic tagged videos, CAM, TCAM, CoLo-CAM, table, report, overlay video."""
     from pipelines.demo import run_demo
 
     run_demo(output, seed=seed, device=device, quiet=quiet)

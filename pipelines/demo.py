@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.commands import PredictRequest, predict_sources
 from pipelines.config import load_config, save_config
-from pipelines.evaluate import print_table
+from pipelines.evaluate import print_table, read_thresholds
 from pipelines.files import write_json
+from pipelines.localizer import Localizer
+from pipelines.report import Rows
+from pipelines.report_run import write_run_report
 from pipelines.runlog import console, create_run, describe_environment
-from pipelines.stages import train_run
+from pipelines.stages import Run, load_localizers, load_run, train_run
 from pipelines.synthetic import write_synthetic_videos
+from tcam.localization.corloc import CorLocResult
 from tcam.video.folders import scan_class_folders
 
 SETTINGS = (
-    "method=tcam",
     "model.backbone=resnet10t",
     "model.levels_used=4",
     "model.weights=random",
@@ -32,7 +36,6 @@ SETTINGS = (
     "classifier.lr_step=3",
     "classifier.lr_gamma=0.5",
     "localizer.epochs=6",
-    "localizer.frames_per_shot=6",
     "localizer.frame_limit=1.0",
     "localizer.seeds.background_fraction=0.5",
     "localizer.seeds.foreground_fraction=0.3",
@@ -40,27 +43,42 @@ SETTINGS = (
 )
 """What differs from the published settings: a small network that learns from nothing on a laptop."""
 
+SETTINGS_OF = {
+    "tcam": ("localizer.frames_per_shot=6",),
+    "colocam": ("localizer.frames_per_shot=2", "localizer.seeds.region=otsu", "localizer.seeds.box_mask=false"),
+}
+"""What differs between the methods besides their defaults: a sequence is four frames."""
+
 
 def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
-    """Write videos, train CAM and TCAM, evaluate, predict; leaves videos, runs/, report/ and boxes.csv in the folder.
+    """Write videos, train CAM, TCAM and CoLo-CAM, evaluate, predict.
+
+    Leaves videos, runs/ (one run per method, the second with the first one's classifier and CAMs), report/ and
+    boxes.csv in the folder.
 
     Raises:
         TcamError: the folder cannot be written or the device does not exist.
     """
     console.quiet = quiet
     began = time.monotonic()
-    config = load_config(None, [*SETTINGS, f"seed={seed}", f"device={device}"])
     videos = output / f"videos-seed{seed}"
     if not (videos / "boxes.csv").is_file():
         console.print(f"writing synthetic videos to {videos}")
         write_synthetic_videos(videos, seed=seed)
-    folder = create_run(output / "runs", "demo")
-    save_config(config, folder / "config.yaml")
-    write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})
-    result = train_run(videos, config, folder, cache_dir=output / "cache")
-    print_table(result.rows, "synthetic test videos (numbers of this run)")
-    report = output / "report"
-    shutil.copytree(folder / "report", report, dirs_exist_ok=True)
+    environment = {**describe_environment(), "videos": str(videos.resolve())}
+    tables: dict[Path, Rows] = {}
+    for method, own in SETTINGS_OF.items():
+        settings = [f"method={method}", *SETTINGS, *own, f"seed={seed}", f"device={device}"]
+        config = load_config(None, settings)
+        folder = create_run(output / "runs", f"demo-{method}")
+        console.print(f"run folder: {folder}")
+        save_config(config, folder / "config.yaml")
+        write_json(folder / "env.json", environment)
+        tables[folder] = train_run(videos, config, folder, cache_dir=output / "cache").rows
+    rows = join_tables(list(tables.values()))
+    print_table(rows, "synthetic test videos (numbers of this run)")
+    write_json(output / "env.json", environment)
+    report = write_comparison(output, rows, [load_run(folder, device=device) for folder in tables])
     source = next(entry.path for entry in scan_class_folders(videos).entries if entry.split == "test")
     request = PredictRequest(
         run=folder,
@@ -73,5 +91,40 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
         device=device,
     )
     predict_sources(request, quiet=quiet)
-    console.print(f"report: {report / 'report.html'}\noverlay: {report / 'overlay.mp4'}\nboxes: {output / 'boxes.csv'}")
+    overlay = report.with_name("overlay.mp4")
+    console.print(f"report: {report}\noverlay: {overlay}\nboxes: {output / 'boxes.csv'}")
     console.print(f"took {time.monotonic() - began:.0f} s")
+
+
+def join_tables(tables: Sequence[Rows]) -> list[tuple[str, CorLocResult]]:
+    """Lay tables of the same test videos one over the other: a row that several have, such as the CAM's, stands once.
+
+    Rows keep their order among those whose threshold was chosen alike: floors, validation, oracle.
+    """
+    rows: dict[str, dict[str, CorLocResult]] = {}
+    for name, result in itertools.chain.from_iterable(tables):
+        rows.setdefault(result.protocol.threshold_choice, {}).setdefault(name, result)
+    return [row for alike in rows.values() for row in alike.items()]
+
+
+def write_comparison(folder: Path, rows: Rows, runs: Sequence[Run]) -> Path:
+    """Write ``folder/report`` over runs of the same videos: their table, each localizer's pictures, the last's video.
+
+    Gives the page's path.
+    """
+    localizers: dict[str, Localizer] = {}
+    thresholds: dict[str, float] = {}
+    for run in runs:
+        localizers |= load_localizers(run)
+        thresholds |= read_thresholds(run.folder / "evaluation" / "thresholds.json")[0]
+    overlay = run.folder / "report" / "overlay.mp4"
+    return write_run_report(
+        folder,
+        rows,
+        localizers,
+        thresholds,
+        run.index,
+        run.truth,
+        size=run.input_size,
+        video=overlay if overlay.is_file() else None,
+    )

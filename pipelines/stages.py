@@ -34,8 +34,8 @@ from tcam.video.index import read_index, read_truth, write_index, write_truth
 SAMPLE_FRAMES = 250
 """Length of the overlay video beside the report."""
 
-FORMAT = 1
-"""Part of every stage's fingerprint: raise it when the same settings would give another result."""
+FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
+"""Part of each stage's fingerprint: raise a stage's number when the same settings would give another result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Run:
 
     def stage(self, name: str, depends_on: Mapping[str, Any]) -> Stage:
         """Name a stage's folder and hash all it depends on."""
-        return Stage(self.folder / name, hash_json({"format": FORMAT, "stage": name, **depends_on}))
+        return Stage(self.folder / name, hash_json({"format": FORMATS[name], "stage": name, **depends_on}))
 
     def classifier_stage(self) -> Stage:
         """The stage that trains the frame classifier."""
@@ -91,6 +91,7 @@ class Run:
             "localizer",
             {
                 "cams": self.cams_stage().fingerprint,
+                "method": config["method"],
                 "localizer": config["localizer"],
                 "decoder": config["model"]["decoder_channels"],
             },

@@ -15,20 +15,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from colocam.sampling import SequenceSampler
 from pipelines.cams import CamCache
 from pipelines.checkpoint import load_state, save_state, save_weights
-from pipelines.config import LocalizerSettings, OptimizerSettings, RunConfig
+from pipelines.config import OptimizerSettings, RunConfig
 from pipelines.device import Compute
 from pipelines.localizer import Localizer
+from pipelines.methods import clip_sampler, localizer_objective, seed_sampler
 from pipelines.runlog import RunLog, console, progress_bar
 from pipelines.selection import ValidationScores, Validator
 from tcam.errors import TrainingError
 from tcam.model.backbone import late_parameters
 from tcam.model.network import FrameCamNet
-from tcam.supervision.objective import TcamObjective
-from tcam.supervision.pseudo_labels import SeedSampler
 from tcam.types import ClipBatch, LossTerms, Shot, VideoIndex, VideoRecord
-from tcam.video.dataset import Clip, ClipDataset, EpochSampler, collate_clips
+from tcam.video.clips import FrameSampler
+from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
     groups: list[dict[str, object]] = [{"params": fast, "lr": settings.lr * settings.late_lr_ratio}]
     if slow:
         groups.append({"params": slow, "lr": settings.lr})
-    loader, sampler = _loader(context, settings, read_cams=None)
+    loader, batches = _loader(context, settings, choose_frames=FrameSampler(settings.frame_limit), read_cams=None)
 
     def losses(batch: ClipBatch, _: torch.Generator) -> LossTerms:
         with context.compute.autocast():
@@ -67,7 +68,7 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
 
     localizer = Localizer(network, context.config.cam.method, context.compute)
     trainer = _Trainer(context, "classifier", settings, localizer, groups)
-    trainer.run(loader, sampler, losses, keep=("best_localization", "best_classification"))
+    trainer.run(loader, batches, losses, keep=("best_localization", "best_classification"))
 
 
 def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext) -> None:
@@ -77,49 +78,27 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
     """
     settings = context.config.localizer
     network.freeze_classifier()
-    make_labels = seed_sampler(settings)
-    objective = TcamObjective(
-        seed_weight=settings.seeds.weight,
-        crf_weight=settings.crf.weight,
-        size_weight=settings.size.weight,
-        sigma_rgb=settings.crf.sigma_rgb,
-        sigma_xy=settings.crf.sigma_xy,
-    )
-    loader, sampler = _loader(context, settings, read_cams=cams)
+    make_labels, objective = seed_sampler(settings), localizer_objective(context.config)
+    loader, batches = _loader(context, settings, choose_frames=clip_sampler(context.config), read_cams=cams)
 
     def losses(batch: ClipBatch, generator: torch.Generator) -> LossTerms:
-        frames = batch.frames.flatten(0, 1)
         with context.compute.autocast():
-            output = network(frames)
+            output = network(batch.frames.flatten(0, 1))
         if batch.cams is None or output.map_logits is None:
             raise ValueError("the localizer stage needs cached CAMs and a network with a decoder")
         labels = make_labels(batch.cams.flatten(0, 1), generator)
-        barrier_t = min(settings.size.initial_t * settings.size.growth**sampler.epoch, settings.size.max_t)
-        return objective(output.map_logits, frames, labels, barrier_t=barrier_t)
+        barrier_t = min(settings.size.initial_t * settings.size.growth**batches.epoch, settings.size.max_t)
+        map_logits = output.map_logits.unflatten(0, batch.frames.shape[:2])
+        return objective(map_logits, batch.frames, labels, barrier_t=barrier_t)
 
     localizer = Localizer(network, "decoder", context.compute)
     groups = [{"params": list(network.trainable_parameters()), "lr": settings.lr}]
     trainer = _Trainer(context, "localizer", settings, localizer, groups)
-    trainer.run(loader, sampler, losses, keep=("best_localization",))
-
-
-def seed_sampler(settings: LocalizerSettings) -> SeedSampler:
-    """Turn settings into the label maker."""
-    seeds = settings.seeds
-    return SeedSampler(
-        foreground=seeds.foreground,
-        background=seeds.background,
-        foreground_fraction=seeds.foreground_fraction,
-        background_fraction=seeds.background_fraction,
-        kernel=seeds.kernel,
-        weighted=seeds.weighted,
-        region=seeds.region,
-        box_mask=seeds.box_mask,
-    )
+    trainer.run(loader, batches, losses, keep=("best_localization",))
 
 
 def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[tuple[VideoRecord, Shot]]:
-    """List the shots of one epoch, one entry per frame drawn; rare classes are repeated where classes are balanced."""
+    """List the shots of one epoch, one entry per clip drawn; rare classes are repeated where classes are balanced."""
     by_label: dict[int, list[tuple[VideoRecord, Shot]]] = {}
     for record in index.of_split("train"):
         by_label.setdefault(record.label, []).extend((record, shot) for shot in record.shots)
@@ -154,7 +133,7 @@ class _Trainer:
     def run(
         self,
         loader: DataLoader[Clip],
-        sampler: EpochSampler,
+        batches: EpochBatches,
         losses: Callable[[ClipBatch, torch.Generator], LossTerms],
         *,
         keep: Sequence[str],
@@ -165,7 +144,7 @@ class _Trainer:
             task = bar.add_task(self.stage, total=self.settings.epochs * len(loader), terms="")
             bar.advance(task, self.next_epoch * len(loader))
             for epoch in range(self.next_epoch, self.settings.epochs):
-                sampler.epoch = epoch
+                batches.epoch = epoch
                 means = self._epoch(loader, losses, lambda text: bar.update(task, advance=1, terms=text))
                 scores = self.context.validator(self.localizer)
                 self._finish_epoch(epoch, means, scores, keep)
@@ -259,23 +238,27 @@ class _Trainer:
 
 
 def _loader(
-    context: TrainingContext, settings: OptimizerSettings, *, read_cams: CamCache | None
-) -> tuple[DataLoader[Clip], EpochSampler]:
+    context: TrainingContext,
+    settings: OptimizerSettings,
+    *,
+    choose_frames: FrameSampler | SequenceSampler,
+    read_cams: CamCache | None,
+) -> tuple[DataLoader[Clip], EpochBatches]:
     resize, crop = context.config.input.resize, context.config.input.crop
     slots = training_slots(context.index, settings)
     dataset = ClipDataset(
         slots,
         resize=(resize, resize),
         crop=(crop, crop),
-        frame_limit=settings.frame_limit,
+        choose_frames=choose_frames,
         seed=context.config.seed,
         read_cams=read_cams,
     )
-    sampler = EpochSampler(len(slots), seed=context.config.seed)
+    lengths = [choose_frames.length(shot) for _, shot in slots]
+    batches = EpochBatches(lengths, frames_per_batch=settings.batch, seed=context.config.seed)
     loader: DataLoader[Clip] = DataLoader(
         dataset,
-        batch_size=settings.batch,
-        sampler=sampler,
+        batch_sampler=batches,
         collate_fn=collate_clips,
         num_workers=settings.workers,
         persistent_workers=settings.workers > 0,
@@ -283,4 +266,4 @@ def _loader(
         pin_memory=context.compute.device.type == "cuda",
         generator=torch.Generator(),
     )
-    return loader, sampler
+    return loader, batches

@@ -1,0 +1,56 @@
+"""The joint colour term: pixels of like colour should have like maps, in whichever frame of a sequence they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tcam.supervision.losses import crf_energy
+
+
+def joint_color_energy(
+    map_logits: Tensor, frames: Tensor, *, sigma_rgb: float, adaptive: bool, exact: bool = False
+) -> Tensor:
+    """Measure how alike the maps of like-coloured pixels are over a whole sequence (CoLo-CAM, arXiv:2303.09044).
+
+    All pixels of the T frames are one image without positions: ``R = -sum_r S_r^T K S_r``, ``K[p, q] = exp(-|I_p -
+    I_q|^2 / 2 sigma_rgb^2)`` over every pair of pixels of every two frames, so the order of frames does not matter.
+
+    R grows with the square of the number of pixels. ``adaptive`` divides each R by its own size, ``R / |R|`` with no
+    gradient through ``|R|``: the value is then always -1 and says nothing, the gradient ``dR / |R|`` has one scale for
+    every sequence, whatever its length (the paper's adaptive weight; a constant one fails with more than some 10
+    frames).
+
+    Args:
+        map_logits: ``[B, T, 2, H, W]``.
+        frames: ``[B, T, 3, H, W]``, RGB in 0..255.
+        sigma_rgb: reach of the kernel in colour levels.
+        adaptive: divide each energy by its size.
+        exact: go over all pairs of pixels, in float64; a reference for small images.
+
+    Returns:
+        The mean over sequences, a scalar, float32 (float64 for such logits). 0, with a gradient of 0, where there is
+        no sequence or T is 1: one frame has no other to agree with (the official code leaves such out, too).
+
+    Raises:
+        ValueError: other shapes, or ``sigma_rgb`` of 0 or below.
+    """
+    shape = map_logits.shape
+    if map_logits.ndim != 5 or shape[2] != 2:
+        raise ValueError(f"map_logits must be [B, T, 2, H, W], got {list(shape)}")
+    if frames.shape != (*shape[:2], 3, *shape[3:]):
+        expected = [*shape[:2], 3, *shape[3:]]
+        raise ValueError(f"frames must be {expected} like map_logits, got {list(frames.shape)}")
+    if sigma_rgb <= 0:
+        raise ValueError(f"sigma_rgb must be above 0, got {sigma_rgb}")
+    if shape[0] == 0 or shape[1] < 2:
+        wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
+        return wide[:0].sum()
+    energies = crf_energy(
+        map_logits.transpose(1, 2).flatten(2, 3),
+        frames.transpose(1, 2).flatten(2, 3),
+        sigma_rgb=sigma_rgb,
+        sigma_xy=None,
+        exact=exact,
+    )
+    return (energies / energies.detach().abs()).mean() if adaptive else energies.mean()

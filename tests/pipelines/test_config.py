@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.config import RunConfig, load_config, save_config
 from tcam.errors import ConfigError
@@ -67,6 +68,75 @@ def test_saved_settings_read_back_the_same(tmp_path):
     assert load_config(tmp_path / "config.yaml") == config
 
 
+def test_colocam_has_its_own_published_defaults():
+    config = load_config(None, ["method=colocam"])
+    localizer, base = config.localizer, RunConfig().localizer
+    assert (localizer.epochs, localizer.lr_step, localizer.lr, localizer.batch) == (10, 5, 1e-2, 32)
+    assert (localizer.seeds.foreground, localizer.seeds.background) == (1000, 1000)
+    assert (localizer.seeds.foreground_fraction, localizer.seeds.background_fraction) == (0.7, 0.1)
+    assert (localizer.seeds.region, localizer.seeds.box_mask) == ("largest", True)
+    assert localizer.temporal.neighbours == 0
+    assert (localizer.sequence.frames, localizer.sequence.style, localizer.sequence.side) == (4, "adjacent", "before")
+    assert (localizer.joint.weight, localizer.joint.adaptive, localizer.joint.sigma_rgb) == (4.0, True, 15.0)
+    assert (localizer.crf, localizer.size) == (base.crf, base.size)
+    others = {"method", "localizer"}
+    assert config.model_dump(exclude=others) == RunConfig().model_dump(exclude=others)
+    assert (base.sequence.frames, base.joint.weight) == (1, 0.0)
+
+
+def test_file_and_overrides_beat_the_defaults_of_the_method(config_file):
+    path = config_file("method: colocam\nlocalizer:\n  epochs: 7\n  seeds: {foreground: 20}\n")
+    localizer = load_config(path, ["localizer.sequence.frames=2", "localizer.seeds.box_mask=false"]).localizer
+    assert (localizer.epochs, localizer.seeds.foreground, localizer.seeds.background) == (7, 20, 1000)
+    assert (localizer.sequence.frames, localizer.seeds.box_mask, localizer.lr_step) == (2, False, 5)
+    assert load_config(path, ["method=tcam"]).localizer.seeds.background == 1  # nothing of colocam is left
+
+
+@pytest.mark.parametrize("overrides", [(), ("localizer.epochs=3", "localizer.joint.adaptive=false")])
+def test_saved_settings_of_colocam_hold_its_defaults_and_read_back_the_same(tmp_path, overrides):
+    config = load_config(None, ["method=colocam", *overrides])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved["localizer"]["seeds"]["foreground"] == 1000
+    assert saved["localizer"]["sequence"] == {"frames": 4, "style": "adjacent", "side": "before", "spread": 1.0}
+
+
+def test_one_frame_without_the_joint_term_is_a_colocam_too():
+    config = load_config(None, ["method=colocam", "localizer.sequence.frames=1", "localizer.joint.weight=0"])
+    assert config.localizer.sequence.frames == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["method=colocam", "localizer.sequence.frames=1"],
+            "settings of 'localizer': joint.weight above 0 needs sequence.frames of 2 or more: found 4 and 1",
+        ),
+        (
+            ["method=colocam", "localizer.batch=3"],
+            "sequence.frames must be at most batch, which counts frames, not sequences: found 4 and 3",
+        ),
+        (["localizer.sequence.frames=2"], "settings: .* are of method colocam: found 2 and 0 with method tcam"),
+        (
+            ["method=cam", "localizer.sequence.frames=2", "localizer.joint.weight=1"],
+            "settings: .* are of method colocam: found 2 and 1 with method cam",
+        ),
+        (["method=colocam", "localizer.joint.sigma_rgb=0"], "'localizer.joint.sigma_rgb': .* greater than 0, found 0"),
+        (["method=colocam", "localizer.sequence.frames=0"], "'localizer.sequence.frames': .* greater than 0, found 0"),
+        (["method=colocam", "localizer.sequence.spread=-1"], "'localizer.sequence.spread': .* greater than 0"),
+        (["method=colocam", "localizer.sequence.style=x"], "should be 'adjacent', 'gaussian' or 'interval', found 'x'"),
+        (["method=colocam", "localizer.sequence=4"], "setting 'localizer.sequence': .*, found 4"),
+        (["method=colocam", "localizer.joint.wait=4"], "did you mean 'weight'?"),
+    ],
+)
+def test_sequences_that_make_no_sense_are_refused_in_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(None, overrides)
+    assert "\n" not in str(caught.value)
+
+
 def test_settings_cannot_be_changed_afterwards():
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().classifier.epochs = 2  # type: ignore[misc]  # what must fail
@@ -83,7 +153,7 @@ def test_settings_cannot_be_changed_afterwards():
         ("localizer.seeds.xyz=1", r"unknown setting 'localizer.seeds.xyz': known here: weight, foreground"),
         ("classifier.epochs=0", "setting 'classifier.epochs': input should be greater than 0, found 0"),
         ("classifier.epochs=many", "setting 'classifier.epochs': .* integer.*, found 'many'"),
-        ("method=grad-cam", "setting 'method': input should be 'cam' or 'tcam', found 'grad-cam'"),
+        ("method=grad-cam", "setting 'method': input should be 'cam', 'tcam' or 'colocam', found 'grad-cam'"),
         ("model.output_stride=7", "setting 'model.output_stride': input should be 8, 16 or 32"),
         ("classifier=3", "setting 'classifier': .*, found 3"),
         ("classifier.epochs", "--set wants key=value such as classifier.epochs=10, got 'classifier.epochs'"),

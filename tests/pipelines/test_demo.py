@@ -1,10 +1,12 @@
 """The tour that a newcomer takes first."""
 
-import json
-
 import pandas as pd
 import pytest
+import torch
 
+from pipelines.demo import join_tables
+from tcam.localization.corloc import CorLocEvaluator
+from tcam.types import Box, FrameTruth
 from tcam.video.probe import probe_video
 
 
@@ -13,20 +15,31 @@ def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path):
     found = tcam("demo", "-o", tmp_path, "--device", "cpu")
     assert found.code == 0, found.err
     assert found.out == ""
-    table = pd.read_csv(tmp_path / "report" / "table.csv").set_index("method")["mean over classes"]
-    rows = json.loads((tmp_path / "runs" / "demo-001" / "evaluation" / "test.json").read_text())
-    assert [row["method"] for row in rows] == [
-        "centre box (50 %)",
-        "full frame",
-        "layercam",
-        "tcam",
-        "layercam",
-        "tcam",
-    ]
-    assert table["full frame"] < table["layercam"].iloc[0]
-    assert table["centre box (50 %)"] < table["tcam"].iloc[0]
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"demo-tcam-001", "demo-colocam-001"}
+    assert "cams: unchanged, taken from demo-tcam-001" in " ".join(found.err.split())
+    rows = pd.read_csv(tmp_path / "report" / "table.csv")
+    learnt = ["layercam", "tcam", "colocam"]
+    assert list(rows["method"]) == ["centre box (50 %)", "full frame", *learnt, *learnt]
+    table = rows.drop_duplicates("method").set_index("method")["mean over classes"]
+    assert table["full frame"] < table["layercam"]
+    assert table["centre box (50 %)"] < min(table["tcam"], table["colocam"])
     overlay = probe_video(tmp_path / "report" / "overlay.mp4")
     assert (overlay.codec, overlay.num_frames) == ("h264", 28)
     boxes = pd.read_csv(tmp_path / "boxes.csv")
     assert list(boxes["frame"]) == list(range(28))
     assert len(list((tmp_path / "report" / "pictures").glob("*.jpg"))) == 12
+
+
+def test_tables_of_the_same_videos_are_joined_row_by_row():
+    def table(name):
+        rows = [("floor", "none"), ("cam", "validation"), (name, "validation"), ("cam", "oracle"), (name, "oracle")]
+        return [(method, evaluator.table(choice, None if choice == "oracle" else 0.5)) for method, choice in rows]
+
+    evaluator = CorLocEvaluator(("a",), [0.5])
+    evaluator.add(FrameTruth("video", 0, 0, (Box(0, 0, 2, 2),)), torch.tensor([[0.0, 0.0, 2.0, 2.0]]))
+    joined = join_tables([table("one"), table("two")])
+    assert [(name, result.protocol.threshold_choice) for name, result in joined] == [
+        ("floor", "none"),
+        *((name, "validation") for name in ("cam", "one", "two")),
+        *((name, "oracle") for name in ("cam", "one", "two")),
+    ]

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,18 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.commands import TrainRequest, start_or_resume
 from pipelines.config import load_config
-from pipelines.stages import check_settings, choose_thresholds, load_localizers, load_run, main_localizer, train_run
+from pipelines.stages import (
+    Run,
+    check_settings,
+    choose_thresholds,
+    load_localizers,
+    load_run,
+    main_localizer,
+    train_run,
+)
 from tcam.errors import ConfigError, DataError, WeightsError
-from tests.pipelines.tiny import SETTINGS, files_of, tiny_config
+from tcam.types import VideoIndex
+from tests.pipelines.tiny import CPU, SETTINGS, files_of, record, tiny_config
 
 STAGES = ("classifier", "cams", "localizer")
 
@@ -131,6 +141,20 @@ def test_only_what_depends_on_a_change_is_done_again(tiny_run, again):
     assert main_localizer(load_run(folder)) == "layercam"
 
 
+def test_colocam_takes_classifier_and_cams_of_tcam_and_is_a_run_like_any(tiny_run, again, capsys):
+    folder = again("sequences", "method=colocam", "localizer.sequence.frames=2")
+    text = " ".join(capsys.readouterr().err.split())
+    for stage in ("classifier", "cams"):
+        assert f"{stage}: unchanged, taken from " in text
+    assert stages_trained(folder) == ["localizer"]
+    run = load_run(folder, device="cpu")
+    assert main_localizer(run) == "colocam"
+    assert list(load_localizers(run)) == ["layercam", "colocam"]
+    assert (folder / "report" / "overlay.mp4").is_file()
+    rows = json.loads((folder / "evaluation" / "test.json").read_text())
+    assert [row["method"] for row in rows][2:] == ["layercam", "colocam"] * 2
+
+
 def test_resuming_a_finished_run_changes_nothing(tiny_run, monkeypatch):
     monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
     before = files_of(tiny_run.folder)
@@ -156,10 +180,21 @@ def test_settings_and_seed_decide_the_fingerprints(tiny_run):
         ("seed=1", 0),
         ("classifier.lr=0.5", 0),
         ("localizer.lr=0.5", 2),
+        ("method=colocam", 2),
         ("model.decoder_channels=[4,4,4,4,4]", 2),
     ):
         changed = prints(change)
         assert [one == other for one, other in zip(same, changed, strict=True)] == [i < first for i in range(3)], change
+
+
+def test_finished_classifiers_and_cams_of_earlier_versions_stay_valid():
+    index = VideoIndex(("a", "b"), (record("a/0", 0), record("b/0", 1)))
+    for overrides, classifier, cams in (
+        ((), "fbc58f007bb68e89efdd", "9e6233f2bad9951a0f01"),
+        (SETTINGS, "bf31ca03fb957e96465b", "9e1f7bde3a58995d25e4"),
+    ):
+        run = Run(Path("run"), load_config(None, overrides), CPU, index, ())
+        assert (run.classifier_stage().fingerprint, run.cams_stage().fingerprint) == (classifier, cams)
 
 
 def test_videos_without_boxes_train_too(tiny_run, tmp_path):

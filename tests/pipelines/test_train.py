@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections import Counter
 
@@ -12,10 +13,10 @@ from pipelines.localizer import build_network
 from pipelines.prepare import Prepared
 from pipelines.runlog import RunLog
 from pipelines.selection import Validator
-from pipelines.train import TrainingContext, seed_sampler, train_classifier, train_localizer, training_slots
+from pipelines.train import TrainingContext, train_classifier, train_localizer, training_slots
 from tcam.errors import TrainingError
 from tcam.model.network import FrameCamNet
-from tcam.types import VideoIndex
+from tcam.types import Shot, VideoIndex
 from tests.pipelines.tiny import CPU, SIDE, record, tiny_config, tiny_localizer
 
 
@@ -101,32 +102,6 @@ def test_frames_per_shot_repeats_every_shot():
     assert set(Counter((item.video_id, shot.start) for item, shot in slots).values()) == {4}
 
 
-def test_the_seed_sampler_is_as_the_settings_say():
-    settings = load_config(
-        None,
-        [
-            "localizer.seeds.foreground=3",
-            "localizer.seeds.background=4",
-            "localizer.seeds.foreground_fraction=0.5",
-            "localizer.seeds.background_fraction=0.25",
-            "localizer.seeds.kernel=5",
-            "localizer.seeds.weighted=false",
-            "localizer.seeds.region=largest",
-            "localizer.seeds.box_mask=true",
-        ],
-    ).localizer
-    sampler = seed_sampler(settings)
-    assert (sampler.foreground, sampler.background, sampler.kernel) == (3, 4, 5)
-    assert (sampler.foreground_fraction, sampler.background_fraction) == (0.5, 0.25)
-    assert (sampler.weighted, sampler.region, sampler.box_mask) == (False, "largest", True)
-
-
-@pytest.mark.parametrize("region", ["otsu", "largest", "high_density", "frame"])
-def test_every_region_a_config_allows_makes_a_sampler(region):
-    settings = load_config(None, [f"localizer.seeds.region={region}"]).localizer
-    assert seed_sampler(settings).region == region
-
-
 @pytest.mark.parametrize("stage", ["classifier", "localizer"])
 def test_a_run_resumed_after_an_epoch_ends_with_the_same_weights(stage, train, tmp_path):
     dropping = "model.backbone_options={drop_path_rate: 0.5}"  # draws from the global state of randomness
@@ -207,6 +182,32 @@ def test_a_localizer_epoch_changes_the_decoder_and_nothing_of_the_classifier(tra
     assert not (tmp_path / "run" / "best_classification.safetensors").exists()
 
 
+COLOCAM = ("method=colocam", "localizer.sequence.frames=2", "localizer.frame_limit=1.0")
+
+
+def test_colocam_trains_on_sequences_with_a_joint_term(train, tmp_path):
+    train("localizer", "run", *COLOCAM, "localizer.epochs=2")
+    rows = rows_of(tmp_path / "run")
+    assert [set(row) & {"seeds", "crf", "size", "joint"} for row in rows] == [{"seeds", "crf", "size", "joint"}] * 2
+    assert [row["joint"] for row in rows] == [-4.0, -4.0]  # the adaptive term is its weight, negative
+
+
+def test_sequences_longer_than_a_shot_are_as_long_as_it(train, tmp_path):
+    longer = ("localizer.sequence.frames=20", "localizer.batch=20", "localizer.joint.adaptive=false")
+    train("localizer", "run", *COLOCAM, *longer)
+    assert rows_of(tmp_path / "run")[0]["joint"] < -1e3
+
+
+def test_shots_of_one_frame_train_without_a_joint_term(train, tiny_data, tmp_path):
+    records = [
+        dataclasses.replace(item, shots=(Shot(0, 1),)) if item.split == "train" else item
+        for item in tiny_data.index.records
+    ]
+    index = dataclasses.replace(tiny_data.index, records=tuple(records))
+    train("localizer", "run", *COLOCAM, data=dataclasses.replace(tiny_data, index=index))
+    assert rows_of(tmp_path / "run")[0]["joint"] == 0.0
+
+
 def test_a_loss_without_weight_is_left_out(train, tmp_path):
     train("localizer", "run", "localizer.crf.weight=0", "localizer.size.weight=0")
     assert set(rows_of(tmp_path / "run")[0]) == {"stage", "epoch", "seeds", "val_corloc", "val_accuracy"}
@@ -218,8 +219,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(train, tmp_path):
     )
     with pytest.raises(TrainingError, match=message):
         train("localizer", "run", "localizer.crf.weight=1e300")
+    with pytest.raises(TrainingError, match=r"localizer stopped in epoch 1: loss term 'joint' is not finite"):
+        train("localizer", "joint", *COLOCAM, "localizer.joint.weight=1e300", "localizer.joint.adaptive=false")
     with pytest.raises(
         TrainingError, match=r"classifier stopped in epoch 1: loss term 'classes' .*lower classifier\.lr"
     ):
         train("classifier", "other", "classifier.lr=1e30")
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_maps_that_are_not_numbers_stop_the_run(tiny_data, cam_folder, tmp_path):
+    config = tiny_config(*COLOCAM, "localizer.seeds.weight=0", "localizer.crf.weight=0", "localizer.size.weight=0")
+    network = build_network(config.model, 2, decoder=True, seed=0)
+    with torch.no_grad():
+        next(network.decoder.parameters()).fill_(torch.nan)
+    cams = CamCache.open(cam_folder, tiny_data.index, config.localizer.temporal)
+    message = r"localizer stopped in epoch 1: loss term 'joint' is not finite \(joint = nan\)"
+    with RunLog(tmp_path) as log, pytest.raises(TrainingError, match=message):
+        train_localizer(network, cams, make_context(config, tiny_data, log, tmp_path))

@@ -36,7 +36,10 @@ def frame_number_as_map(video, shot, indices):
     return torch.tensor(indices, dtype=torch.float32)[:, None, None].expand(len(indices), 4, 4) / 30
 
 
-def clips(records, seed=0, read_cams=frame_number_as_map, choose_frames=FrameSampler(0.6)):
+ONE_FRAME = FrameSampler(0.6)
+
+
+def clips(records, seed=0, read_cams=frame_number_as_map, choose_frames=ONE_FRAME):
     slots = [(video, shot) for video in records for shot in video.shots]
     return ClipDataset(
         slots, resize=(48, 48), crop=(40, 44), choose_frames=choose_frames, seed=seed, read_cams=read_cams

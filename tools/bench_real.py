@@ -6,8 +6,8 @@ Rows build on one another as in Table 2 of CoLo-CAM (arXiv:2303.09044); `colocam
 without what it adds, so the last step shows the joint term alone even where the two config files differ in more. Each
 row and seed is one `tcam train` run; runs of a seed share classifier and CAMs. Prints Markdown (for configs/README.md)
 on stdout and draws the maps of every row into RUNS/report/report.html. A finished run is read, not made again; an
-interrupted one goes on. Minutes are wall time of a row's own work: for LayerCAM classifier and evaluation, for the
-others localizer and evaluation; making the CAM cache, which they share, is told apart.
+interrupted one goes on. Minutes are wall time of a row's own work: for LayerCAM classifier, evaluation and report,
+for the others localizer, evaluation and report; making the CAM cache, which they share, is told apart.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
             {name: [read_rows(folder / file) for folder in made] for name, made in folders.items()},
             floors_of="layercam",
         )
-        scores = score_table(results, minutes)
+        scores = score_table(results, minutes if split == "test" else {})
         luck = seed_table(results, options.seeds, videos, baseline="tcam")
         print("\n".join(["", f"**{split}**, {scores[0]}", *scores[1:], "", f"**{split}**, {luck[0]}", *luck[1:]]))
     page = draw_report({name: made[0] for name, made in folders.items()}, options, facts)

@@ -33,9 +33,12 @@ def collect(runs: Mapping[str, Sequence[Rows]], *, floors_of: str) -> Results:
 
 
 def score_table(results: Results, minutes: Mapping[str, Sequence[float | None]]) -> list[str]:
-    """Give mean ± sample standard deviation over seeds of every method under every choice of threshold, and minutes."""
+    """Give mean ± sample standard deviation over seeds of every method under every choice of threshold.
+
+    ``minutes`` of some methods, one per seed, make a last column; None where nobody took the time.
+    """
     some = next(iter(next(iter(results.values())).values()))[0]
-    head = ["method", "map threshold", "mean", "over frames", *some.per_class, "minutes"]
+    head = ["method", "map threshold", "mean", "over frames", *some.per_class, *(["minutes"] if minutes else [])]
     lines = [f"{some.num_frames} frames", "", _line(head), "|---|---|" + "---:|" * (len(head) - 2)]
     for choice, text in (("none", "no map"), ("validation", "validation"), ("oracle", "oracle")):
         for method, by_choice in results.items():
@@ -43,8 +46,10 @@ def score_table(results: Results, minutes: Mapping[str, Sequence[float | None]])
                 same = by_choice[choice]
                 values = [[result.macro for result in same], [result.micro for result in same]]
                 values += [[result.per_class[name] for result in same] for name in some.per_class]
-                took = spread(minutes[method]) if method in minutes and choice == "validation" else ""
-                lines.append(_line([method, text, *map(spread, values), took]))
+                cells = [method, text, *map(spread, values)]
+                if minutes:
+                    cells.append(spread(minutes[method]) if method in minutes else "")
+                lines.append(_line(cells))
     return lines
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -24,9 +26,9 @@ from pipelines.runlog import console, progress_bar
 from pipelines.selection import threshold_grid
 from tcam.errors import DataError, VideoError
 from tcam.localization.boxes import centre_box, full_frame_box, scale_boxes
-from tcam.localization.corloc import CorLocEvaluator, CorLocResult
+from tcam.localization.corloc import CorLocEvaluator, CorLocResult, ThresholdChoice
 from tcam.localization.extract import boxes_at_thresholds
-from tcam.types import Box, FrameTruth, Size, VideoIndex, VideoRecord
+from tcam.types import Box, CorLocProtocol, FrameTruth, Size, VideoIndex, VideoRecord
 from tcam.video.reader import DecodedFrame, stream_frames
 
 FLOORS: Mapping[str, Callable[[Size], Box]] = {
@@ -141,6 +143,38 @@ def save_thresholds(path: Path, thresholds: Mapping[str, float], *, chosen_on: s
 def save_rows(path: Path, rows: Sequence[tuple[str, CorLocResult]]) -> None:
     """Store a table for programs: one object per row, every number with its protocol."""
     write_json(path, [{"method": name, **result.as_dict()} for name, result in rows])
+
+
+def read_rows(path: Path) -> list[tuple[str, CorLocResult]]:
+    """Read what ``save_rows`` stored.
+
+    Raises:
+        DataError: the file is missing or is no such table.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return [(str(row.pop("method")), _read_result(row)) for row in stored]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"expected a table of CorLoc results in {path}, found none ({error})") from None
+
+
+def _read_result(row: dict[str, Any]) -> CorLocResult:
+    """Undo ``CorLocResult.as_dict``."""
+    overlap = re.search(r"IoU >= ([\d.e-]+)", row["protocol"])
+    if overlap is None:
+        raise ValueError(f"no IoU in '{row['protocol']}'")
+    choices = get_args(ThresholdChoice)
+    known = {str(protocol): protocol for protocol in (CorLocProtocol(c, float(overlap[1])) for c in choices)}
+    row["protocol"] = known[row["protocol"]]
+    for name in ("macro", "micro"):
+        row[name] = _or_nan(row[name])
+    for name in ("per_class", "per_video"):
+        row[name] = {key: _or_nan(value) for key, value in row[name].items()}
+    return CorLocResult(**row)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def read_thresholds(path: Path) -> tuple[dict[str, float], str]:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from pipelines.evaluate import (
     FLOORS,
     percent,
     print_table,
+    read_rows,
     read_thresholds,
     results_table,
+    save_rows,
     save_thresholds,
     score_videos,
 )
@@ -126,6 +129,23 @@ def test_thresholds_read_back_and_missing_ones_say_what_to_do(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match="expected the run's map thresholds in"):
         read_thresholds(path)
+
+
+def test_a_stored_table_reads_back_and_anything_else_is_refused(tiny_data, tmp_path):
+    path = tmp_path / "test.json"
+    some = [item for item in whole_frame_truth(tiny_data.index) if item.label == 1]  # the other class is NaN
+    rows = results_table(score(tiny_data, some, tcam=undecided()), {"tcam": 0.5})
+    save_rows(path, rows)
+    read = read_rows(path)
+    assert [(name, result.protocol, result.threshold) for name, result in read] == [
+        (name, result.protocol, result.threshold) for name, result in rows
+    ]
+    assert [result.as_dict() for _, result in read] == [result.as_dict() for _, result in rows]
+    assert math.isnan(read[0][1].per_class["beetle"])
+    for text in ("", "3", "[1]", "[{}]", '[{"method": "tcam", "protocol": "by eye"}]'):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"expected a table of CorLoc results in .*test\.json, found none"):
+            read_rows(path)
 
 
 def test_the_printed_table_names_the_protocol_and_goes_to_stderr(tiny_data, capsys, monkeypatch):

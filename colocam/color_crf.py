@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from tcam.supervision.losses import crf_energy
+
+_TOLERANCE: Final = 0.015
+"""A finer grid than a single frame's: its cost is shared by all frames of the sequence."""
 
 
 def joint_color_energy(
@@ -51,6 +56,8 @@ def joint_color_energy(
         frames.transpose(1, 2).flatten(2, 3),
         sigma_rgb=sigma_rgb,
         sigma_xy=None,
+        tolerance=_TOLERANCE,
+        whole=True,
         exact=exact,
     )
     return (energies / energies.detach().abs()).mean() if adaptive else energies.mean()

@@ -53,15 +53,22 @@ def test_partial_cross_entropy_has_the_gradient_of_the_float64_formula():
 @pytest.mark.parametrize(("sigma_xy", "golden"), [(None, -2.658490), (100.0, -2.658456)])
 def test_the_exact_energy_has_the_published_value(sigma_xy, golden):
     logits, frames = _three_pixels()
-    assert float(crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, exact=True).detach()) == pytest.approx(
-        golden, abs=1e-6
-    )
+    energy = crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, whole=True, exact=True)
+    assert float(energy.detach()) == pytest.approx(golden, abs=1e-6)
+
+
+def test_what_an_energy_leaves_out_is_half_the_sum_of_the_kernel():
+    logits, frames = _three_pixels()
+    settings = {"sigma_rgb": 15.0, "sigma_xy": None, "exact": True}
+    left_out = crf_energy(logits, frames, **settings) - crf_energy(logits, frames, **settings, whole=True)
+    kernel = 3 + 2 * (0.606531 + 0.018316 + 0.082085)  # method.md 6.4
+    assert float(left_out.detach()) == pytest.approx(kernel / 2, abs=1e-5)
 
 
 @pytest.mark.parametrize("sigma_xy", [None, 100.0])
 def test_the_fast_energy_is_near_it_even_on_three_pixels(sigma_xy):
     logits, frames = _three_pixels()
-    energy = crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    energy = crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, whole=True)
     assert float(energy.detach()) == pytest.approx(-2.6585, rel=0.03)
 
 

@@ -1,6 +1,6 @@
 """The Gaussian affinity of pixels as a product ``W = F F^T`` of few columns: how ``affinity`` is fast.
 
-Per colour channel the Gaussian over the 256 levels is nearly of rank 16; levels share bins, narrow ones where the image
+Per colour channel the Gaussian over the 256 levels is nearly of rank 15; levels share bins, narrow ones where the image
 has many pixels, and a bin stands for the mean of its levels. Position is a sum of few products of one-dimensional
 eigenvectors. So pixels are summed into a colour grid, the grid is taken through small dense matrices, and read back: no
 pairs, no loop over pixels. Being ``F F^T`` it stays symmetric and positive, which a gradient of ``S^T W S`` needs.
@@ -200,7 +200,7 @@ def _colour_bins(counts: Tensor, bins: int, sigma_rgb: float, tolerance: float) 
     bin_of_level = ((density.cumsum(dim=2) - density / 2) * bins).long().clamp(0, bins - 1)
     inside = bin_of_level[:, :, None] == torch.arange(bins, device=counts.device)[:, None]
     shares = torch.where(inside, (counts + 1e-3)[:, :, None], 0.0)
-    sums = shares @ _level_vectors(sigma_rgb, tolerance / 4, counts.device)
+    sums = shares @ _level_vectors(sigma_rgb, tolerance / 2, counts.device)
     strides = bins ** torch.arange(2, -1, -1, device=counts.device)
     places = (bin_of_level * strides[:, None]).int()
     return places, sums / shares.sum(dim=3, keepdim=True).clamp_min(1e-9)
@@ -222,7 +222,9 @@ def _cells(places: Tensor, pixels: Tensor) -> Tensor:
 def _level_vectors(sigma: float, tail: float, device: torch.device) -> Tensor:
     """Factor the Gaussian over the 256 levels: ``[256, k]``, its own transpose times it within ``tail``."""
     vectors, strengths = _eigen(256, sigma)
-    return (vectors * strengths.sqrt())[:, : _rank(strengths, tail)].float().contiguous().to(device)
+    vectors = (vectors * strengths.sqrt())[:, : _rank(strengths, tail)]
+    # Few vectors lose most at black and white; unit rows give every level its affinity of 1 to itself back.
+    return functional.normalize(vectors, dim=1).float().contiguous().to(device)
 
 
 @functools.lru_cache(maxsize=16)

@@ -47,11 +47,12 @@ def crf_energy(
     whole: bool = False,
     exact: bool = False,
 ) -> Tensor:
-    """Measure how well each map follows its image: ``-sum_r S_r^T W S_r`` up to a constant, S the softmax of the logits.
+    """Measure how well maps follow their images: ``-sum_r S_r^T W S_r`` up to a constant, S the softmax of the logits.
 
     Dense CRF loss (Tang et al., arXiv:1803.09569), the term of TCAM with the exact kernel; negative. With
-    ``q = S_1 - S_0 = tanh((z_1 - z_0) / 2)`` the sum is ``(q^T W q + 1^T W 1) / 2``: one map to filter, and ``W q`` gives value and
-    gradient. ``1^T W 1`` depends on the image alone, no map can change it: it is left out unless ``whole``.
+    ``q = S_1 - S_0 = tanh((z_1 - z_0) / 2)`` the sum is ``(q^T W q + 1^T W 1) / 2``: one map to filter, and ``W q``
+    gives value and gradient. ``1^T W 1`` depends on the image alone, no map can change it: it is left out unless
+    ``whole``.
 
     Args:
         map_logits: ``[N, 2, H, W]``.

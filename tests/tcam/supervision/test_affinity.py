@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from tcam.supervision import colour_grid
 from tcam.supervision.affinity import filter_with_sum, gaussian_filter
 
 
@@ -106,6 +107,16 @@ def test_odd_sizes_are_near_the_exact_filter(size):
         fast = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
         exact = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, exact=True)
         assert (fast - exact).norm() / exact.norm() < 0.1
+
+
+@pytest.mark.parametrize("sigma_xy", [None, 9.0])
+def test_the_form_for_accelerators_gives_the_same_on_a_cpu(sigma_xy, monkeypatch):
+    frames, values = _smooth_frames(3, 20), torch.rand(3, 2, 20, 20)
+    row_by_row = filter_with_sum(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    monkeypatch.setattr(colour_grid, "_goes_row_by_row", lambda device: False)
+    at_once = filter_with_sum(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    for one, other in zip(row_by_row, at_once, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
 def test_maps_that_are_not_numbers_spoil_their_own_image_only():

@@ -1,0 +1,282 @@
+"""The CRF energies of tcam against compiled lattices: time, error against exact sums, memory, in one run.
+
+    .venv/bin/pip install pydensecrf2        # the peer; without it its columns stay empty
+    .venv/bin/python tools/bench_crf.py --videos ../shared/data/clips
+
+Frames are real, 224 x 224, one per video; maps are blobs with noise. Ours is the whole loss, forward and backward from
+logits (position + colour: TCAM's term; colour: of one frame; joint: CoLo-CAM's adaptive term over n frames). The peer
+is the permutohedral lattice of pydensecrf: building it and one step of mean field, which filters two maps; colour has
+the colour as its only features. Peer and ours take turns; medians. `exact` is float64 over all pairs of pixels
+(position + colour) or over the whole 256^3 histogram (colour), timed once.
+
+The official lattice of TCAM and CoLo-CAM (GPL, not used here) took 10.5, 6.7 and 56 ms with one thread on another
+machine (design notes, 2026): the peer stands in for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from colocam.color_crf import joint_color_energy
+from tcam.supervision.affinity import gaussian_filter
+from tcam.supervision.losses import crf_energy
+from tcam.video.reader import stream_frames
+
+try:
+    from pydensecrf import densecrf
+except ImportError:
+    densecrf = None
+
+SIGMA_RGB, SIGMA_XY = 15.0, 100.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=9, help="turns of every case; the median counts")
+    parser.add_argument("--exact", type=int, default=2, help="frames judged against all pairs (a minute each)")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda: adds a ResNet-50 training step to compare with")
+    parser.add_argument("--memory", type=int, nargs=2, metavar=("B", "T"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    frames = read_frames(options.videos, 32)
+    if options.memory:
+        print_memory(frames, *options.memory)
+        return
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{cpu_name()}, torch {torch.__version__}"
+    print(f"commit {commit.stdout.strip()}, {where}, {options.rounds} rounds, medians\n")
+    if options.exact:
+        report_errors(frames, options.exact)
+    threads = options.threads if options.device == "cpu" else [torch.get_num_threads()]
+    for count in threads:
+        torch.set_num_threads(count)
+        report_times(frames, count, options)
+    torch.set_num_threads(1)
+    report_scaling(frames, options)
+    if options.device == "cpu":
+        report_memory(options.videos)
+    else:
+        report_training_step(frames, options)
+
+
+def read_frames(videos: Path, count: int) -> Tensor:
+    """Take the tenth frame of videos spread over the folder, uint8 ``[count, 3, 224, 224]``."""
+    files = sorted(videos.glob("*/*.mp4"))
+    if not files:
+        sys.exit(f"bench_crf: no */*.mp4 below {videos}")
+    chosen = [files[i * len(files) // count] for i in range(count)]
+    picked = []
+    for file in chosen:
+        *_, last = itertools.islice(stream_frames(file, size=(224, 224)), 10)
+        picked.append(last.pixels)
+    return torch.stack(picked)
+
+
+def make_logits(count: int, side: int = 224) -> Tensor:
+    """Draw blobs with noise, ``[count, 2, side, side]``."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
+    centres, widths = torch.rand(2, count, 1, 1, generator=generator) * 1.4 - 0.7, 0.15 + 0.3 * torch.rand(count, 1, 1)
+    blobs = 6 * torch.exp(-((x - centres[0]).square() + (y - centres[1]).square()) / (2 * widths.square())) - 3
+    foreground = blobs + 0.7 * torch.randn(count, side, side, generator=generator)
+    return torch.stack([torch.zeros_like(foreground), foreground], dim=1)
+
+
+def energy_step(logits: Tensor, frames: Tensor, sigma_xy: float | None) -> Callable[[], None]:
+    leaf = logits.clone().requires_grad_()
+    return lambda: crf_energy(leaf, frames, sigma_rgb=SIGMA_RGB, sigma_xy=sigma_xy).mean().backward()
+
+
+def joint_step(logits: Tensor, frames: Tensor) -> Callable[[], None]:
+    leaf = logits[None].clone().requires_grad_()
+    return lambda: joint_color_energy(leaf, frames[None], sigma_rgb=SIGMA_RGB, adaptive=True).backward()
+
+
+def lattice_step(frames: Tensor, sigma_xy: float | None) -> Callable[[], None]:
+    """Give the peer's work on frames ``[B, 3, H, W]``: one lattice each; colour alone: one lattice for all."""
+    height, width = frames.shape[2:]
+    images = [np.ascontiguousarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    colours = np.ascontiguousarray(frames.permute(1, 0, 2, 3).reshape(3, -1).numpy().astype(np.float32) / SIGMA_RGB)
+    plain = {"kernel": densecrf.DIAG_KERNEL, "normalization": densecrf.NO_NORMALIZATION}
+
+    def with_positions() -> None:
+        for image in images:
+            crf = densecrf.DenseCRF2D(width, height, 2)
+            crf.setUnaryEnergy(np.zeros((2, height * width), np.float32))
+            crf.addPairwiseBilateral(sxy=sigma_xy, srgb=SIGMA_RGB, rgbim=image, compat=1, **plain)
+            crf.inference(1)
+
+    def colour_alone() -> None:
+        crf = densecrf.DenseCRF(colours.shape[1], 2)
+        crf.setUnaryEnergy(np.zeros((2, colours.shape[1]), np.float32))
+        crf.addPairwiseEnergy(colours, compat=1, **plain)
+        crf.inference(1)
+
+    return colour_alone if sigma_xy is None else with_positions
+
+
+def report_times(frames: Tensor, threads: int, options: argparse.Namespace) -> None:
+    device, logits = torch.device(options.device), make_logits(32)
+    print(f"**{threads} thread{'s' if threads > 1 else ''}**, milliseconds per frame (joint: per sequence)\n")
+    print("| case | ours | lattice peer | ratio |\n|---|---:|---:|---:|")
+    cases = [
+        (f"{name}, B = {count}", sigma, count)
+        for name, sigma in (("position + colour", SIGMA_XY), ("colour", None))
+        for count in (8, 32)
+    ]
+    for name, sigma, count in cases:
+        ours = energy_step(logits[:count].to(device), frames[:count].to(device), sigma)
+        # The peer serves frames one by one: a lattice of colour alone would join them.
+        peers = [lattice_step(frames[i : i + 1], sigma) for i in range(4)] if densecrf else []
+        print_row(name, ours, peers, options, ours_per=count, peers_per=4)
+    for count in (2, 4, 8, 16):
+        ours = joint_step(logits[:count].to(device), frames[:count].to(device))
+        peers = [lattice_step(frames[:count], None)] if densecrf else []
+        print_row(f"joint, n = {count}", ours, peers, options, ours_per=1, peers_per=1)
+    print()
+
+
+def print_row(
+    name: str, ours: Callable[[], None], peers: list[Callable[[], None]], options: argparse.Namespace, *,
+    ours_per: int, peers_per: int,
+) -> None:  # fmt: skip
+    mine, theirs = [], []
+    for turn in range(options.rounds + 1):
+        took = timed(ours, options.device), sum(timed(peer, "cpu") for peer in peers)
+        if turn:  # the first one warms up
+            mine.append(took[0] / ours_per)
+            theirs.append(took[1] / peers_per)
+    own, other = statistics.median(mine), statistics.median(theirs)
+    cells = (f"{other:.1f}", f"{other / own:.1f}x") if peers else ("–", "–")
+    print(f"| {name} | {own:.2f} | {cells[0]} | {cells[1]} |", flush=True)
+
+
+def timed(work: Callable[[], None], device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - began)
+
+
+def report_errors(frames: Tensor, count: int) -> None:
+    """Judge ``W q`` and the gradient on real frames; colour on 8 frames and one sequence, positions on ``count``."""
+    contrast = torch.tanh(make_logits(8)[:, 1:] / 2)
+    print("Error against exact: relative L2 of W q (mean, worst), lowest cosine of the gradient, seconds per frame\n")
+    print("| case | tolerance | error | worst | cosine | exact takes |\n|---|---:|---:|---:|---:|---:|")
+    whole = contrast.transpose(0, 1).reshape(1, 1, -1, 224), frames[:8].transpose(0, 1).reshape(1, 3, -1, 224)
+    for name, maps, images, sigma, tolerance in (
+        ("colour", contrast, frames[:8], None, 0.04),
+        ("joint, n = 8", *whole, None, 0.015),
+        ("position + colour", contrast[:count], frames[:count], SIGMA_XY, 0.04),
+    ):
+        began = time.perf_counter()
+        exact = exact_colour(maps, images) if sigma is None else exact_pairs(maps, images)
+        took = (time.perf_counter() - began) / len(images)
+        fast = gaussian_filter(maps, images, sigma_rgb=SIGMA_RGB, sigma_xy=sigma, tolerance=tolerance)
+        errors = (fast - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+        slopes = [((1 - maps.double().square()) * each).flatten(1) for each in (fast.double(), exact)]
+        cosine = functional.cosine_similarity(*slopes, dim=1)
+        figures = f"{errors.mean():.2%} | {errors.max():.2%} | {cosine.min():.5f} | {took:.1f} s"
+        print(f"| {name} | {tolerance:.1%} | {figures} |", flush=True)
+    print()
+
+
+def exact_pairs(maps: Tensor, frames: Tensor) -> Tensor:
+    return gaussian_filter(maps.double(), frames, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY, exact=True)
+
+
+def exact_colour(maps: Tensor, frames: Tensor) -> Tensor:
+    """Filter by colour over all 256^3 colours in float64: exact, whatever the number of pixels."""
+    levels = torch.arange(256, dtype=torch.float64)
+    kernel = torch.exp(-(levels[:, None] - levels).square() / (2 * SIGMA_RGB**2))
+    filtered = []
+    for one, frame in zip(maps.double(), frames.long(), strict=True):
+        cells = ((frame[0] * 256 + frame[1]) * 256 + frame[2]).flatten()
+        grid = torch.zeros(256**3, dtype=torch.float64).index_add_(0, cells, one.flatten())
+        grid = kernel @ (kernel @ grid.view(256, 256, 256) @ kernel).view(256, -1)
+        filtered.append(grid.view(-1)[cells].view(one.shape))
+    return torch.stack(filtered)
+
+
+def report_scaling(frames: Tensor, options: argparse.Namespace) -> None:
+    print("Cost against size, ours, 1 thread, milliseconds per frame, B = 4\n")
+    print("| side | position + colour | colour |\n|---|---:|---:|")
+    for side in (112, 224, 448, 896):
+        images = functional.interpolate(frames[:4].float(), size=(side, side), mode="bilinear").to(torch.uint8)
+        images, logits = images.to(options.device), make_logits(4, side).to(options.device)
+        cells = []
+        for sigma in (SIGMA_XY * side / 224, None):
+            step = energy_step(logits, images, sigma)
+            times = [timed(step, options.device) / 4 for _ in range(options.rounds + 1)][1:]
+            cells.append(f"{statistics.median(times):.2f}")
+        print(f"| {side} | {' | '.join(cells)} |", flush=True)
+    print()
+
+
+def report_memory(videos: Path) -> None:
+    print("Memory one loss adds to the process, ours (frames and logits are there before), MB\n")
+    print("| case | position + colour and joint, one after another |\n|---|---:|")
+    for batch, length in ((8, 1), (32, 1), (1, 8), (1, 16), (4, 8)):
+        command = [sys.executable, __file__, "--videos", str(videos), "--memory", str(batch), str(length)]
+        grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        print(f"| {batch} sequences of {length} | {grown} |", flush=True)
+    print()
+
+
+def print_memory(frames: Tensor, batch: int, length: int) -> None:
+    """Print by how many MB this process grew over one loss; run in a process of its own."""
+    images, logits = frames[: batch * length], make_logits(batch * length).requires_grad_()
+    energy_step(logits[:1, :, :8, :8], images[:1, :, :8, :8], SIGMA_XY)()  # load what the first call loads
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    crf_energy(logits, images, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY).mean().backward()
+    pairs = logits.detach().unflatten(0, (batch, length)), images.unflatten(0, (batch, length))
+    joint_color_energy(*pairs, sigma_rgb=SIGMA_RGB, adaptive=True)
+    print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}")
+
+
+def report_training_step(frames: Tensor, options: argparse.Namespace) -> None:
+    """Compare the CRF of 32 frames with a ResNet-50 training step of 32 frames under AMP."""
+    import torchvision
+
+    network = torchvision.models.resnet50(weights=None).to(options.device)
+    images, logits = frames.to(options.device), make_logits(32).to(options.device)
+
+    def train() -> None:
+        with torch.autocast(options.device, dtype=torch.bfloat16):
+            network(images / 255).square().mean().backward()
+
+    steps = {"ResNet-50 training step": train, "position + colour": energy_step(logits, images, SIGMA_XY),
+             "colour": energy_step(logits, images, None)}  # fmt: skip
+    medians = {
+        name: statistics.median([timed(step, options.device) for _ in range(options.rounds + 3)][3:])
+        for name, step in steps.items()
+    }
+    for name, took in medians.items():
+        print(f"{name}, 32 frames: {took:.2f} ms, {took / medians['ResNet-50 training step']:.1%}")
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,6 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "+ crf": ("tcam.yaml", (NO_POOLING, NO_SIZE)),
     "+ crf + size": ("tcam.yaml", (NO_POOLING,)),
     "tcam": ("tcam.yaml", ()),
-    "colocam - joint": ("colocam.yaml", ("localizer.joint.weight=0", "localizer.sequence.frames=1")),
     "colocam": ("colocam.yaml", ()),
 }
 """Config file and settings of each row, by its name in the tables."""

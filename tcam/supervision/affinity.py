@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from tcam.supervision.colour_grid import filter_through_grid
+from tcam.supervision.colour_grid import filter_through_grid, sum_through_grid
 
 _CHUNK: Final = 1024
 
@@ -51,40 +51,35 @@ def gaussian_filter(
             return values.clone()
         if exact:
             return _filter_exactly(values, frames, sigma_rgb, sigma_xy)
-        filtered, _ = filter_through_grid(
-            values.float(), frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, with_sum=False
+        filtered = filter_through_grid(
+            values.float(), frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance
         )
         return filtered.view(values.shape).to(values.dtype)
 
 
-def filter_with_sum(
-    values: Tensor,
-    frames: Tensor,
-    *,
-    sigma_rgb: float,
-    sigma_xy: float | None,
-    tolerance: float = 0.04,
-    exact: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Filter maps as ``gaussian_filter`` does, and sum the kernel over all pairs of pixels, ``1^T W 1``.
+def affinity_sum(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, exact: bool = False) -> Tensor:
+    """Sum the kernel over all pairs of pixels of each image, ``1^T W 1``.
 
-    Args, Raises: those of ``gaussian_filter``.
+    Args:
+        frames: ``[B, 3, H, W]``, RGB in 0..255, of any dtype; the fast form rounds down.
+        sigma_rgb: reach of the kernel in colour levels.
+        sigma_xy: reach in pixels; None: colour alone counts.
+        exact: go over all pairs, in float64; else within some 3 %.
 
     Returns:
-        ``W S``, ``[B, K, H, W]``, and the sums, ``[B]``, both in the dtype of ``values``.
+        ``[B]``, float32, or float64 where exact.
+
+    Raises:
+        ValueError: other shapes, or a sigma of 0 or below.
     """
-    _check(values, frames, sigma_rgb, sigma_xy, tolerance)
-    with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
-        if values.numel() == 0:
-            return values.clone(), values.new_zeros(len(values))
+    ones = frames.new_ones(len(frames), 1, *frames.shape[2:], dtype=torch.float64 if exact else torch.float32)
+    _check(ones, frames, sigma_rgb, sigma_xy)
+    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        if ones.numel() == 0:
+            return ones.sum(dim=(1, 2, 3))
         if exact:
-            both = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
-            both = _filter_exactly(both, frames, sigma_rgb, sigma_xy)
-            return both[:, :-1], both[:, -1].sum(dim=(1, 2))
-        filtered, sums = filter_through_grid(
-            values.float(), frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, with_sum=True
-        )
-        return filtered.view(values.shape).to(values.dtype), sums.to(values.dtype)
+            return _filter_exactly(ones, frames, sigma_rgb, sigma_xy).sum(dim=(1, 2, 3))
+        return sum_through_grid(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
 
 
 def _filter_exactly(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: float | None) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,14 +26,17 @@ from tcam.types import Size
 _THIN_TO: Final = 3136
 """Pixels that tell the histogram: a regular grid of some 56 x 56."""
 
+_SUM_OVER: Final = 12_544
+"""Pixels that are enough for the kernel's sum: 112 x 112."""
+
 _LEAST_BINS, _MOST_BINS = 16, 128
 _MOST_TERMS: Final = 256
 
 
 def filter_through_grid(
-    maps: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float, with_sum: bool
-) -> tuple[Tensor, Tensor]:
-    """Give ``W S`` of every image and the sum of W: on a CPU one by one, to stay in its cache, else all at once.
+    maps: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float
+) -> Tensor:
+    """Give ``W S`` of every image.
 
     Args:
         maps: float32 ``[B, K, H, W]``.
@@ -40,27 +44,45 @@ def filter_through_grid(
         sigma_rgb: reach in colour levels.
         sigma_xy: reach in pixels, or None.
         tolerance: relative L2 error to aim at, 0.01 to 0.1.
-        with_sum: find ``1^T W 1``, too; takes about a third more time.
 
     Returns:
-        float32 ``[B, K, H W]`` and the sums ``[B]`` (zeros where they were not asked for).
+        float32 ``[B, K, H W]``.
     """
-    pixels, step = _levels(frames), _thinning(frames)
+    filtered: list[Tensor] = []
+    grid = None
+    for factors in _factors(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance):
+        done = sum(map(len, filtered))
+        spread, grid = factors.filter(maps[done : done + len(factors.cells)].flatten(2), grid)
+        filtered.append(spread)
+    return filtered[0] if len(filtered) == 1 else torch.cat(filtered)
+
+
+def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None) -> Tensor:
+    """Give ``1^T W 1`` of every image, float32 ``[B]``, from a regular grid of its pixels where they are very many."""
+    height, width = frames.shape[2:]
+    step = max(1, math.isqrt(height * width // _SUM_OVER))
+    part = frames[:, :, ::step, ::step]
+    sigma_xy = None if sigma_xy is None else sigma_xy / step
+    sums = [factors.sum() for factors in _factors(part, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=0.04)]
+    return torch.cat(sums) * (height * width / (part.shape[2] * part.shape[3])) ** 2
+
+
+def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float) -> Iterator[KernelFactors]:
+    """Factor the kernel of all images: on a CPU one by one, to stay in its cache, else at once."""
+    pixels = frames if frames.dtype == torch.uint8 else frames.clamp(0, 255).to(torch.uint8)
+    height, width = frames.shape[2:]
     # Measured on real frames: the error falls with the bins to the power of 1.3.
-    bins = round(48 * (0.04 / tolerance) ** 0.7 * 15 / sigma_rgb)
+    bins = round(44 * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
     bins = max(_LEAST_BINS, min(_MOST_BINS, bins))
+    step = max(1, round(math.sqrt(height * width / _THIN_TO)))
     places, colours = _colour_bins(_histogram(pixels[:, :, ::step, ::step]), bins, sigma_rgb, tolerance)
     lanes, together = (2, 1) if _goes_row_by_row(frames.device) else (1, len(frames))
-    size = (frames.shape[2], frames.shape[3])
-    positions = None if sigma_xy is None else _position_terms(size, sigma_xy, tolerance, lanes, frames.device)
-    filtered, sums, grid = torch.empty_like(maps.flatten(2)), maps.new_zeros(len(maps)), None
-    for start in range(0, len(frames), together):
-        part = slice(start, start + together)
-        factors = KernelFactors(_cells(places[part], pixels[part].flatten(2)), colours[part], positions)
-        filtered[part], grid = factors.filter(maps[part].flatten(2), grid)
-        if with_sum:
-            sums[part] = factors.sum(grid)
-    return filtered, sums
+    positions = None
+    if sigma_xy is not None:
+        positions = _position_terms((height, width), sigma_xy, tolerance, lanes, frames.device)
+    tensors = (places, pixels.flatten(2), *colours.unbind(1))
+    for place, levels, red, green, blue in zip(*(torch.split(each, together) for each in tensors), strict=True):
+        yield KernelFactors(_cells(place, levels), red, green, blue, positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +94,16 @@ class KernelFactors:
 
     Attributes:
         cells: int64 ``[B, P]``, the colour cell of each pixel (Q).
-        colours: ``[B, 3, m, k]``, bins by eigenvectors of each channel (U is their Kronecker product).
+        red: ``[B, m, k]``, bins by eigenvectors of the channel; U is the Kronecker product of the three.
+        green: the same.
+        blue: the same.
         positions: ``[r / L, P, L]`` (phi), or None for colour alone (L = 1).
     """
 
     cells: Tensor
-    colours: Tensor
+    red: Tensor
+    green: Tensor
+    blue: Tensor
     positions: Tensor | None
 
     def filter(self, maps: Tensor, grid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -89,12 +115,10 @@ class KernelFactors:
         spread = spread.view(*maps.shape[:2], *self.positions.shape).mul_(self.positions).sum(dim=2)
         return (spread[..., 0] if spread.shape[-1] == 1 else spread[..., 0] + spread[..., 1]), grid
 
-    def sum(self, grid: Tensor | None = None) -> Tensor:
+    def sum(self) -> Tensor:
         """Give ``1^T W 1``, ``[B]``."""
-        ones = self.colours.new_ones(len(self.cells), 1, self.cells.shape[1])
-        rows = self._weigh(ones)
-        shared = grid if grid is not None and grid.shape[1] == rows.shape[1] else None
-        return self._project(self._splat(rows, shared)).square().sum(dim=(1, 2, 3))
+        ones = self.red.new_ones(len(self.cells), 1, self.cells.shape[1])
+        return self._project(self._splat(self._weigh(ones), None)).square().sum(dim=(1, 2))
 
     def _weigh(self, maps: Tensor) -> Tensor:
         """Multiply maps by each position term, ``[B, R, P, L]``."""
@@ -105,7 +129,7 @@ class KernelFactors:
 
     def _splat(self, rows: Tensor, grid: Tensor | None) -> Tensor:
         """Sum rows ``[B, R, P, L]`` into colour cells, ``[B, R, m^3, L]``."""
-        shape = (*rows.shape[:2], self.colours.shape[2] ** 3, rows.shape[3])
+        shape = (*rows.shape[:2], self.red.shape[1] ** 3, rows.shape[3])
         grid = rows.new_zeros(shape) if grid is None else grid.zero_()
         if not _goes_row_by_row(rows.device):
             places = self.cells[:, None].expand(rows.shape[:3])
@@ -117,32 +141,35 @@ class KernelFactors:
         return grid
 
     def _project(self, grid: Tensor) -> Tensor:
-        """Apply ``U^T`` to a grid ``[B, R, m^3, L]``, giving ``[B, R, k^2, k L]``."""
+        """Apply ``U^T`` to a grid ``[B, R, m^3, L]``, giving ``[B, R k^2, k L]``."""
         images, rows, _, lanes = grid.shape
-        m, k = self.colours.shape[2:]
-        red, green, blue = self.colours.unbind(1)
-        grid = red.mT[:, None] @ grid.view(images, rows, m, m * m * lanes)
-        grid = green.mT[:, None] @ grid.view(images, rows * k, m, m * lanes)
-        return (grid.view(images, rows * k * k, m * lanes) @ _widen(blue, lanes)).view(images, rows, k * k, k * lanes)
+        m, k = self.red.shape[1:]
+        grid = torch.bmm(_repeat(self.red.mT, rows), grid.view(images * rows, m, -1))
+        grid = torch.bmm(_repeat(self.green.mT, rows * k), grid.view(images * rows * k, m, -1))
+        return torch.bmm(grid.view(images, rows * k * k, -1), _widen(self.blue, lanes))
 
     def _climb(self, grid: Tensor, target: Tensor) -> Tensor:
-        """Apply ``U`` to ``[B, R, k^2, k L]``, giving ``[B, R, m^3, L]`` in the memory of ``target``."""
-        images, rows, _, width = grid.shape
-        m, k = self.colours.shape[2:]
-        lanes = width // k
-        red, green, blue = self.colours.unbind(1)
-        grid = grid.view(images, rows * k * k, width) @ _widen(blue, lanes).mT
-        grid = green[:, None] @ grid.view(images, rows * k, k, m * lanes)
-        torch.matmul(red[:, None], grid.view(images, rows, k, -1), out=target.view(images, rows, m, -1))
+        """Apply ``U`` to ``[B, R k^2, k L]``, giving ``[B, R, m^3, L]`` in the memory of ``target``."""
+        images, rows, _, lanes = target.shape
+        m, k = self.red.shape[1:]
+        grid = torch.bmm(grid, _widen(self.blue, lanes).mT)
+        grid = torch.bmm(_repeat(self.green, rows * k), grid.view(images * rows * k, k, -1))
+        torch.bmm(_repeat(self.red, rows), grid.view(images * rows, k, -1), out=target.view(images * rows, m, -1))
         return target
 
 
+def _repeat(factor: Tensor, rows: int) -> Tensor:
+    """Give each of B factors ``[B, m, k]`` to so many rows: ``[B rows, m, k]``."""
+    return factor.expand(rows, -1, -1) if len(factor) == 1 else factor.repeat_interleave(rows, dim=0)
+
+
 def _widen(factor: Tensor, lanes: int) -> Tensor:
-    """Let a factor ``[B, m, k]`` act on interleaved lanes: its Kronecker product with the identity."""
+    """Let factors ``[B, m, k]`` act on interleaved lanes: their Kronecker product with the identity."""
     if lanes == 1:
         return factor
     wide = factor.new_zeros(len(factor), factor.shape[1], lanes, factor.shape[2], lanes)
-    wide.diagonal(dim1=2, dim2=4).copy_(factor[..., None])
+    for lane in range(lanes):
+        wide[:, :, lane, :, lane] = factor
     return wide.view(len(factor), factor.shape[1] * lanes, factor.shape[2] * lanes)
 
 
@@ -166,16 +193,6 @@ def _gather(grid: Tensor, cells: Tensor) -> Tensor:
 def _goes_row_by_row(device: torch.device) -> bool:
     """Say whether rows are better taken one at a time, as a CPU's caches and torch's scatter on it have it."""
     return device.type == "cpu"
-
-
-def _levels(frames: Tensor) -> Tensor:
-    return frames if frames.dtype == torch.uint8 else frames.clamp(0, 255).to(torch.uint8)
-
-
-def _thinning(frames: Tensor) -> int:
-    """Give the step between the rows and columns of pixels that stand for all."""
-    height, width = frames.shape[2:]
-    return max(1, round(math.sqrt(height * width / _THIN_TO)))
 
 
 def _histogram(pixels: Tensor) -> Tensor:

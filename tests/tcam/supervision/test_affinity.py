@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tcam.supervision import colour_grid
-from tcam.supervision.affinity import filter_with_sum, gaussian_filter
+from tcam.supervision.affinity import affinity_sum, gaussian_filter
 
 
 def _pixel_by_pixel(frame, sigma_rgb, sigma_xy):
@@ -38,7 +38,7 @@ def test_the_exact_filter_is_the_definition(sigma_xy):
     frames = torch.randint(0, 60, (2, 3, 3, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     values = torch.rand(2, 2, 3, 4, dtype=torch.float64)
     settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy, "exact": True}
-    filtered, total = filter_with_sum(values, frames, **settings)
+    filtered, total = gaussian_filter(values, frames, **settings), affinity_sum(frames, **settings)
     for image in range(2):
         kernel = _pixel_by_pixel(frames[image], 15.0, sigma_xy)
         torch.testing.assert_close(filtered[image].flatten(1), (kernel @ values[image].flatten(1).T).T)
@@ -78,13 +78,20 @@ def test_a_lower_tolerance_is_kept(sigma_xy):
 
 
 @pytest.mark.parametrize("sigma_xy", [None, 20.0])
-def test_the_sum_of_the_kernel_comes_with_the_filter(sigma_xy):
-    frames, values = _smooth_frames(2, 48), _blob(48).expand(2, 2, -1, -1)
+def test_the_sum_of_the_kernel_is_that_of_filtered_ones(sigma_xy):
+    frames = _smooth_frames(2, 48)
     settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
-    filtered, total = filter_with_sum(values, frames, **settings)
-    torch.testing.assert_close(filtered, gaussian_filter(values, frames, **settings))
+    total = affinity_sum(frames, **settings)
     torch.testing.assert_close(total, gaussian_filter(torch.ones(2, 1, 48, 48), frames, **settings).sum(dim=(1, 2, 3)))
-    assert torch.allclose(total, filter_with_sum(values, frames, **settings, exact=True)[1], rtol=0.05)
+    assert torch.allclose(total.double(), affinity_sum(frames, **settings, exact=True), rtol=0.05)
+
+
+@pytest.mark.parametrize("sigma_xy", [None, 200.0])
+def test_the_sum_over_very_many_pixels_is_read_off_some(sigma_xy):
+    frames = _smooth_frames(1, 450)  # every other row and column
+    settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
+    filtered = gaussian_filter(torch.ones(1, 1, 450, 450), frames, **settings)
+    assert torch.allclose(affinity_sum(frames, **settings), filtered.sum(dim=(1, 2, 3)), rtol=0.02)
 
 
 def test_one_pixel_and_nothing_at_all_are_answered():
@@ -94,10 +101,9 @@ def test_one_pixel_and_nothing_at_all_are_answered():
         assert float(one) == pytest.approx(0.5, rel=0.04)
         for shape in ((0, 3, 4, 4), (2, 3, 0, 4)):
             empty = torch.zeros(shape)
-            filtered, total = filter_with_sum(empty[:, :2], empty, **settings, exact=exact)
-            assert filtered.shape == gaussian_filter(empty[:, :2], empty, **settings, exact=exact).shape
+            filtered = gaussian_filter(empty[:, :2], empty, **settings, exact=exact)
             assert filtered.shape == (shape[0], 2, *shape[2:])
-            assert torch.equal(total, torch.zeros(shape[0]))
+            assert affinity_sum(empty, **settings, exact=exact).tolist() == [0.0] * shape[0]
 
 
 @pytest.mark.parametrize("size", [(7, 31), (1, 9), (33, 2)])
@@ -112,9 +118,10 @@ def test_odd_sizes_are_near_the_exact_filter(size):
 @pytest.mark.parametrize("sigma_xy", [None, 9.0])
 def test_the_form_for_accelerators_gives_the_same_on_a_cpu(sigma_xy, monkeypatch):
     frames, values = _smooth_frames(3, 20), torch.rand(3, 2, 20, 20)
-    row_by_row = filter_with_sum(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
+    row_by_row = gaussian_filter(values, frames, **settings), affinity_sum(frames, **settings)
     monkeypatch.setattr(colour_grid, "_goes_row_by_row", lambda device: False)
-    at_once = filter_with_sum(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
+    at_once = gaussian_filter(values, frames, **settings), affinity_sum(frames, **settings)
     for one, other in zip(row_by_row, at_once, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
@@ -195,7 +202,7 @@ def test_other_shapes_and_sigmas_are_refused():
     with pytest.raises(ValueError, match=r"tolerance must be 0\.01 to 0\.1, got 0\.5"):
         gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None, tolerance=0.5)
     with pytest.raises(ValueError, match="sigmas must be above 0"):
-        filter_with_sum(values, frames, sigma_rgb=-1.0, sigma_xy=None)
+        affinity_sum(frames, sigma_rgb=-1.0, sigma_xy=None)
 
 
 @pytest.mark.real
@@ -224,12 +231,12 @@ def test_the_fast_filter_on_an_accelerator_agrees_with_the_cpu_and_needs_no_host
         pytest.skip("no CUDA device")
     frames, values = _smooth_frames(3, 48), torch.rand(3, 2, 48, 48)
     settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
-    expected, total = filter_with_sum(values, frames, **settings)
+    expected, total = gaussian_filter(values, frames, **settings), affinity_sum(frames, **settings)
     on_device = values.cuda(), frames.cuda()
-    filter_with_sum(*on_device, **settings)
+    gaussian_filter(*on_device, **settings), affinity_sum(on_device[1], **settings)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        got, got_total = filter_with_sum(*on_device, **settings)
+        got, got_total = gaussian_filter(*on_device, **settings), affinity_sum(on_device[1], **settings)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(got.cpu(), expected, rtol=1e-2, atol=1e-1)

@@ -80,7 +80,8 @@ def crf_energy(
         wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
         energies: Tensor = _CrfEnergy.apply(wide, frames, kernel)
         if whole:
-            energies = energies - affinity_sum(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact) / 2
+            sums = affinity_sum(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact)
+            energies = torch.sub(energies, sums, alpha=0.5)
         return energies
 
 

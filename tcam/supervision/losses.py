@@ -79,10 +79,9 @@ def crf_energy(
     with torch.autocast(map_logits.device.type, enabled=False):
         wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
         energies: Tensor = _CrfEnergy.apply(wide, frames, kernel)
-        if whole:
-            sums = affinity_sum(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact)
-            energies = torch.sub(energies, sums, alpha=0.5)
+    if not whole:
         return energies
+    return torch.sub(energies, affinity_sum(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact), alpha=0.5)
 
 
 class _CrfEnergy(torch.autograd.Function):
@@ -98,7 +97,7 @@ class _CrfEnergy(torch.autograd.Function):
         # In place where it can be: these maps are larger than a CPU's caches. tanh(z / 2) by way of the faster sigmoid.
         contrast = (logits[:, 1] - logits[:, 0]).sigmoid_().mul_(2).sub_(1)
         filtered = kernel(contrast[:, None], frames)[:, 0]
-        energies = torch.linalg.vecdot(contrast.flatten(1), filtered.flatten(1))
+        energies: Tensor = torch.linalg.vecdot(contrast.flatten(1), filtered.flatten(1))
         ctx.save_for_backward(filtered.mul_(contrast.square_().sub_(1)))
         return energies / -2
 

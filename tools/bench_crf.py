@@ -3,11 +3,12 @@
     .venv/bin/pip install pydensecrf2        # the peer; without it its columns stay empty
     .venv/bin/python tools/bench_crf.py --videos ../shared/data/clips
 
-Frames are real, 224 x 224, one per video; maps are blobs with noise. Ours is the whole loss, forward and backward from
-logits (position + colour: TCAM's term; colour: of one frame; joint: CoLo-CAM's adaptive term over n frames). The peer
-is the permutohedral lattice of pydensecrf: building it and one step of mean field, which filters two maps; colour has
-the colour as its only features. Peer and ours take turns; medians. `exact` is float64 over all pairs of pixels
-(position + colour) or over the whole 256^3 histogram (colour), timed once.
+Frames are real, 224 x 224, one per video (of a sequence: neighbours of one video); maps are blobs with noise. Ours is
+the whole loss, forward and backward from logits (position + colour: TCAM's term; colour: of one frame; joint: CoLo-CAM's
+adaptive term over n frames). The peer is the permutohedral lattice of pydensecrf, which uses one thread: building it and
+one step of mean field, which filters two maps; colour has the colour as its only features. Peer and ours take turns;
+medians. `exact` is float64 over all pairs of pixels (position + colour) or over the whole 256^3 histogram (colour), timed
+once.
 
 The official lattice of TCAM and CoLo-CAM (GPL, not used here) took 10.5, 6.7 and 56 ms with one thread on another
 machine (design notes, 2026): the peer stands in for it.
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -57,15 +57,16 @@ def main() -> None:
     if options.memory:
         print_memory(frames, *options.memory)
         return
+    sequence = read_sequence(options.videos, 16)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{cpu_name()}, torch {torch.__version__}"
     print(f"commit {commit.stdout.strip()}, {where}, {options.rounds} rounds, medians\n")
     if options.exact:
-        report_errors(frames, options.exact)
+        report_errors(frames, sequence, options.exact)
     threads = options.threads if options.device == "cpu" else [torch.get_num_threads()]
     for count in threads:
         torch.set_num_threads(count)
-        report_times(frames, count, options)
+        report_times(frames, sequence, count, options)
     torch.set_num_threads(1)
     report_scaling(frames, options)
     if options.device == "cpu":
@@ -85,6 +86,15 @@ def read_frames(videos: Path, count: int) -> Tensor:
         *_, last = itertools.islice(stream_frames(file, size=(224, 224)), 10)
         picked.append(last.pixels)
     return torch.stack(picked)
+
+
+def read_sequence(videos: Path, count: int) -> Tensor:
+    """Take consecutive frames of the first video that has enough, uint8 ``[count, 3, 224, 224]``."""
+    for file in sorted(videos.glob("*/*.mp4")):
+        frames = [frame.pixels for frame in itertools.islice(stream_frames(file, size=(224, 224)), count)]
+        if len(frames) == count:
+            return torch.stack(frames)
+    sys.exit(f"bench_crf: no */*.mp4 of {count} frames below {videos}")
 
 
 def make_logits(count: int, side: int = 224) -> Tensor:
@@ -130,7 +140,7 @@ def lattice_step(frames: Tensor, sigma_xy: float | None) -> Callable[[], None]:
     return colour_alone if sigma_xy is None else with_positions
 
 
-def report_times(frames: Tensor, threads: int, options: argparse.Namespace) -> None:
+def report_times(frames: Tensor, sequence: Tensor, threads: int, options: argparse.Namespace) -> None:
     device, logits = torch.device(options.device), make_logits(32)
     print(f"**{threads} thread{'s' if threads > 1 else ''}**, milliseconds per frame (joint: per sequence)\n")
     print("| case | ours | lattice peer | ratio |\n|---|---:|---:|---:|")
@@ -145,8 +155,8 @@ def report_times(frames: Tensor, threads: int, options: argparse.Namespace) -> N
         peers = [lattice_step(frames[i : i + 1], sigma) for i in range(4)] if densecrf else []
         print_row(name, ours, peers, options, ours_per=count, peers_per=4)
     for count in (2, 4, 8, 16):
-        ours = joint_step(logits[:count].to(device), frames[:count].to(device))
-        peers = [lattice_step(frames[:count], None)] if densecrf else []
+        ours = joint_step(logits[:count].to(device), sequence[:count].to(device))
+        peers = [lattice_step(sequence[:count], None)] if densecrf else []
         print_row(f"joint, n = {count}", ours, peers, options, ours_per=1, peers_per=1)
     print()
 
@@ -176,15 +186,15 @@ def timed(work: Callable[[], None], device: str) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def report_errors(frames: Tensor, count: int) -> None:
+def report_errors(frames: Tensor, sequence: Tensor, count: int) -> None:
     """Judge ``W q`` and the gradient on real frames; colour on 8 frames and one sequence, positions on ``count``."""
     contrast = torch.tanh(make_logits(8)[:, 1:] / 2)
     print("Error against exact: relative L2 of W q (mean, worst), lowest cosine of the gradient, seconds per frame\n")
     print("| case | tolerance | error | worst | cosine | exact takes |\n|---|---:|---:|---:|---:|---:|")
-    whole = contrast.transpose(0, 1).reshape(1, 1, -1, 224), frames[:8].transpose(0, 1).reshape(1, 3, -1, 224)
+    whole = contrast.transpose(0, 1).reshape(1, 1, -1, 224), sequence[:8].transpose(0, 1).reshape(1, 3, -1, 224)
     for name, maps, images, sigma, tolerance in (
         ("colour", contrast, frames[:8], None, 0.04),
-        ("joint, n = 8", *whole, None, 0.015),
+        ("joint, n = 8", *whole, None, 0.018),
         ("position + colour", contrast[:count], frames[:count], SIGMA_XY, 0.04),
     ):
         began = time.perf_counter()
@@ -245,11 +255,17 @@ def print_memory(frames: Tensor, batch: int, length: int) -> None:
     """Print by how many MB this process grew over one loss; run in a process of its own."""
     images, logits = frames[: batch * length], make_logits(batch * length).requires_grad_()
     energy_step(logits[:1, :, :8, :8], images[:1, :, :8, :8], SIGMA_XY)()  # load what the first call loads
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew (Linux)
+    before = high_water_mb()
     crf_energy(logits, images, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY).mean().backward()
     pairs = logits.detach().unflatten(0, (batch, length)), images.unflatten(0, (batch, length))
     joint_color_energy(*pairs, sigma_rgb=SIGMA_RGB, adaptive=True)
-    print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}")
+    print(f"{high_water_mb() - before:.0f}")
+
+
+def high_water_mb() -> float:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def report_training_step(frames: Tensor, options: argparse.Namespace) -> None:

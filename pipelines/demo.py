@@ -46,7 +46,6 @@ SETTINGS = (
 SETTINGS_OF = {
     "tcam": ("localizer.frames_per_shot=6",),
     "colocam": (
-        "localizer.epochs=4",
         "localizer.frames_per_shot=2",
         "localizer.seeds.region=otsu",
         "localizer.seeds.box_mask=false",

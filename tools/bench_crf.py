@@ -194,7 +194,7 @@ def report_errors(frames: Tensor, sequence: Tensor, count: int) -> None:
     whole = contrast.transpose(0, 1).reshape(1, 1, -1, 224), sequence[:8].transpose(0, 1).reshape(1, 3, -1, 224)
     for name, maps, images, sigma, tolerance in (
         ("colour", contrast, frames[:8], None, 0.04),
-        ("joint, n = 8", *whole, None, 0.018),
+        ("joint, n = 8", *whole, None, 0.016),
         ("position + colour", contrast[:count], frames[:count], SIGMA_XY, 0.04),
     ):
         began = time.perf_counter()

@@ -5,22 +5,18 @@ The rule is that of the WSOL benchmark (Choe et al., CVPR 2020; TCAM, arXiv:2208
 component with the most pixels wins, and its bounding box is the answer. Of equally large components the one that is met
 first in reading order (row by row from the top, left to right) wins.
 
-How it is done. A component is built from runs, unbroken stretches of kept pixels in a row. A run of a threshold starts
-where the map rises through it and ends where the map falls through it, so the runs of *all* thresholds are listed
-straight from differences of neighbours, without a mask per threshold: a smooth map has a few hundred runs where it has
-50 000 pixels. Runs that touch the row below are joined by one call that finds connected components.
+All thresholds of a map come from one pass over its pixels (`sweep.py`, compiled by numba; `runs.py` gives the same
+without it, slower on rough maps).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from tcam.types import Box, FrameGeometry
@@ -29,7 +25,6 @@ _SLACK = 1e-3
 """How far a map may leave 0..1 by rounding (half precision) before it is taken for something else, such as logits."""
 
 Ints = NDArray[np.int64]
-Ranks = NDArray[np.int16]
 
 
 def extract_box(map: Tensor, threshold: float, geometry: FrameGeometry) -> Box | None:  # noqa: A002 (the field's word)
@@ -63,7 +58,7 @@ def extract_boxes(maps: Tensor, threshold: float, geometries: Sequence[FrameGeom
         return []
     levels = _quantise(maps)
     cuts = _cuts(levels, np.array([float(threshold)]))
-    found = _largest_components((levels > cuts[:, :, None]).astype(np.int16), 1)[:, 0]
+    found = _largest_components()((levels > cuts[:, :, None]).astype(np.int16), 1)[:, 0]
     return [
         None if np.isnan(row[0]) else geometry.to_original(Box(*row.tolist()))
         for row, geometry in zip(found, geometries, strict=True)
@@ -92,7 +87,7 @@ def boxes_at_thresholds(map: Tensor, thresholds: Tensor | Sequence[float]) -> Te
     cuts, position = np.unique(_cuts(levels, wanted)[0], return_inverse=True)
     # How many of the distinct cuts lie below each of the 256 levels: pixel p is kept at cut c exactly when c < rank(p).
     rank = np.searchsorted(cuts, np.arange(256), side="left").astype(np.int16)
-    return torch.from_numpy(_largest_components(rank[levels], len(cuts))[0][position])
+    return torch.from_numpy(_largest_components()(rank[levels], len(cuts))[0][position])
 
 
 def _quantise(maps: Tensor) -> NDArray[np.uint8]:
@@ -117,98 +112,13 @@ def _cuts(levels: NDArray[np.uint8], thresholds: NDArray[np.float64]) -> Ints:
     return cuts
 
 
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """Unbroken stretches of kept pixels, ordered by layer, row and column; a layer is one map at one cut.
+@cache
+def _largest_components() -> Callable[[NDArray[np.int16], int], NDArray[np.float64]]:
+    """Give the compiled sweep, or the form that needs no compiler where numba cannot be imported."""
+    try:
+        from tcam.localization import sweep
+    except ImportError:
+        from tcam.localization import runs
 
-    ``start`` and ``stop`` are half-open positions in a plane of all layers under one another, with one empty column
-    behind every row and one empty row behind every layer, so that nothing touches across a border.
-    """
-
-    layer: Ints
-    start: Ints
-    stop: Ints
-    pitch: int
-
-
-def _largest_components(rank: Ranks, cuts: int) -> NDArray[np.float64]:
-    """Give the box of the largest component of every layer.
-
-    Args:
-        rank: ``[N, H, W]``; pixel p belongs to the layers 0 .. rank(p) - 1 of its map (they are nested).
-        cuts: layers per map, L.
-
-    Returns:
-        ``[N, L, 4]``, NaN where a layer is empty.
-    """
-    number, height, _ = rank.shape
-    boxes = np.full((number * cuts, 4), np.nan)
-    runs = _find_runs(rank, cuts)
-    if len(runs.start):
-        component = _join_runs(runs)
-        kept = _winners(runs, component)[component]
-        layer, start, stop = runs.layer[kept], runs.start[kept], runs.stop[kept]
-        first = np.flatnonzero(np.r_[True, layer[1:] != layer[:-1]])
-        last = np.r_[first[1:], len(layer)] - 1
-        row, column = start // runs.pitch % (height + 1), start % runs.pitch
-        ends = column + stop - start
-        found = [np.minimum.reduceat(column, first), row[first], np.maximum.reduceat(ends, first), row[last] + 1]
-        boxes[layer[first]] = np.stack(found, axis=1)
-    return boxes.reshape(number, cuts, 4)
-
-
-def _find_runs(rank: Ranks, cuts: int) -> _Runs:
-    """List the runs of all layers from the rises and falls of the rank along each row."""
-    number, height, width = rank.shape
-    pitch = width + 1
-    plane = np.zeros(number * height * pitch + 1, np.int16)
-    plane[1:].reshape(number, height, pitch)[:, :, :-1] = rank
-    before, here = plane[:-1], plane[1:]  # the empty column makes row ends fall to 0 and row starts rise from 0
-    rises, falls = np.flatnonzero(here > before), np.flatnonzero(here < before)
-    start_layer, start = _unfold(rises, before[rises], here[rises])
-    stop_layer, stop = _unfold(falls, here[falls], before[falls])
-    map_pixels, layer_pixels = height * pitch, (height + 1) * pitch
-
-    def place(layer: Ints, position: Ints) -> tuple[Ints, Ints]:
-        """Sort by layer (positions already ascend) and move each run to its layer's part of the plane."""
-        layer = layer + position // map_pixels * cuts
-        order = np.argsort(layer.astype(np.uint16) if number * cuts < 65536 else layer, kind="stable")
-        layer, position = layer[order], position[order]
-        return layer, position % map_pixels + layer * layer_pixels
-
-    # A fall at the last pixel of a map lies in its own empty column, so it never counts for the next map.
-    layer, start = place(start_layer, start)
-    _, stop = place(stop_layer, stop)
-    return _Runs(layer, start, stop, pitch)
-
-
-def _unfold(positions: Ints, low: Ints | Ranks, high: Ints | Ranks) -> tuple[Ints, Ints]:
-    """Repeat every position for the layers low .. high - 1; gives (layer, position)."""
-    counts = (high - low).astype(np.int64)
-    offset = np.cumsum(counts) - counts
-    layer = np.arange(counts.sum()) - np.repeat(offset - low, counts)
-    return layer, np.repeat(positions, counts)
-
-
-def _join_runs(runs: _Runs) -> Ints:
-    """Number the 8-connected components; gives the component of each run, numbered by their first run."""
-    low = np.searchsorted(runs.stop, runs.start + runs.pitch - 1, side="right")
-    high = np.searchsorted(runs.start, runs.stop + runs.pitch + 1, side="left")
-    below, _ = _unfold(low, low, np.maximum(low, high))
-    rows = np.concatenate(([0], np.cumsum(np.maximum(high - low, 0))))
-    total = len(low)
-    graph = csr_array((np.ones(len(below)), below, rows), shape=(total, total))
-    component = connected_components(graph, directed=False)[1]
-    return np.asarray(component, dtype=np.int64)
-
-
-def _winners(runs: _Runs, component: Ints) -> NDArray[np.bool_]:
-    """Mark the component with the most pixels in every layer; of equals, the one whose first run comes first."""
-    pixels = np.bincount(component, weights=runs.stop - runs.start)
-    _, first_run = np.unique(component, return_index=True)
-    layer = runs.layer[first_run]
-    order = np.lexsort((first_run, -pixels, layer))
-    leading = np.r_[True, layer[order][1:] != layer[order][:-1]]
-    marks = np.zeros(len(pixels), dtype=np.bool_)
-    marks[order[leading]] = True
-    return marks
+        return runs.largest_components
+    return sweep.largest_components

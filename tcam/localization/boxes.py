@@ -40,7 +40,7 @@ def inclusive_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def stack_boxes(boxes: Sequence[Sequence[Box]]) -> Tensor:
-    """Lay the boxes of N frames side by side: float64 ``[N, G, 4]``, NaN where a frame has fewer than G (at least 1)."""
+    """Lay the boxes of N frames side by side: float64 ``[N, G, 4]``, NaN where a frame has fewer than G."""
     most = max((len(own) for own in boxes), default=0)
     stacked = torch.full((len(boxes), max(most, 1), 4), math.nan, dtype=torch.float64)
     for row, own in zip(stacked, boxes, strict=True):
@@ -58,7 +58,7 @@ def best_overlap(boxes: Tensor, truth: Tensor, *, inclusive: bool = False) -> tu
         inclusive: count pixels as ``inclusive_iou`` does.
 
     Returns:
-        float64 ``[N, L]`` in 0..1, 0 where there is no box; int64 ``[N, L]``, which true box it is (the first of equals).
+        float64 ``[N, L]`` in 0..1, 0 where there is no box; int64 ``[N, L]``, with which true box (first of equals).
 
     Raises:
         ValueError: other shapes.

@@ -129,6 +129,13 @@ class CorLocEvaluator:
             self._hits[key] = self._hits[key] + right if key in self._hits else right
             self._frames[key] = self._frames.get(key, 0) + 1
 
+    def videos_per_class(self) -> dict[str, int]:
+        """Give how many videos with judged frames each class has."""
+        counts = dict.fromkeys(self.class_names, 0)
+        for label, _ in self._frames:
+            counts[self.class_names[label]] += 1
+        return counts
+
     def accuracy(self, label: int | None = None) -> Tensor:
         """Give the percentage of right frames at every threshold: float64 ``[L]``, NaN without frames.
 
@@ -160,9 +167,9 @@ class CorLocEvaluator:
         """Give CorLoc per class, per video, over classes and over frames.
 
         Args:
-            threshold_choice: ``validation`` and ``default`` take ``threshold`` as chosen elsewhere, ``oracle`` takes the
-                best one on the added frames themselves, ``oracle per class`` the best one of each class (what the
-                published tables of TCAM and CoLo-CAM do: an upper bound), ``none`` says that no map was thresholded.
+            threshold_choice: ``validation`` and ``default`` take ``threshold`` as chosen elsewhere, ``oracle`` the best
+                one on the added frames themselves, ``oracle per class`` the best one of each class (what the published
+                tables of TCAM and CoLo-CAM do: an upper bound), ``none`` says that no map was thresholded.
             threshold: one of the evaluator's thresholds; left out for the oracles; for ``none`` it may be left out
                 where the evaluator has but one.
 

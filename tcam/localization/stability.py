@@ -48,7 +48,7 @@ class StabilityEvaluator:
         Args:
             video_ids: N names.
             boxes: ``[N, 4]``, NaN where nothing was found.
-            truth: ``[N, 4]``, the true box that each fits best; where a frame holds several, nobody says which is whose.
+            truth: ``[N, 4]``, the true box that each fits best (where a frame holds several, nobody says whose).
             overlap: ``[N]``, IoU of the two; 0 where nothing was found.
 
         Raises:

@@ -40,8 +40,8 @@ def row_shift(width: int) -> int:
 def by_rank(rank: NDArray[np.int16], layers: int) -> tuple[Ints, NDArray[np.int64]]:
     """Sort the pixels of a map ``[H, W]`` by rank, reading order among equals.
 
-    Gives the positions ``[H * W]`` in a plane with a border of one pixel (see ``row_shift``), and ``[L + 2]`` where each
-    rank begins.
+    Gives the positions ``[H * W]`` in a plane with a border of one pixel (see ``row_shift``), and ``[L + 2]`` where
+    each rank begins.
     """
     height, width = rank.shape
     shift = row_shift(width)

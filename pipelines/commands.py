@@ -16,11 +16,12 @@ import platformdirs
 from pipelines.config import RunConfig, load_config, save_config
 from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thresholds, results_table
 from pipelines.files import hash_file, write_json
+from pipelines.metrics import list_metrics
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import FramePrediction, find_sources, predict_video
 from pipelines.prepare import VideoFailure, write_failures
 from pipelines.report_run import write_run_report
-from pipelines.results import list_metrics, save_results
+from pipelines.results import save_results
 from pipelines.runlog import check_run_name, console, create_run, describe_environment, open_run, progress_bar
 from pipelines.sinks import BoxSink, open_box_sink
 from pipelines.stages import (

@@ -19,8 +19,9 @@ from pipelines.config import EvaluationSettings
 from pipelines.files import write_json
 from pipelines.judge import BENCHMARK_THRESHOLDS, JudgeSettings, MethodJudge, Seen
 from pipelines.localizer import Localizer
+from pipelines.metrics import Metric
 from pipelines.report import describe_threshold
-from pipelines.results import Metric, Rows
+from pipelines.results import Rows
 from pipelines.runlog import console, progress_bar
 from pipelines.selection import threshold_grid
 from tcam.errors import DataError, VideoError
@@ -198,13 +199,10 @@ def print_table(rows: Rows, title: str) -> None:
 def print_metrics(metrics: Sequence[Metric]) -> None:
     """Show the figures besides CorLoc on stderr, one line per metric, one column per method."""
     methods = list(dict.fromkeys(metric.method for metric in metrics))
-    known = {(metric.name, metric.method): metric for metric in metrics if metric.value is not None}
-    names = list(dict.fromkeys(name for name, _ in known))
-    lines = [
-        [name, *("-" if (name, method) not in known else f"{known[name, method].value:.1f}" for method in methods)]
-        for name in names
-    ]
-    notes = {metric.name: metric.protocol for metric in known.values()}  # that of the last method, which has a map
+    known = [metric for metric in metrics if metric.value is not None]
+    values = {(metric.name, metric.method): metric.value or 0.0 for metric in known}
+    notes = {metric.name: metric.protocol for metric in known}  # that of the last method, which has a map
+    lines = [[name, *(percent(values.get((name, method), math.nan)) for method in methods)] for name in notes]
     _print_lines("other figures, in percent", ["metric", *methods], lines, [f"{k}: {v}" for k, v in notes.items()])
 
 

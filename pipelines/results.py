@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pipelines.files import write_text
-from pipelines.judge import HAS_CONTOURS, MethodJudge, write_frame_rows
+from pipelines.judge import MethodJudge, write_frame_rows
+from pipelines.metrics import list_metrics
 from tcam.errors import DataError
 from tcam.localization.corloc import CorLocEvaluator, CorLocResult
 from tcam.types import CorLocProtocol
@@ -20,17 +21,6 @@ from tcam.types import CorLocProtocol
 FORMAT = 1
 RESULTS, PER_FRAME = "results.json", "per_frame.parquet"
 Rows = Sequence[tuple[str, CorLocResult]]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One further figure of a method; None where there is nothing to count it from."""
-
-    method: str
-    name: str
-    value: float | None
-    unit: str
-    protocol: str
 
 
 def save_results(
@@ -54,7 +44,7 @@ def save_results(
         "num_frames": first.num_frames,
         "num_videos": len(first.per_video),
         "rows": [{"method": name, "metric": "CorLoc", **_kind(result), **result.as_dict()} for name, result in rows],
-        "metrics": [_as_dict(metric) for metric in list_metrics(judges, chosen_on)],
+        "metrics": [asdict(metric) for metric in list_metrics(judges, chosen_on)],
         "curves": {name: _curve(judge.corloc) for name, judge in judges.items() if len(judge.corloc.thresholds) > 1},
         "thresholds": dict(thresholds),
         "chosen_on": chosen_on,
@@ -76,71 +66,6 @@ def read_rows(path: Path) -> list[tuple[str, CorLocResult]]:
         return [(str(row["method"]), _read_result(row)) for row in stored["rows"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"expected results of format {FORMAT} in {path}, found none ({error})") from None
-
-
-def list_metrics(judges: Mapping[str, MethodJudge], chosen_on: str) -> list[Metric]:
-    """Give every figure besides CorLoc, each with its protocol in a sentence."""
-    return [metric for judge in judges.values() if judge.full for metric in _metrics_of(judge, chosen_on)]
-
-
-def _metrics_of(judge: MethodJudge, chosen_on: str) -> list[Metric]:
-    floor = len(judge.corloc.thresholds) == 1
-    own, single, multi = judge.at_chosen.compute(), judge.contour.compute(), judge.contours.compute()
-    steady, (presence, false_alarms) = judge.stability.compute(), judge.presence.compute()
-    level = f"{judge.settings.iou_threshold:g}"
-    at = "no map" if floor else f"map threshold: {chosen_on} ({judge.chosen:g})"
-    rule = (
-        "largest component, plain IoU" if judge.settings.components == "largest" else "the benchmark's largest contour"
-    )
-    best = "no map" if floor else "best of 1000 map thresholds on the evaluated frames (oracle)"
-    grid = "over frames, WSOL benchmark: 224 grid, inclusive-pixel IoU"
-    missing = "" if HAS_CONTOURS or floor else "; not counted: needs numba"
-    top = f"over frames, true class among the k most probable and IoU >= {level}, {rule}, {at}"
-    oracle = f"{grid}, true class among the k most probable and IoU >= 0.5, largest contour, {best}{missing}"
-    found = [
-        ("MaxBoxAcc", single.max_box_acc[0.5], f"{grid} >= 0.5, largest contour, {best}{missing}"),
-        (
-            "MaxBoxAccV2",
-            multi.max_box_acc_v2,
-            f"{grid}, mean of IoU >= 0.3, 0.5, 0.7, best of all contours, {best}{missing}",
-        ),
-    ]
-    if not floor:
-        for k in (1, 5):
-            found += [
-                (
-                    f"Top-{k} localization",
-                    own.top_localization[k][judge.settings.iou_threshold],
-                    top.replace("k", str(k), 1),
-                ),
-                (f"Top-{k} localization, oracle", single.top_localization[k][0.5], oracle),
-            ]
-        found += [("Classification accuracy", own.top_accuracy[1], "over frames, true class is the most probable")]
-    steps = "lower is steadier, mean over videos of annotated frames, arXiv:1611.06467"
-    found += [
-        (
-            "Temporal stability: fragments",
-            steady.fragment,
-            f"steps where right (IoU >= {level}) turns wrong or back, {at}; {steps}",
-        ),
-        (
-            "Temporal stability: centre",
-            steady.centre,
-            f"spread of the centre's error in widths and heights of the true box, {at}; {steps}",
-        ),
-        (
-            "Temporal stability: scale and ratio",
-            steady.scale_ratio,
-            f"spread of size and aspect against the true box, {at}; {steps}",
-        ),
-        ("Presence", presence, f"frames with an object where a box was found, {at}"),
-        ("Presence: false alarms", false_alarms, f"frames known to hold no object where a box was found, {at}"),
-    ]
-    return [Metric(judge.name, name, None if math.isnan(value) else value, "%", text) for name, value, text in found]
-
-
-def _as_dict(metric: Metric) -> dict[str, object]:
-    return {name: getattr(metric, name) for name in ("method", "name", "value", "unit", "protocol")}
 
 
 def _kind(result: CorLocResult) -> dict[str, str]:

@@ -16,7 +16,8 @@ from pipelines.evaluate import (
     save_thresholds,
     score_videos,
 )
-from pipelines.results import list_metrics, read_rows, save_results
+from pipelines.metrics import list_metrics
+from pipelines.results import read_rows, save_results
 from pipelines.runlog import console
 from tcam.errors import DataError
 from tcam.types import Box, FrameTruth

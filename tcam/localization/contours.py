@@ -142,10 +142,10 @@ def _add(root: Ints, about: Ints, pixel: int, shift: int, around: NDArray[np.int
     about[here, 2], about[here, 3] = max(about[here, 2], x), max(about[here, 3], y)
     about[here, 4] = min(about[here, 4], pixel)
     about[here, 5] += _GAINED[kept]
-    for place in joins[kept, 1:]:
-        if place < 0:
+    for number in range(1, 4):
+        if joins[kept, number] < 0:
             break
-        other = find(root, pixel + around[place])
+        other = find(root, pixel + around[joins[kept, number]])
         if other != here:
             root[other] = here
             about[here, 0], about[here, 1] = min(about[here, 0], about[other, 0]), min(about[here, 1], about[other, 1])

@@ -108,8 +108,8 @@ def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Swe
     np.put_along_axis(is_cut, cuts, 1, axis=1)
     # How many of a map's distinct cuts lie below each level: pixel p is kept at cut c exactly when rank(c) < rank(p).
     below = np.cumsum(is_cut, axis=1, dtype=np.int16) - is_cut
-    rank = np.take_along_axis(below, levels.reshape(len(levels), -1).astype(np.intp), axis=1)
-    found = sweep(rank.reshape(levels.shape), int(is_cut.sum(axis=1).max()))
+    rank = np.stack([ranks[one] for ranks, one in zip(below, levels, strict=True)])
+    found = sweep(rank, int(is_cut.sum(axis=1).max()))
     layer = np.take_along_axis(below, cuts, axis=1).astype(np.intp)
     return torch.from_numpy(np.take_along_axis(found, layer[:, :, None], axis=1))
 

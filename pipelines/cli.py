@@ -46,6 +46,13 @@ class EvaluatedSplit(StrEnum):
     all = "all"
 
 
+class Protocol(StrEnum):
+    """By which rule ``tcam evaluate`` makes boxes and counts overlap."""
+
+    ours = "ours"
+    benchmark = "benchmark"
+
+
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Runs = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
@@ -141,13 +148,25 @@ def evaluate(
     split: Annotated[EvaluatedSplit, typer.Option(help="Which videos.")] = EvaluatedSplit.test,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the report.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(help="ours: largest component, plain IoU; benchmark: the WSOL benchmark's contours and IoU."),
+    ] = Protocol.ours,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Compare a run's boxes with true ones: CorLoc per class and mean, beside centre-box and full-frame floors."""
     from pipelines.commands import EvaluateRequest, evaluate_run
 
-    request = EvaluateRequest(run=run, videos=videos, split=split.value, output=output, as_json=json_, device=device)
+    request = EvaluateRequest(
+        run=run,
+        videos=videos,
+        split=split.value,
+        output=output,
+        as_json=json_,
+        device=device,
+        benchmark=protocol is Protocol.benchmark,
+    )
     _leave(evaluate_run(request, quiet=quiet))
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 import platformdirs
 
 from pipelines.config import RunConfig, load_config, save_config
-from pipelines.evaluate import ScoredSet, print_table, read_thresholds, results_table, save_rows
+from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thresholds, results_table
 from pipelines.files import hash_file, write_json
+from pipelines.metrics import list_metrics
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import FramePrediction, find_sources, predict_video
 from pipelines.prepare import VideoFailure, write_failures
 from pipelines.report_run import write_run_report
+from pipelines.results import save_results
 from pipelines.runlog import check_run_name, console, create_run, describe_environment, open_run, progress_bar
 from pipelines.sinks import BoxSink, open_box_sink
 from pipelines.stages import (
@@ -33,7 +35,7 @@ from pipelines.stages import (
     train_run,
 )
 from tcam.errors import ConfigError, DataError, VideoError
-from tcam.types import FrameTruth, VideoIndex
+from tcam.types import Components, FrameTruth, VideoIndex
 
 
 def cache_folder() -> Path:
@@ -167,6 +169,7 @@ class EvaluateRequest:
     output: Path | None
     as_json: bool
     device: str
+    benchmark: bool = False
 
 
 def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
@@ -179,11 +182,13 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     index, truth = _with_classes_of(run, prepared.index, prepared.truth)
     run = replace(run, index=index, truth=truth)
     localizers = load_localizers(run)
-    scored = score_split(run, localizers, request.split)
-    rows = results_table(scored, thresholds if chosen_on == "validation" else {})
+    components: Components = "largest contour" if request.benchmark else "largest"
+    scored = score_split(run, localizers, request.split, chosen=thresholds, components=components)
+    rows = results_table(scored, thresholds, chosen_on)
     print_table(rows, f"{request.split} split of {request.videos}")
+    print_metrics(list_metrics(scored.judges, chosen_on))
+    save_results(output, rows, scored.judges, thresholds, split=request.split, chosen_on=chosen_on)
     write_run_report(output, rows, localizers, thresholds, index, truth, size=run.input_size, split=request.split)
-    save_rows(output / "table.json", rows)
     if request.as_json:
         table = [{"method": name, **result.as_dict()} for name, result in rows]
         sys.stdout.write(json.dumps(table) + "\n")

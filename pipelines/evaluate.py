@@ -1,7 +1,7 @@
 """Stage "evaluation": localizers and floors against truth boxes, every number with its protocol.
 
 The map threshold is chosen on the validation split and stored with the run; the best threshold on the evaluated set
-itself is reported second, as an oracle.
+itself, for all classes and for each, is reported beside it, as an oracle.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
 import torch
-from torch import Tensor
 
 from pipelines.config import EvaluationSettings
 from pipelines.files import write_json
+from pipelines.judge import BENCHMARK_THRESHOLDS, JudgeSettings, MethodJudge, Seen
 from pipelines.localizer import Localizer
+from pipelines.metrics import Metric
 from pipelines.report import describe_threshold
+from pipelines.results import Rows
 from pipelines.runlog import console, progress_bar
 from pipelines.selection import threshold_grid
 from tcam.errors import DataError, VideoError
-from tcam.localization.boxes import centre_box, full_frame_box, scale_boxes
-from tcam.localization.corloc import CorLocEvaluator, CorLocResult, ThresholdChoice
-from tcam.localization.extract import boxes_at_thresholds
-from tcam.types import Box, CorLocProtocol, FrameTruth, Size, VideoIndex, VideoRecord
+from tcam.localization.boxes import centre_box, full_frame_box
+from tcam.localization.corloc import CorLocEvaluator
+from tcam.localization.rules import visible_boxes
+from tcam.types import Box, Components, FrameTruth, Size, ThresholdChoice, VideoIndex, VideoRecord
 from tcam.video.reader import DecodedFrame, stream_frames
 
 FLOORS: Mapping[str, Callable[[Size], Box]] = {
@@ -40,10 +40,15 @@ FLOORS: Mapping[str, Callable[[Size], Box]] = {
 
 @dataclass(frozen=True, slots=True)
 class ScoredSet:
-    """Evaluators by method name, of one set of videos, and the videos that could not be read."""
+    """What every method came to on one set of videos, by name, and the videos that could not be read."""
 
-    evaluators: Mapping[str, CorLocEvaluator]
+    judges: Mapping[str, MethodJudge]
     failures: tuple[tuple[str, str], ...]
+
+    @property
+    def evaluators(self) -> dict[str, CorLocEvaluator]:
+        """The CorLoc of every method."""
+        return {name: judge.corloc for name, judge in self.judges.items()}
 
     def best_thresholds(self) -> dict[str, float]:
         """Give every localizer's best threshold on this set (macro CorLoc)."""
@@ -58,39 +63,66 @@ def score_videos(
     *,
     settings: EvaluationSettings,
     size: Size,
+    chosen: Mapping[str, float] | None = None,
+    components: Components = "largest",
 ) -> ScoredSet:
-    """Run localizers over the annotated frames of some videos; each video is decoded once, memory does not grow.
+    """Run localizers over the annotated frames of some videos; each video is decoded once, each frame seen once.
+
+    Memory grows by a small row per frame. A frame whose true boxes all lie outside the picture is not judged; one that
+    is listed without boxes is known to hold no object, and counts for presence only.
+
+    Args:
+        localizers: by name.
+        index: names the classes.
+        records: the videos.
+        truth: boxes of any videos.
+        settings: of the evaluation.
+        size: network input, (height, width).
+        chosen: map threshold by localizer, for every figure besides CorLoc; None counts CorLoc only.
+        components: the rule of boxes and overlap; any but ``largest`` is the WSOL benchmark's.
 
     Raises:
         DataError: none of the videos has a box.
+        MissingPartError: the benchmark's rule without numba.
     """
-    thresholds = threshold_grid(settings.threshold_step)
-    evaluators = {
-        name: CorLocEvaluator(
-            index.class_names, [0.0] if name in FLOORS else thresholds, iou_threshold=settings.iou_threshold
-        )
-        for name in (*FLOORS, *localizers)
-    }
-    by_video: dict[str, dict[int, FrameTruth]] = {}
-    for item in truth:
-        by_video.setdefault(item.video_id, {})[item.frame_index] = item
+    by_video = _by_video(truth, {record.video_id: record.size for record in records})
     judged = [record for record in records if record.video_id in by_video]
-    if not judged:
+    if not any(item.boxes for frames in by_video.values() for item in frames.values()):
         raise DataError(
             "expected boxes to compare with (boxes.csv: video,frame,x0,y0,x1,y1), found none for these videos"
         )
+    shared = JudgeSettings(index.class_names, settings.iou_threshold, components)
+    grid = threshold_grid(settings.threshold_step) if components == "largest" else BENCHMARK_THRESHOLDS
+    judges = {name: MethodJudge(name, shared, [0.0], None if chosen is None else 0.0) for name in FLOORS}
+    for name in localizers:
+        judges[name] = MethodJudge(name, shared, grid, None if chosen is None else chosen[name])
     failures = []
-    grid = torch.tensor(thresholds, dtype=torch.float64)
     with progress_bar() as bar:
         task = bar.add_task("evaluation", total=len(judged))
         for record in judged:
             try:
                 for batch in _annotated_batches(record, by_video[record.video_id], settings.batch, size):
-                    _score_batch(batch, record, localizers, evaluators, grid)
+                    _score_batch(batch, record, localizers, judges)
             except VideoError as error:
                 failures.append((record.video_id, str(error)))
             bar.advance(task)
-    return ScoredSet(evaluators, tuple(failures))
+    return ScoredSet(judges, tuple(failures))
+
+
+def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[str, dict[int, FrameTruth]]:
+    """Sort the truth of some videos by video and frame, without frames whose boxes all lie outside the picture."""
+    by_video: dict[str, dict[int, FrameTruth]] = {}
+    outside = 0
+    for item in truth:
+        if item.video_id not in sizes:
+            continue
+        if item.boxes and bool(visible_boxes([item], sizes[item.video_id]).isnan().all()):
+            outside += 1
+        else:
+            by_video.setdefault(item.video_id, {})[item.frame_index] = item
+    if outside:
+        console.print(f"{outside} annotated frames are not judged: their true boxes lie outside the picture")
+    return by_video
 
 
 def _annotated_batches(
@@ -107,74 +139,37 @@ def _score_batch(
     batch: list[tuple[DecodedFrame, FrameTruth]],
     record: VideoRecord,
     localizers: Mapping[str, Localizer],
-    evaluators: Mapping[str, CorLocEvaluator],
-    grid: Tensor,
+    judges: Mapping[str, MethodJudge],
 ) -> None:
     frames = torch.stack([frame.pixels for frame, _ in batch])
-    input_size = (frames.shape[2], frames.shape[3])
+    truth = [item for _, item in batch]
     labels = torch.full((len(frames),), record.label)
     for name, localizer in localizers.items():
-        maps = localizer(frames, labels).maps.cpu()
-        for one_map, (_, truth) in zip(maps, batch, strict=True):
-            boxes = scale_boxes(boxes_at_thresholds(one_map, grid), input_size, record.size)
-            evaluators[name].add(truth, boxes)
+        found = localizer(frames, labels)
+        judges[name].add_maps(truth, record.size, Seen(found.maps.float().cpu(), found.probabilities.float().cpu()))
     for name, make in FLOORS.items():
-        box = torch.tensor([list(make(record.size))], dtype=torch.float64)
-        for _, truth in batch:
-            evaluators[name].add(truth, box)
+        box = torch.tensor(list(make(record.size)), dtype=torch.float64)
+        judges[name].add_boxes(truth, record.size, box)
 
 
-def results_table(scored: ScoredSet, thresholds: Mapping[str, float]) -> list[tuple[str, CorLocResult]]:
-    """List (method, result) rows: floors, then each localizer with the given threshold, then each with its oracle."""
-    rows = [(name, scored.evaluators[name].table("none", 0.0)) for name in scored.evaluators if name in FLOORS]
-    names = [name for name in scored.evaluators if name not in FLOORS]
-    rows += [
-        (name, scored.evaluators[name].table("validation", thresholds[name])) for name in names if name in thresholds
-    ]
-    rows += [(name, scored.evaluators[name].table("oracle")) for name in names]
+def results_table(scored: ScoredSet, thresholds: Mapping[str, float], chosen_on: str = "validation") -> Rows:
+    """List (method, result) rows: floors, then each localizer with the given threshold, its oracle, that per class.
+
+    ``chosen_on`` says where the thresholds come from: ``validation`` or ``default``.
+    """
+    evaluators = scored.evaluators
+    choice: ThresholdChoice = "validation" if chosen_on == "validation" else "default"
+    rows = [(name, evaluators[name].table("none", 0.0)) for name in evaluators if name in FLOORS]
+    names = [name for name in evaluators if name not in FLOORS]
+    rows += [(name, evaluators[name].table(choice, thresholds[name])) for name in names if name in thresholds]
+    rows += [(name, evaluators[name].table("oracle")) for name in names]
+    rows += [(name, evaluators[name].table("oracle per class")) for name in names]
     return rows
 
 
 def save_thresholds(path: Path, thresholds: Mapping[str, float], *, chosen_on: str) -> None:
     """Store the map threshold of each method of a run, and what chose it."""
     write_json(path, {"thresholds": dict(thresholds), "chosen_on": chosen_on})
-
-
-def save_rows(path: Path, rows: Sequence[tuple[str, CorLocResult]]) -> None:
-    """Store a table for programs: one object per row, every number with its protocol."""
-    write_json(path, [{"method": name, **result.as_dict()} for name, result in rows])
-
-
-def read_rows(path: Path) -> list[tuple[str, CorLocResult]]:
-    """Read what ``save_rows`` stored.
-
-    Raises:
-        DataError: the file is missing or is no such table.
-    """
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return [(str(row.pop("method")), _read_result(row)) for row in stored]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"expected a table of CorLoc results in {path}, found none ({error})") from None
-
-
-def _read_result(row: dict[str, Any]) -> CorLocResult:
-    """Undo ``CorLocResult.as_dict``."""
-    overlap = re.search(r"IoU >= ([\d.e-]+)", row["protocol"])
-    if overlap is None:
-        raise ValueError(f"no IoU in '{row['protocol']}'")
-    choices = get_args(ThresholdChoice)
-    known = {str(protocol): protocol for protocol in (CorLocProtocol(c, float(overlap[1])) for c in choices)}
-    row["protocol"] = known[row["protocol"]]
-    for name in ("macro", "micro"):
-        row[name] = _or_nan(row[name])
-    for name in ("per_class", "per_video"):
-        row[name] = {key: _or_nan(value) for key, value in row[name].items()}
-    return CorLocResult(**row)
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
@@ -190,21 +185,39 @@ def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
         raise DataError(f"expected the run's map thresholds in {path}, found none ({error}); resume the run") from None
 
 
-def print_table(rows: Sequence[tuple[str, CorLocResult]], title: str) -> None:
+def print_table(rows: Rows, title: str) -> None:
     """Show the rows on stderr as people read them."""
+    classes = list(rows[0][1].per_class)
+    columns = ["method", "threshold", *classes, "mean", "frames %"]
+    lines = [
+        [name, describe_threshold(result), *map(percent, (*result.per_class.values(), result.macro, result.micro))]
+        for name, result in rows
+    ]
+    _print_lines(title, columns, lines, [str(result.protocol) for _, result in rows])
+
+
+def print_metrics(metrics: Sequence[Metric]) -> None:
+    """Show the figures besides CorLoc on stderr, one line per metric, one column per method."""
+    methods = list(dict.fromkeys(metric.method for metric in metrics))
+    known = [metric for metric in metrics if metric.value is not None]
+    values = {(metric.name, metric.method): metric.value or 0.0 for metric in known}
+    notes = {metric.name: metric.protocol for metric in known}  # that of the last method, which has a map
+    lines = [[name, *(percent(values.get((name, method), math.nan)) for method in methods)] for name in notes]
+    _print_lines("other figures, in percent", ["metric", *methods], lines, [f"{k}: {v}" for k, v in notes.items()])
+
+
+def _print_lines(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    classes = list(rows[0][1].per_class)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for column in ("method", "threshold", *classes, "mean", "frames %"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    for name, result in rows:
-        values = [result.per_class[c] for c in classes]
-        table.add_row(name, describe_threshold(result), *(percent(v) for v in (*values, result.macro, result.micro)))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
     console.print(table)
-    for protocol in dict.fromkeys(str(result.protocol) for _, result in rows):
-        console.print(protocol, style="dim")
+    for note in dict.fromkeys(notes):
+        console.print(note, style="dim", markup=False)
 
 
 def percent(value: float) -> str:

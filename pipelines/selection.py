@@ -14,6 +14,7 @@ from pipelines.localizer import Localizer
 from tcam.localization.boxes import scale_boxes
 from tcam.localization.corloc import CorLocEvaluator
 from tcam.localization.extract import boxes_at_thresholds
+from tcam.localization.rules import match_boxes
 from tcam.types import FrameTruth, Size, VideoIndex, VideoRecord
 from tcam.video.dataset import FrameDataset, collate_clips
 
@@ -69,14 +70,15 @@ class Validator:
         right, seen, judged = 0, 0, 0
         for batch in self._batches:
             result = localizer(batch.frames.flatten(0, 1), batch.label)
+            boxes = boxes_at_thresholds(result.maps, thresholds)
             right += int((result.probabilities.argmax(1).cpu() == batch.label).sum())
             seen += len(batch.label)
             for i, video_id in enumerate(batch.video_id):
                 truth = self._truth.get((video_id, int(batch.frame_index[i, 0])))
                 if truth is not None:
-                    boxes = boxes_at_thresholds(result.maps[i], thresholds)
-                    input_size = (result.maps.shape[1], result.maps.shape[2])
-                    evaluator.add(truth, scale_boxes(boxes, input_size, self._sizes[video_id]))
+                    size, input_size = self._sizes[video_id], (result.maps.shape[1], result.maps.shape[2])
+                    scaled = scale_boxes(boxes[i, None], input_size, size)
+                    evaluator.add([truth], match_boxes(scaled, [truth], size).value)
                     judged += 1
         corloc = evaluator.table("oracle").macro if judged else None
         return ValidationScores(corloc, 100.0 * right / seen if seen else None)

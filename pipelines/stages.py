@@ -15,20 +15,21 @@ from pipelines.cams import CamCache, write_cams
 from pipelines.checkpoint import load_weights
 from pipelines.config import RunConfig, load_config
 from pipelines.device import Compute, choose_compute
-from pipelines.evaluate import ScoredSet, results_table, save_rows, save_thresholds, score_videos
+from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
 from pipelines.files import hash_file, hash_json
 from pipelines.localizer import Localizer, build_network
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
 from pipelines.prepare import Prepared, prepare, write_failures
 from pipelines.report_run import write_run_report
+from pipelines.results import save_results
 from pipelines.runlog import RunLog, Stage, console, progress_bar, run_stage
 from pipelines.selection import Validator
 from pipelines.train import TrainingContext, train_classifier, train_localizer
 from tcam.errors import VideoError
 from tcam.localization.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
-from tcam.types import FrameTruth, Size, VideoIndex
+from tcam.types import Components, FrameTruth, Size, VideoIndex
 from tcam.video.index import read_index, read_truth, write_index, write_truth
 
 SAMPLE_FRAMES = 250
@@ -201,9 +202,10 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     test = [record for record in run.index.of_split("test") if record.video_id in annotated]
     rows: list[tuple[str, CorLocResult]] = []
     if test:
-        scored = score_split(run, localizers, "test")
-        rows = results_table(scored, thresholds if chosen_on == "validation" else {})
-        save_rows(run.folder / "evaluation" / "test.json", rows)
+        scored = score_split(run, localizers, "test", chosen=thresholds)
+        rows = [*results_table(scored, thresholds, chosen_on)]
+        folder = run.folder / "evaluation"
+        save_results(folder, rows, scored.judges, thresholds, split="test", chosen_on=chosen_on)
     overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
     write_run_report(run.folder, rows, localizers, thresholds, run.index, run.truth, size=run.input_size, video=overlay)
     return rows
@@ -240,10 +242,26 @@ def choose_thresholds(run: Run, localizers: Mapping[str, Localizer]) -> tuple[di
     return dict.fromkeys(localizers, run.config.evaluation.default_threshold), "default"
 
 
-def score_split(run: Run, localizers: Mapping[str, Localizer], split: str) -> ScoredSet:
-    """Score localizers and floors on the annotated frames of one split, or of all (``all``)."""
+def score_split(
+    run: Run,
+    localizers: Mapping[str, Localizer],
+    split: str,
+    *,
+    chosen: Mapping[str, float] | None = None,
+    components: Components = "largest",
+) -> ScoredSet:
+    """Score localizers and floors on the annotated frames of one split, or of all (``all``); see ``score_videos``."""
     records = [record for record in run.index.records if split in (record.split, "all")]
-    return score_videos(localizers, run.index, records, run.truth, settings=run.config.evaluation, size=run.input_size)
+    return score_videos(
+        localizers,
+        run.index,
+        records,
+        run.truth,
+        settings=run.config.evaluation,
+        size=run.input_size,
+        chosen=chosen,
+        components=components,
+    )
 
 
 def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:

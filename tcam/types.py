@@ -21,6 +21,11 @@ IGNORE: Final = 255
 Size = tuple[int, int]
 Decoder = Literal["decord", "pyav", "frames"]
 Split = Literal["train", "val", "test"]
+ThresholdChoice = Literal["validation", "default", "oracle", "oracle per class", "none"]
+"""Where a map threshold came from; see ``CorLocProtocol``."""
+Components = Literal["largest", "largest contour", "all contours"]
+"""Which parts of a thresholded map give boxes: the 8-connected component with most pixels (half-open boxes, ours), or
+the WSOL benchmark's contours: the one with the largest area, or all of them."""
 SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 
 
@@ -222,15 +227,19 @@ class CorLocProtocol:
     """All that a CorLoc number depends on besides the boxes; printed beside every number.
 
     ``threshold_choice`` says where the map threshold came from: ``validation`` (chosen on the validation split),
-    ``oracle`` (best on the evaluated set itself: an upper bound), ``oracle per class``, or ``none`` (no map).
+    ``default`` (a setting; no boxes chose it), ``oracle`` (best on the evaluated set itself: an upper bound), ``oracle
+    per class`` (of each class: what the papers' tables do), or ``none`` (no map). ``inclusive`` counts overlap as the
+    WSOL benchmark does, on its grid of 224 x 224.
     """
 
-    threshold_choice: Literal["validation", "oracle", "oracle per class", "none"]
+    threshold_choice: ThresholdChoice
     iou_threshold: float = 0.5
     inclusive: bool = False
-    components: Literal["largest", "all"] = "largest"
+    components: Components = "largest"
 
     def __str__(self) -> str:
-        inclusive = "inclusive-pixel IoU" if self.inclusive else "IoU"
-        how = f"{self.components} component, map threshold: {self.threshold_choice}"
-        return f"CorLoc, {inclusive} >= {self.iou_threshold:g}, {'no map' if self.threshold_choice == 'none' else how}"
+        overlap = "inclusive-pixel IoU" if self.inclusive else "IoU"
+        grid = " on the 224 grid" if self.inclusive else ""
+        shape = "largest component" if self.components == "largest" else self.components
+        how = "no map" if self.threshold_choice == "none" else f"{shape}, map threshold: {self.threshold_choice}"
+        return f"CorLoc, {overlap} >= {self.iou_threshold:g}{grid}, {how}"

@@ -103,7 +103,7 @@ def check_runs(rows: Sequence[str], options: argparse.Namespace) -> None:
 def train(name: str, seed: int, options: argparse.Namespace) -> Path:
     """Give the finished run of one row and seed; train it, or the rest of it, where there is none."""
     folder = run_folder(name, seed, options.runs)
-    if (folder / "evaluation" / "test.json").is_file():
+    if (folder / "evaluation" / "results.json").is_file():
         return folder
     config, overrides = settings_of(name, seed, options)
     command = ["train", "--resume", folder]
@@ -140,7 +140,7 @@ def read_bench(folder: Path) -> dict[str, Any]:
 
 def evaluate_train(folder: Path, videos: Path) -> None:
     output = folder / "evaluation-train"
-    if not (output / "table.json").is_file():
+    if not (output / "results.json").is_file():
         tcam(["evaluate", folder, "--videos", videos, "--split", "train", "-o", output])
 
 
@@ -155,7 +155,7 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
     """Print the tables of each split and draw the maps of the first seed."""
     from bench_tables import collect, score_table, seed_table
 
-    from pipelines.evaluate import read_rows
+    from pipelines.results import read_rows
     from pipelines.stages import load_run
 
     run = load_run(folders["layercam"][0])
@@ -164,9 +164,9 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
     minutes = {name: [read_bench(folder).get("minutes") for folder in made] for name, made in folders.items()}
     facts = describe(folders, options)
     print(facts)
-    tables = {"test": "evaluation/test.json"}
+    tables = {"test": "evaluation/results.json"}
     if options.transductive:
-        tables["train (transductive)"] = "evaluation-train/table.json"
+        tables["train (transductive)"] = "evaluation-train/results.json"
     for split, file in tables.items():
         results = collect(
             {name: [read_rows(folder / file) for folder in made] for name, made in folders.items()},
@@ -210,9 +210,10 @@ def processor() -> str:
 
 def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts: str) -> Path:
     """Write RUNS/report: the table of the first seed, and every test video as each row's localizer sees it."""
-    from pipelines.evaluate import read_rows, read_thresholds
+    from pipelines.evaluate import read_thresholds
     from pipelines.report import write_report
     from pipelines.report_run import draw_maps
+    from pipelines.results import read_rows
     from pipelines.stages import load_localizers, load_run, main_localizer
 
     localizers, thresholds, table = {}, {}, []
@@ -221,7 +222,7 @@ def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts:
         main = main_localizer(run)
         localizers[name] = load_localizers(run)[main]
         thresholds[name] = read_thresholds(folder / "evaluation" / "thresholds.json")[0][main]
-        rows = read_rows(folder / "evaluation" / "test.json")
+        rows = read_rows(folder / "evaluation" / "results.json")
         table += [(name, result) for method, result in rows if method == main]
         floors = [row for row in rows if row[1].threshold is None]
     table.sort(key=lambda row: row[1].protocol.threshold_choice, reverse=True)  # validation before oracle

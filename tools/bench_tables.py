@@ -40,7 +40,10 @@ def score_table(results: Results, minutes: Mapping[str, Sequence[float | None]])
     some = next(iter(next(iter(results.values())).values()))[0]
     head = ["method", "map threshold", "mean", "over frames", *some.per_class, *(["minutes"] if minutes else [])]
     lines = [f"{some.num_frames} frames", "", _line(head), "|---|---|" + "---:|" * (len(head) - 2)]
-    for choice, text in (("none", "no map"), ("validation", "validation"), ("oracle", "oracle")):
+    for choice, text in (
+        ("none", "no map"),
+        *((choice, choice) for choice in ("validation", "oracle", "oracle per class")),
+    ):
         for method, by_choice in results.items():
             if choice in by_choice:
                 same = by_choice[choice]

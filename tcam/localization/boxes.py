@@ -5,6 +5,9 @@ Boxes are ``x0, y0, x1, y1`` on the last axis, half-open, as everywhere in tcam.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +37,37 @@ def inclusive_iou(a: Tensor, b: Tensor) -> Tensor:
     2020), so the same four numbers give another value than ``iou``. Shapes and errors as there.
     """
     return _overlap(a, b, border=1)
+
+
+def stack_boxes(boxes: Sequence[Sequence[Box]]) -> Tensor:
+    """Lay the boxes of N frames side by side: float64 ``[N, G, 4]``, NaN where a frame has fewer than G."""
+    most = max((len(own) for own in boxes), default=0)
+    stacked = torch.full((len(boxes), max(most, 1), 4), math.nan, dtype=torch.float64)
+    for row, own in zip(stacked, boxes, strict=True):
+        for place, box in enumerate(own):
+            row[place] = torch.tensor(list(box), dtype=torch.float64)
+    return stacked
+
+
+def best_overlap(boxes: Tensor, truth: Tensor, *, inclusive: bool = False) -> tuple[Tensor, Tensor]:
+    """Give the highest IoU of every box with the true boxes of its frame.
+
+    Args:
+        boxes: ``[N, L, 4]``, NaN where nothing was found.
+        truth: ``[N, G, 4]``, NaN where a frame has fewer than G.
+        inclusive: count pixels as ``inclusive_iou`` does.
+
+    Returns:
+        float64 ``[N, L]`` in 0..1, 0 where there is no box; int64 ``[N, L]``, with which true box (first of equals).
+
+    Raises:
+        ValueError: other shapes.
+    """
+    if boxes.ndim != 3 or truth.ndim != 3 or len(boxes) != len(truth):
+        raise ValueError(f"expected boxes [N, L, 4] and truth [N, G, 4], got {list(boxes.shape)}, {list(truth.shape)}")
+    measure = inclusive_iou if inclusive else iou
+    best, which = measure(boxes[:, :, None], truth[:, None]).nan_to_num(0.0).max(dim=2)
+    return best, which
 
 
 def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:

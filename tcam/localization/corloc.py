@@ -11,16 +11,14 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tcam.localization.boxes import iou
-from tcam.types import CorLocProtocol, FrameTruth
+from tcam.types import Components, CorLocProtocol, FrameTruth, ThresholdChoice
 
-ThresholdChoice = Literal["validation", "oracle", "oracle per class", "none"]
-"""Where a map threshold came from; see ``CorLocProtocol``."""
+_DRAWS = 2000
+"""Of the bootstrap over videos."""
 
 _SAME = 1e-6
 """Two map thresholds closer than this are one."""
@@ -33,12 +31,14 @@ class CorLocResult:
     Attributes:
         protocol: all that the numbers depend on.
         threshold: the map threshold used; None where there is no map, or each class has its own.
+        thresholds_per_class: by class name where each has its own, None otherwise; a class without frames is left out.
         per_class: by class name; NaN for a class without annotated frames.
         macro: mean over the classes that have frames; NaN where none has.
         micro: over all frames alike; NaN where there are none.
         num_frames: annotated frames judged.
         per_video: by video id.
         frames_per_class: annotated frames by class name.
+        interval: 95 % bootstrap interval over videos of ``macro``, (low, high); None where none was drawn.
     """
 
     protocol: CorLocProtocol
@@ -49,34 +49,50 @@ class CorLocResult:
     num_frames: int
     per_video: Mapping[str, float] = field(default_factory=dict)
     frames_per_class: Mapping[str, int] = field(default_factory=dict)
+    thresholds_per_class: Mapping[str, float] | None = None
+    interval: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """Give all of it as a value that JSON can hold: NaN becomes None, the protocol its sentence."""
+        """Give all of it as a value that JSON can hold: NaN becomes None, the protocol its sentence and its parts."""
         return {
             "protocol": str(self.protocol),
+            "threshold_choice": self.protocol.threshold_choice,
+            "iou_threshold": self.protocol.iou_threshold,
+            "inclusive": self.protocol.inclusive,
+            "components": self.protocol.components,
             "threshold": self.threshold,
+            "thresholds_per_class": None if self.thresholds_per_class is None else dict(self.thresholds_per_class),
             "per_class": {name: _or_none(value) for name, value in self.per_class.items()},
             "macro": _or_none(self.macro),
             "micro": _or_none(self.micro),
             "num_frames": self.num_frames,
             "per_video": {name: _or_none(value) for name, value in self.per_video.items()},
             "frames_per_class": dict(self.frames_per_class),
+            "interval": None if self.interval is None else list(self.interval),
         }
 
 
 class CorLocEvaluator:
-    """Takes frames one by one and counts, for every map threshold, how many are right; memory grows with videos only.
+    """Takes frames and counts, for every map threshold, how many are right; memory grows with videos only.
 
     Args:
         class_names: names of the K classes; a frame's label is a position in them.
         thresholds: the L map thresholds that the boxes of a frame belong to, all different.
         iou_threshold: overlap that a correct box must reach, above 0 and at most 1.
+        components: the rule that the boxes come from; any but ``largest`` is the benchmark's, with inclusive IoU.
 
     Raises:
         ValueError: no class, no threshold, a threshold twice, or an ``iou_threshold`` out of range.
     """
 
-    def __init__(self, class_names: Sequence[str], thresholds: Sequence[float], *, iou_threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        thresholds: Sequence[float],
+        *,
+        iou_threshold: float = 0.5,
+        components: Components = "largest",
+    ) -> None:
         if not class_names or not thresholds:
             raise ValueError(f"expected classes and thresholds, got {len(class_names)} and {len(thresholds)}")
         ascending = sorted(thresholds)
@@ -87,31 +103,38 @@ class CorLocEvaluator:
         self.class_names = tuple(class_names)
         self.thresholds = tuple(float(threshold) for threshold in thresholds)
         self.iou_threshold = iou_threshold
+        self.components = components
         self._hits: dict[tuple[int, str], Tensor] = {}
         self._frames: dict[tuple[int, str], int] = {}
 
-    def add(self, truth: FrameTruth, boxes: Tensor) -> None:
-        """Judge one annotated frame.
+    def add(self, truth: Sequence[FrameTruth], overlap: Tensor) -> None:
+        """Judge N annotated frames.
 
         Args:
-            truth: its true boxes, at least one, in original pixels.
-            boxes: ``[L, 4]``, the box found at each threshold, in original pixels; NaN where nothing was found.
+            truth: of the frames; each has at least one true box.
+            overlap: ``[N, L]``, the IoU of the box found at each threshold with the best true box (`rules.py`).
 
         Raises:
-            ValueError: another shape, no true box, or a label that is not a class.
+            ValueError: another shape, a frame without a true box, or a label that is not a class.
         """
-        if boxes.shape != (len(self.thresholds), 4):
-            raise ValueError(f"boxes must be [{len(self.thresholds)}, 4], got {list(boxes.shape)}")
-        if not truth.boxes:
-            raise ValueError(f"frame {truth.frame_index} of {truth.video_id} must have a true box, got none")
-        if not 0 <= truth.label < len(self.class_names):
-            raise ValueError(f"label must be below {len(self.class_names)}, got {truth.label}")
-        true_boxes = torch.tensor([list(box) for box in truth.boxes], dtype=torch.float64)
-        overlap = iou(boxes.detach().cpu().double()[:, None], true_boxes[None]).amax(dim=1)
-        right = (overlap >= self.iou_threshold).long()  # nothing found: NaN, which is not >= anything
-        key = (truth.label, truth.video_id)
-        self._hits[key] = self._hits[key] + right if key in self._hits else right
-        self._frames[key] = self._frames.get(key, 0) + 1
+        if overlap.shape != (len(truth), len(self.thresholds)):
+            raise ValueError(f"overlap must be {[len(truth), len(self.thresholds)]}, got {list(overlap.shape)}")
+        for item in truth:
+            if not item.boxes:
+                raise ValueError(f"frame {item.frame_index} of {item.video_id} must have a true box, got none")
+            if not 0 <= item.label < len(self.class_names):
+                raise ValueError(f"label must be below {len(self.class_names)}, got {item.label}")
+        for item, right in zip(truth, (overlap >= self.iou_threshold).long().cpu(), strict=True):
+            key = (item.label, item.video_id)
+            self._hits[key] = self._hits[key] + right if key in self._hits else right
+            self._frames[key] = self._frames.get(key, 0) + 1
+
+    def videos_per_class(self) -> dict[str, int]:
+        """Give how many videos with judged frames each class has."""
+        counts = dict.fromkeys(self.class_names, 0)
+        for label, _ in self._frames:
+            counts[self.class_names[label]] += 1
+        return counts
 
     def accuracy(self, label: int | None = None) -> Tensor:
         """Give the percentage of right frames at every threshold: float64 ``[L]``, NaN without frames.
@@ -144,11 +167,11 @@ class CorLocEvaluator:
         """Give CorLoc per class, per video, over classes and over frames.
 
         Args:
-            threshold_choice: ``validation`` takes ``threshold`` as chosen elsewhere, ``oracle`` takes the best one on
-                the added frames themselves, ``oracle per class`` the best one of each class (what the published
+            threshold_choice: ``validation`` and ``default`` take ``threshold`` as chosen elsewhere, ``oracle`` the best
+                one on the added frames themselves, ``oracle per class`` the best one of each class (what the published
                 tables of TCAM and CoLo-CAM do: an upper bound), ``none`` says that no map was thresholded.
-            threshold: one of the evaluator's thresholds; needed for ``validation``, left out for the oracles; for
-                ``none`` it may be left out where the evaluator has but one.
+            threshold: one of the evaluator's thresholds; left out for the oracles; for ``none`` it may be left out
+                where the evaluator has but one.
 
         Raises:
             ValueError: a threshold that is missing, not wanted or not among the evaluator's, or an oracle without
@@ -158,48 +181,45 @@ class CorLocEvaluator:
         hits, frames = self._counts()
         chosen = hits.gather(1, positions[:, None])[:, 0]
         per_class = 100 * chosen / frames
-        used = None
-        if threshold_choice in ("validation", "oracle"):
-            used = self.thresholds[int(positions[0])]
+        own = {
+            name: self.thresholds[int(p)] for name, p, n in zip(self.class_names, positions, frames, strict=True) if n
+        }
+        per_class_choice = threshold_choice == "oracle per class"
         return CorLocResult(
-            protocol=CorLocProtocol(threshold_choice, iou_threshold=self.iou_threshold),
-            threshold=used,
+            protocol=CorLocProtocol(
+                threshold_choice, self.iou_threshold, inclusive=self.components != "largest", components=self.components
+            ),
+            threshold=None if per_class_choice or threshold_choice == "none" else self.thresholds[int(positions[0])],
             per_class=dict(zip(self.class_names, per_class.tolist(), strict=True)),
             macro=float(per_class.nanmean()),
             micro=float(100 * chosen.sum() / frames.sum()),
             num_frames=int(frames.sum()),
             per_video=self._per_video(positions),
             frames_per_class=dict(zip(self.class_names, frames.long().tolist(), strict=True)),
+            thresholds_per_class=own if per_class_choice else None,
+            interval=self._interval(positions) if self._frames else None,
         )
 
-    def resample_macro(self, threshold: float, *, samples: int, generator: torch.Generator) -> Tensor:
+    def _interval(self, positions: Tensor) -> tuple[float, float]:
+        low, high = self._resample(positions).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        return low, high
+
+    def _resample(self, positions: Tensor) -> Tensor:
         """Draw the videos anew with replacement and give the macro CorLoc of each draw: how far luck may carry it.
 
-        Frames of one video are alike, so videos are drawn, not frames. A class that a draw misses is left out of its
-        mean.
-
-        Args:
-            threshold: one of the evaluator's thresholds.
-            samples: number of draws, S.
-            generator: source of randomness, on the CPU.
-
-        Returns:
-            float64 ``[S]``, percent; quantiles of it are a bootstrap interval.
-
-        Raises:
-            ValueError: no frame was added, or a threshold not among the evaluator's.
+        Frames of one video are alike, so videos are drawn, not frames; thresholds stay. A class that a draw misses is
+        left out of its mean. The draws are the same for every method.
         """
-        if not self._frames:
-            raise ValueError("a bootstrap needs at least one annotated frame, got none")
-        position = self._position(threshold)
-        videos = sorted({video for _, video in self._frames})
+        videos = {video: row for row, video in enumerate(sorted({video for _, video in self._frames}))}
         hits = torch.zeros(len(videos), len(self.class_names), dtype=torch.float64)
         frames = torch.zeros_like(hits)
         for (label, video), count in self._frames.items():
-            hits[videos.index(video), label] = self._hits[label, video][position]
-            frames[videos.index(video), label] = count
-        drawn = torch.randint(len(videos), (samples, len(videos)), generator=generator)
-        return (100 * hits[drawn].sum(dim=1) / frames[drawn].sum(dim=1)).nanmean(dim=1)
+            hits[videos[video], label] = self._hits[label, video][positions[label]].double()
+            frames[videos[video], label] = count
+        drawn = torch.randint(len(videos), (_DRAWS, len(videos)), generator=torch.Generator().manual_seed(0))
+        ones = torch.ones(_DRAWS, len(videos), dtype=torch.float64)
+        times = torch.zeros_like(ones).scatter_add_(1, drawn, ones)
+        return (100 * (times @ hits) / (times @ frames)).nanmean(dim=1)
 
     def _counts(self) -> tuple[Tensor, Tensor]:
         """Give right frames ``[K, L]`` and frames ``[K]``, both float64."""

@@ -11,6 +11,7 @@ without it, slower on rough maps).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -25,6 +26,8 @@ _SLACK = 1e-3
 """How far a map may leave 0..1 by rounding (half precision) before it is taken for something else, such as logits."""
 
 Ints = NDArray[np.int64]
+Sweep = Callable[[NDArray[np.int16], int], NDArray[np.float64]]
+"""Finds a box in every layer of maps: ranks ``[N, H, W]`` and the number of layers L -> ``[N, L, 4]``."""
 
 
 def extract_box(map: Tensor, threshold: float, geometry: FrameGeometry) -> Box | None:  # noqa: A002 (the field's word)
@@ -65,29 +68,50 @@ def extract_boxes(maps: Tensor, threshold: float, geometries: Sequence[FrameGeom
     ]
 
 
-def boxes_at_thresholds(map: Tensor, thresholds: Tensor | Sequence[float]) -> Tensor:  # noqa: A002 (the field's word)
-    """Give the box of the largest component of one map at many thresholds, in pixels of the map.
+def boxes_at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float]) -> Tensor:
+    """Give the box of the largest component of maps at many thresholds, in pixels of the map.
 
     Args:
-        map: ``[H, W]``, in 0..1.
+        maps: ``[H, W]`` or ``[N, H, W]``, in 0..1.
         thresholds: ``[L]``, each 0..1, in any order. Use float64: ``floor(threshold * max g)`` of a threshold such as
             0.7 may fall one level lower where it was rounded to float32.
 
     Returns:
-        float64 ``[L, 4]`` on the CPU, half-open; NaN where nothing lies above the threshold. Thresholds that cut the
-        map at the same level (there are at most 256 levels) share one computation.
+        float64 ``[L, 4]`` or ``[N, L, 4]`` on the CPU, half-open; NaN where nothing lies above the threshold.
+
+    Raises:
+        ValueError: another shape, values that are not numbers in 0..1, or a threshold outside 0..1.
+    """
+    if maps.ndim == 2:
+        return boxes_at_thresholds(maps[None], thresholds)[0]
+    return at_thresholds(maps, thresholds, _largest_components())
+
+
+def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Sweep) -> Tensor:
+    """Give what a sweep finds in maps ``[N, H, W]`` at thresholds ``[L]``: float64 ``[N, L, 4]``, NaN for nothing.
+
+    Thresholds that cut a map at the same level (there are at most 256 levels) share one layer of the sweep.
 
     Raises:
         ValueError: another shape, values that are not numbers in 0..1, or a threshold outside 0..1.
     """
     wanted = torch.as_tensor(thresholds, dtype=torch.float64).cpu().numpy()
-    if map.ndim != 2 or wanted.ndim != 1:
-        raise ValueError(f"map must be [H, W] and thresholds [L], got {list(map.shape)} and {list(wanted.shape)}")
-    levels = _quantise(map[None])
-    cuts, position = np.unique(_cuts(levels, wanted)[0], return_inverse=True)
-    # How many of the distinct cuts lie below each of the 256 levels: pixel p is kept at cut c exactly when c < rank(p).
-    rank = np.searchsorted(cuts, np.arange(256), side="left").astype(np.int16)
-    return torch.from_numpy(_largest_components()(rank[levels], len(cuts))[0][position])
+    if maps.ndim != 3 or wanted.ndim != 1:
+        raise ValueError(
+            f"expected maps [H, W] or [N, H, W] and thresholds [L], got {list(maps.shape)}, {list(wanted.shape)}"
+        )
+    if not len(maps) or not len(wanted):
+        return torch.full((len(maps), len(wanted), 4), math.nan, dtype=torch.float64)
+    levels = _quantise(maps)
+    cuts = _cuts(levels, wanted)
+    is_cut = np.zeros((len(maps), 256), np.int16)
+    np.put_along_axis(is_cut, cuts, 1, axis=1)
+    # How many of a map's distinct cuts lie below each level: pixel p is kept at cut c exactly when rank(c) < rank(p).
+    below = np.cumsum(is_cut, axis=1, dtype=np.int16) - is_cut
+    rank = np.stack([ranks[one] for ranks, one in zip(below, levels, strict=True)])
+    found = sweep(rank, int(is_cut.sum(axis=1).max()))
+    layer = np.take_along_axis(below, cuts, axis=1).astype(np.intp)
+    return torch.from_numpy(np.take_along_axis(found, layer[:, :, None], axis=1))
 
 
 def _quantise(maps: Tensor) -> NDArray[np.uint8]:
@@ -113,7 +137,7 @@ def _cuts(levels: NDArray[np.uint8], thresholds: NDArray[np.float64]) -> Ints:
 
 
 @cache
-def _largest_components() -> Callable[[NDArray[np.int16], int], NDArray[np.float64]]:
+def _largest_components() -> Sweep:
     """Give the compiled sweep, or the form that needs no compiler where numba cannot be imported."""
     try:
         from tcam.localization import sweep

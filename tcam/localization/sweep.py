@@ -19,7 +19,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 Ints = NDArray[np.int32]
 
 
-def _compiled(function: _Function) -> _Function:
+def compiled(function: _Function) -> _Function:
     """Compile with the result kept on disk, or in memory where no folder can be written."""
     try:
         return cast("_Function", njit(cache=True, nogil=True)(function))
@@ -27,13 +27,24 @@ def _compiled(function: _Function) -> _Function:
         return cast("_Function", njit(nogil=True)(function))
 
 
-@_compiled
-def _by_rank(rank: NDArray[np.int16], layers: int) -> tuple[Ints, NDArray[np.int64]]:
+@compiled
+def row_shift(width: int) -> int:
+    """Give s such that rows of a plane with a border of one pixel start at multiples of 2^s: no division finds x, y."""
+    shift = 1
+    while 1 << shift < width + 2:
+        shift += 1
+    return shift
+
+
+@compiled
+def by_rank(rank: NDArray[np.int16], layers: int) -> tuple[Ints, NDArray[np.int64]]:
     """Sort the pixels of a map ``[H, W]`` by rank, reading order among equals.
 
-    Gives the positions ``[H * W]`` in a plane with a border of one pixel, and ``[L + 2]`` where each rank begins.
+    Gives the positions ``[H * W]`` in a plane with a border of one pixel (see ``row_shift``), and ``[L + 2]`` where
+    each rank begins.
     """
     height, width = rank.shape
+    shift = row_shift(width)
     begins = np.zeros(layers + 2, np.int64)
     for y in range(height):
         for x in range(width):
@@ -43,22 +54,26 @@ def _by_rank(rank: NDArray[np.int16], layers: int) -> tuple[Ints, NDArray[np.int
     order = np.empty(height * width, np.int32)
     for y in range(height):
         for x in range(width):
-            order[place[rank[y, x]]] = (y + 1) * (width + 2) + x + 1
+            order[place[rank[y, x]]] = ((y + 1) << shift) + x + 1
             place[rank[y, x]] += 1
     return order, begins
 
 
-@_compiled
-def _find(root: Ints, pixel: int) -> int:
+@compiled
+def find(root: Ints, pixel: int) -> int:
+    """Give the root of the component of a pixel, and shorten the way to it."""
     while root[pixel] != pixel:
         root[pixel] = root[root[pixel]]
         pixel = root[pixel]
     return pixel
 
 
-@_compiled
-def _sweep(order: Ints, begins: NDArray[np.int64], pitch: int, size: int, boxes: NDArray[np.float64]) -> None:
+@compiled
+def _sweep(pixels: tuple[Ints, NDArray[np.int64]], shape: tuple[int, int], boxes: NDArray[np.float64]) -> None:
     """Add the pixels of one map layer by layer, highest rank first, and write the box of each layer ``[L, 4]``."""
+    order, begins = pixels
+    shift = row_shift(shape[1])
+    size, pitch = (shape[0] + 2) << shift, 1 << shift
     root = np.full(size, -1, np.int32)  # the border is never kept, so no pixel has to be tested for the edge
     area = np.empty(size, np.int32)
     first = np.empty(size, np.int32)  # a component's first pixel in reading order, so its row is the top
@@ -71,11 +86,11 @@ def _sweep(order: Ints, begins: NDArray[np.int64], pitch: int, size: int, boxes:
         for pixel in order[begins[layer + 1] : begins[layer + 2]]:
             here = pixel
             root[here], area[here], first[here], last[here] = here, 1, here, here
-            left[here] = right[here] = here % pitch
+            left[here] = right[here] = here & (pitch - 1)
             for step in neighbours:
                 if root[pixel + step] < 0:
                     continue
-                other = _find(root, pixel + step)
+                other = find(root, pixel + step)
                 if other == here:
                     continue
                 if area[other] > area[here]:
@@ -89,8 +104,8 @@ def _sweep(order: Ints, begins: NDArray[np.int64], pitch: int, size: int, boxes:
             if best < 0 or area[here] > area[best] or (area[here] == area[best] and first[here] < first[best]):
                 best = here
         if best >= 0:
-            boxes[layer, 0], boxes[layer, 1] = left[best] - 1, first[best] // pitch - 1
-            boxes[layer, 2], boxes[layer, 3] = right[best], last[best] // pitch
+            boxes[layer, 0], boxes[layer, 1] = left[best] - 1, (first[best] >> shift) - 1
+            boxes[layer, 2], boxes[layer, 3] = right[best], last[best] >> shift
 
 
 def largest_components(rank: NDArray[np.int16], layers: int) -> NDArray[np.float64]:
@@ -107,5 +122,5 @@ def largest_components(rank: NDArray[np.int16], layers: int) -> NDArray[np.float
     number, height, width = rank.shape
     boxes = np.full((number, layers, 4), np.nan)
     for one, found in zip(rank, boxes, strict=True):
-        _sweep(*_by_rank(one, layers), width + 2, (height + 2) * (width + 2), found)
+        _sweep(by_rank(one, layers), (height, width), found)
     return boxes

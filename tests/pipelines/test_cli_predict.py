@@ -124,14 +124,41 @@ def test_an_evaluation_gives_the_table_as_json(tcam, tiny_run, tmp_path):
     )
     assert found.code == 0
     rows = json.loads(found.out)
-    assert [row["method"] for row in rows] == ["centre box (50 %)", "full frame", *("layercam", "tcam") * 2]
+    assert [row["method"] for row in rows] == ["centre box (50 %)", "full frame", *("layercam", "tcam") * 3]
     assert all(row["num_frames"] > 0 for row in rows)
     assert (tmp_path / "out" / "report" / "report.html").is_file()
+    assert (tmp_path / "out" / "per_frame.parquet").is_file()
+    for part in ("oracle per class", "MaxBoxAccV2", "Classification accuracy"):
+        assert part in found.err
     with (
         (tiny_run.folder / "report" / "table.csv").open() as first,
         (tmp_path / "out/report/table.csv").open() as second,
     ):
         assert list(csv.DictReader(first)) == list(csv.DictReader(second))
+
+
+def test_an_evaluation_under_the_benchmarks_protocol_says_so(tcam, tiny_run, tmp_path):
+    command = ("evaluate", tiny_run.folder, "--videos", tiny_run.videos, "-o", tmp_path, "--device", "cpu")
+    assert tcam(*command, "--protocol", "benchmark").code == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {row["components"] for row in results["rows"]} == {"largest contour"}
+    assert tcam(*command, "--protocol", "mine").code == 2
+
+
+def test_other_videos_may_lack_classes_of_the_run(tcam, tiny_run, videos, tmp_path):
+    """Their columns stay empty, and the mean is over the classes that have frames."""
+    clips = (videos / "clips.csv").read_text().splitlines()
+    only = [row.replace(",test", ",val") if row.startswith("fish") else row for row in clips]
+    (videos / "clips.csv").write_text("\n".join(only) + "\n")
+    found = tcam("evaluate", tiny_run.folder, "--videos", videos, "-o", tmp_path / "out", "--device", "cpu")
+    assert found.code == 0, found.err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["frames_per_class"]["fish"] == results["videos_per_class"]["fish"] == 0
+    for row in results["rows"]:
+        assert row["per_class"]["fish"] is None
+        assert row["macro"] == row["per_class"]["beetle"] == pytest.approx(row["micro"])
+    own = [row["thresholds_per_class"] for row in results["rows"] if row["threshold_choice"] == "oracle per class"]
+    assert [set(thresholds) for thresholds in own] == [{"beetle"}] * 2
 
 
 def test_classes_the_run_does_not_know_cannot_be_evaluated(tcam, tiny_run, videos, tmp_path):

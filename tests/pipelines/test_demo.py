@@ -36,7 +36,7 @@ def test_tables_of_the_same_videos_are_joined_row_by_row():
         return [(method, evaluator.table(choice, None if choice == "oracle" else 0.5)) for method, choice in rows]
 
     evaluator = CorLocEvaluator(("a",), [0.5])
-    evaluator.add(FrameTruth("video", 0, 0, (Box(0, 0, 2, 2),)), torch.tensor([[0.0, 0.0, 2.0, 2.0]]))
+    evaluator.add([FrameTruth("video", 0, 0, (Box(0, 0, 2, 2),))], torch.ones(1, 1))
     joined = join_tables([table("one"), table("two")])
     assert [(name, result.protocol.threshold_choice) for name, result in joined] == [
         ("floor", "none"),

@@ -70,6 +70,8 @@ def test_a_run_leaves_every_stage_and_its_tables(tiny_run):
         "localizer/best_localization.safetensors",
         "cams/header.json",
         "evaluation/thresholds.json",
+        "evaluation/results.json",
+        "evaluation/per_frame.parquet",
         "report/report.html",
         "report/table.csv",
     } <= names
@@ -85,10 +87,7 @@ def test_the_table_holds_floors_both_methods_and_their_oracles(tiny_run):
     assert [row["method"] for row in rows] == [
         "centre box (50 %)",
         "full frame",
-        "layercam",
-        "tcam",
-        "layercam",
-        "tcam",
+        *("layercam", "tcam") * 3,
     ]
 
 
@@ -151,8 +150,8 @@ def test_colocam_takes_classifier_and_cams_of_tcam_and_is_a_run_like_any(tiny_ru
     assert main_localizer(run) == "colocam"
     assert list(load_localizers(run)) == ["layercam", "colocam"]
     assert (folder / "report" / "overlay.mp4").is_file()
-    rows = json.loads((folder / "evaluation" / "test.json").read_text())
-    assert [row["method"] for row in rows][2:] == ["layercam", "colocam"] * 2
+    rows = json.loads((folder / "evaluation" / "results.json").read_text())["rows"]
+    assert [row["method"] for row in rows][2:] == ["layercam", "colocam"] * 3
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny_run, monkeypatch):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tcam.localization.boxes import best_overlap, stack_boxes
 from tcam.localization.corloc import CorLocEvaluator
 from tcam.localization.extract import boxes_at_thresholds
 from tcam.types import Box, FrameTruth
@@ -23,13 +24,17 @@ def rows(*boxes) -> torch.Tensor:
     return torch.tensor([NAN if box is None else list(box) for box in boxes], dtype=torch.float64)
 
 
+def judge(evaluator: CorLocEvaluator, item: FrameTruth, boxes: torch.Tensor) -> None:
+    evaluator.add([item], best_overlap(boxes[None], stack_boxes([item.boxes]))[0])
+
+
 def toy() -> CorLocEvaluator:
     """Three cats and one dog at thresholds 0.2 and 0.6: cats right 1/3 and 2/3, the dog 1 and 0."""
     evaluator = CorLocEvaluator(CLASSES, [0.2, 0.6])
-    evaluator.add(truth(0, video="a", frame=0), rows(SQUARE, SQUARE))
-    evaluator.add(truth(0, video="a", frame=1), rows(None, SQUARE))
-    evaluator.add(truth(0, video="b"), rows(None, Box(9, 9, 10, 10)))
-    evaluator.add(truth(1, video="c"), rows(SQUARE, None))
+    judge(evaluator, truth(0, video="a", frame=0), rows(SQUARE, SQUARE))
+    judge(evaluator, truth(0, video="a", frame=1), rows(None, SQUARE))
+    judge(evaluator, truth(0, video="b"), rows(None, Box(9, 9, 10, 10)))
+    judge(evaluator, truth(1, video="c"), rows(SQUARE, None))
     return evaluator
 
 
@@ -47,7 +52,7 @@ def test_the_best_threshold_is_the_first_of_the_best():
     assert evaluator.best_threshold() == 0.2
     assert evaluator.best_threshold(macro=False) == 0.2  # both give 50
     reordered = CorLocEvaluator(CLASSES, [0.6, 0.2])
-    reordered.add(truth(0), rows(SQUARE, SQUARE))
+    judge(reordered, truth(0), rows(SQUARE, SQUARE))
     assert reordered.best_threshold() == 0.6
 
 
@@ -75,6 +80,7 @@ def test_an_oracle_table_finds_the_best_threshold_for_all_classes_at_once():
 def test_an_oracle_per_class_gives_every_class_its_own_threshold():
     result = toy().table("oracle per class")
     assert result.threshold is None
+    assert result.thresholds_per_class == {"cat": 0.6, "dog": 0.2}
     assert result.per_class["cat"] == pytest.approx(200 / 3)
     assert result.per_class["dog"] == 100
     assert result.macro == pytest.approx(250 / 3)
@@ -84,7 +90,7 @@ def test_an_oracle_per_class_gives_every_class_its_own_threshold():
 
 def test_a_floor_needs_no_threshold():
     evaluator = CorLocEvaluator(CLASSES, [0.0])
-    evaluator.add(truth(1), rows(SQUARE))
+    judge(evaluator, truth(1), rows(SQUARE))
     for result in (evaluator.table("none"), evaluator.table("none", 0.0)):
         assert result.threshold is None
         assert result.macro == 100
@@ -93,19 +99,19 @@ def test_a_floor_needs_no_threshold():
 
 def test_half_of_a_box_is_enough_and_a_little_less_is_not():
     evaluator = CorLocEvaluator(CLASSES, [0.1, 0.2])
-    evaluator.add(truth(0), rows(Box(0, 0, 4, 2), Box(0, 0, 4, 1.99)))
+    judge(evaluator, truth(0), rows(Box(0, 0, 4, 2), Box(0, 0, 4, 1.99)))
     assert evaluator.accuracy().tolist() == [100, 0]
 
 
 def test_the_best_of_several_true_boxes_counts():
     evaluator = CorLocEvaluator(CLASSES, [0.5])
-    evaluator.add(truth(0, Box(20, 20, 30, 30), SQUARE), rows(SQUARE))
+    judge(evaluator, truth(0, Box(20, 20, 30, 30), SQUARE), rows(SQUARE))
     assert evaluator.accuracy().tolist() == [100]
 
 
 def test_another_iou_threshold_is_used_and_named():
     evaluator = CorLocEvaluator(CLASSES, [0.5], iou_threshold=0.7)
-    evaluator.add(truth(0), rows(Box(0, 0, 4, 2.5)))
+    judge(evaluator, truth(0), rows(Box(0, 0, 4, 2.5)))
     result = evaluator.table("oracle")
     assert result.macro == 0
     assert "IoU >= 0.7" in str(result.protocol)
@@ -117,10 +123,10 @@ def test_hand_drawn_maps_give_the_hand_counted_score():
     drawn[0:4, 0:4] = 0.4
     drawn[0:2, 0:2] = 1.0  # 4 x 4 pixels at threshold 0, its 2 x 2 corner at 0.5 and 0.9
     boxes = boxes_at_thresholds(drawn, [0.0, 0.5, 0.9])
-    evaluator.add(truth(0, Box(0, 0, 4, 4)), boxes)  # IoU 1, 1/4, 1/4
-    evaluator.add(truth(0, Box(0, 0, 2, 3), frame=1), boxes)  # IoU 6/16, 4/6, 4/6
+    judge(evaluator, truth(0, Box(0, 0, 4, 4)), boxes)  # IoU 1, 1/4, 1/4
+    judge(evaluator, truth(0, Box(0, 0, 2, 3), frame=1), boxes)  # IoU 6/16, 4/6, 4/6
     assert evaluator.accuracy().tolist() == [50, 50, 50]
-    evaluator.add(truth(1, Box(0, 0, 2, 2), video="w"), boxes)
+    judge(evaluator, truth(1, Box(0, 0, 2, 2), video="w"), boxes)
     assert evaluator.macro_accuracy().tolist() == [25, 75, 75]
 
 
@@ -165,7 +171,7 @@ def test_every_table_equals_a_count_frame_by_frame(frames, choice):
     thresholds = [0.1, 0.4, 0.8]
     evaluator = CorLocEvaluator(CLASSES, thresholds)
     for number, (label, boxes, true_box) in enumerate(frames):
-        evaluator.add(truth(label, Box(*true_box), video=f"{label}-{number % 2}"), rows(*boxes))
+        judge(evaluator, truth(label, Box(*true_box), video=f"{label}-{number % 2}"), rows(*boxes))
     result = evaluator.table(choice, 0.1 if choice == "validation" else None)
     macro, micro = counted(frames, thresholds, choice)
     assert result.macro == pytest.approx(macro)
@@ -177,7 +183,7 @@ def test_every_table_equals_a_count_frame_by_frame(frames, choice):
 def test_an_oracle_is_an_upper_bound_and_its_own_per_class_a_higher_one(frames):
     evaluator = CorLocEvaluator(CLASSES, [0.1, 0.4, 0.8])
     for label, boxes, true_box in frames:
-        evaluator.add(truth(label, Box(*true_box)), rows(*boxes))
+        judge(evaluator, truth(label, Box(*true_box)), rows(*boxes))
     per_class, oracle = evaluator.table("oracle per class"), evaluator.table("oracle")
     assert per_class.macro >= oracle.macro - 1e-9
     for threshold in (0.1, 0.4, 0.8):
@@ -186,25 +192,19 @@ def test_an_oracle_is_an_upper_bound_and_its_own_per_class_a_higher_one(frames):
         assert all(per_class.per_class[c] >= v for c, v in fixed.per_class.items() if not math.isnan(v))
 
 
-def test_a_bootstrap_over_videos_spreads_around_the_score_and_repeats_with_its_seed():
-    evaluator = toy()
-    draws = [
-        evaluator.resample_macro(0.2, samples=400, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    ]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-    # Each draw of 3 out of videos a (1 of 2 right), b (0 of 1) and c (the dog, right).
-    assert float(draws[0].min()) == 0
-    assert float(draws[0].max()) == 100
-    assert 50 < float(draws[0].mean()) < 75
+def test_a_bootstrap_over_videos_spreads_around_the_score_and_is_the_same_every_time():
+    first, again = toy().table("validation", 0.2), toy().table("validation", 0.2)
+    assert first.interval == again.interval
+    # Each draw of 3 out of videos a (1 of 2 right), b (0 of 1) and c (the dog, right): b alone gives 0, c alone 100.
+    assert first.interval == (0, 100)
 
 
-def test_videos_that_are_all_right_leave_no_spread():
+def test_videos_that_are_all_right_leave_no_spread_and_oracles_have_one_too():
     evaluator = CorLocEvaluator(CLASSES, [0.5])
     for video in "abc":
-        evaluator.add(truth(0, video=video), rows(SQUARE))
-    draws = evaluator.resample_macro(0.5, samples=20, generator=torch.Generator().manual_seed(0))
-    assert draws.tolist() == [100] * 20
+        judge(evaluator, truth(0, video=video), rows(SQUARE))
+    assert evaluator.table("oracle").interval == (100, 100)
+    assert evaluator.table("oracle per class").interval == (100, 100)
 
 
 def test_without_frames_every_number_is_missing_and_nothing_is_best():
@@ -215,8 +215,7 @@ def test_without_frames_every_number_is_missing_and_nothing_is_best():
     assert result.num_frames == 0
     with pytest.raises(ValueError, match="the best threshold needs at least one annotated frame"):
         evaluator.table("oracle")
-    with pytest.raises(ValueError, match="a bootstrap needs at least one annotated frame"):
-        evaluator.resample_macro(0.5, samples=2, generator=torch.Generator())
+    assert result.interval is None
 
 
 def test_a_result_as_a_dict_is_strict_json():
@@ -226,13 +225,37 @@ def test_a_result_as_a_dict_is_strict_json():
 
 def test_a_frame_is_checked_before_it_counts():
     evaluator = CorLocEvaluator(CLASSES, [0.2, 0.6])
-    with pytest.raises(ValueError, match=r"boxes must be \[2, 4\], got \[1, 4\]"):
-        evaluator.add(truth(0), rows(SQUARE))
+    with pytest.raises(ValueError, match=r"overlap must be \[1, 2\], got \[1, 1\]"):
+        evaluator.add([truth(0)], torch.ones(1, 1))
     with pytest.raises(ValueError, match="frame 3 of v must have a true box"):
-        evaluator.add(FrameTruth("v", 3, 0, ()), rows(SQUARE, SQUARE))
+        evaluator.add([truth(0), FrameTruth("v", 3, 0, ())], torch.ones(2, 2))
     with pytest.raises(ValueError, match="label must be below 3, got 3"):
-        evaluator.add(truth(3), rows(SQUARE, SQUARE))
+        evaluator.add([truth(0), truth(3)], torch.ones(2, 2))
     assert evaluator.table("validation", 0.2).num_frames == 0
+
+
+def test_many_frames_at_once_count_like_each_alone():
+    together = CorLocEvaluator(CLASSES, [0.2, 0.6])
+    frames = [truth(0, video="a"), truth(0, video="a", frame=1), truth(0, video="b"), truth(1, video="c")]
+    overlap = torch.tensor([[1, 1], [0, 1], [0, 0], [1, 0]], dtype=torch.float64)
+    together.add(frames, overlap)
+    assert together.table("oracle").as_dict() == toy().table("oracle").as_dict()
+    assert together.videos_per_class() == {"cat": 2, "dog": 1, "on": 0}
+
+
+def test_the_benchmarks_rule_is_named():
+    evaluator = CorLocEvaluator(CLASSES, [0.5], components="largest contour")
+    evaluator.add([truth(0)], torch.ones(1, 1))
+    result = evaluator.table("oracle")
+    assert str(result.protocol) == (
+        "CorLoc, inclusive-pixel IoU >= 0.5 on the 224 grid, largest contour, map threshold: oracle"
+    )
+    stored = result.as_dict()
+    assert (stored["inclusive"], stored["components"], stored["threshold_choice"]) == (
+        True,
+        "largest contour",
+        "oracle",
+    )
 
 
 def test_thresholds_that_cannot_be_used_are_named():

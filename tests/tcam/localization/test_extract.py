@@ -164,6 +164,14 @@ def test_a_large_map_equals_a_flood_fill(smooth):
     assert [None if row.isnan().any() else tuple(row.tolist()) for row in found] == expected
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(arrays(np.int64, (6, 7), elements=st.integers(0, 255)), min_size=1, max_size=4), thresholds)
+def test_many_maps_at_many_thresholds_equal_each_alone(stack, wanted):
+    maps = torch.stack([as_map(levels) for levels in stack])
+    alone = torch.stack([boxes_at_thresholds(one, wanted) for one in maps])
+    torch.testing.assert_close(boxes_at_thresholds(maps, wanted), alone, equal_nan=True, rtol=0, atol=0)
+
+
 @settings(deadline=None)
 @given(levels_maps, thresholds)
 def test_the_order_and_number_of_thresholds_change_no_box(levels, wanted):
@@ -191,6 +199,7 @@ def test_every_kind_of_float_is_welcome(dtype):
 def test_no_maps_give_no_boxes_and_no_thresholds_no_rows():
     assert extract_boxes(torch.zeros(0, 4, 4), 0.5, []) == []
     assert boxes_at_thresholds(torch.ones(4, 4), []).shape == (0, 4)
+    assert boxes_at_thresholds(torch.ones(0, 4, 4), [0.5]).shape == (0, 1, 4)
 
 
 def test_maps_that_ask_for_gradients_are_welcome():
@@ -218,7 +227,7 @@ def test_shapes_are_checked_at_the_door():
         extract_boxes(torch.ones(2, 2, 2), 0.5, [plain(2, 2)])
     with pytest.raises(ValueError, match=r"maps must cover the geometry's input \(4, 4\), got \[1, 2, 2\]"):
         extract_boxes(torch.ones(1, 2, 2), 0.5, [plain(4, 4)])
-    with pytest.raises(ValueError, match=r"thresholds \[L\], got \[2, 2\] and \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"thresholds \[L\], got \[1, 2, 2\], \[1, 1\]"):
         boxes_at_thresholds(torch.ones(2, 2), torch.ones(1, 1))
     with pytest.raises(ValueError, match="a map must hold floats"):
         boxes_at_thresholds(torch.ones(2, 2, dtype=torch.uint8), [0.5])

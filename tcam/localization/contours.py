@@ -1,0 +1,249 @@
+"""Boxes of contours at all thresholds of a map in one pass, as OpenCV's ``findContours`` would give them one by one.
+
+The WSOL benchmark (Choe et al., CVPR 2020) takes the contour with the largest ``contourArea``, or all of them, holes
+included (MaxBoxAccV2). Both follow from components: the outer contour of an 8-connected component runs through the
+centres of its outermost pixels, so it encloses one unit for each 2 x 2 square of the component with its holes filled,
+and half a unit for three pixels of such a square; a hole is a 4-connected component of the background that does not
+reach the edge, and its contour runs one pixel outside it. Of equally large contours OpenCV lists the one whose first
+pixel comes last in reading order first. Compiled by numba, as `sweep.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcam.localization.sweep import Ints, by_rank, compiled, find, row_shift
+
+Ranks = NDArray[np.int16]
+Boxes = NDArray[np.float64]
+
+
+def _joins(corners_touch: bool) -> NDArray[np.int8]:
+    """Say for each set of kept neighbours which of them stand for a component each: ``[256, 4]``, -1 behind the last.
+
+    The neighbours of a pixel are numbered clockwise from the one above: those of even number share a side with it.
+    """
+    table = np.full((256, 4), -1, np.int8)
+    for kept in range(256):
+        group = [place if kept >> place & 1 else -1 for place in range(8)]
+        for _ in range(8):  # enough for the smallest number to go around
+            for a in range(8):
+                for b in (a + 1) % 8, *(((a + 2) % 8,) if corners_touch and a % 2 == 0 else ()):
+                    if group[a] >= 0 and group[b] >= 0:
+                        group[a] = group[b] = min(group[a], group[b])
+        sides = {group[place]: place for place in range(7, -1, -1) if corners_touch or place % 2 == 0}
+        found = sorted(place for number, place in sides.items() if number >= 0)
+        table[kept, : len(found)] = found
+    return table
+
+
+def _gained() -> NDArray[np.int8]:
+    """Count for each set of kept neighbours the 2 x 2 squares that a pixel brings to three or four pixels."""
+    squares = ((0, 1, 2), (2, 3, 4), (4, 5, 6), (6, 7, 0))
+    return np.array([sum(sum(kept >> p & 1 for p in three) >= 2 for three in squares) for kept in range(256)], np.int8)
+
+
+_EIGHT, _FOUR, _GAINED = _joins(True), _joins(False), _gained()
+
+
+def largest_contours(rank: Ranks, layers: int) -> Boxes:
+    """Give the box of the contour with the largest area of every layer.
+
+    Args:
+        rank: ``[N, H, W]``; pixel p belongs to the layers 0 .. rank(p) - 1 of its map (they are nested).
+        layers: layers per map, L.
+
+    Returns:
+        ``[N, L, 4]`` as the benchmark writes them: x0, y0, x1, y1 with x1 = min(x0 + width, W - 1), y1 alike; NaN where
+        a layer is empty.
+    """
+    boxes = np.full((len(rank), layers, 4), np.nan)
+    for one, found in zip(rank, boxes, strict=True):
+        _largest(_by_filled_rank(one, layers), one.shape, found)
+    return boxes
+
+
+def best_contours(rank: Ranks, layers: int, truth: Boxes) -> Boxes:
+    """Give the box that overlaps a true box most, out of all contours of a layer, those of holes included.
+
+    Args:
+        rank: as for ``largest_contours``.
+        layers: layers per map, L.
+        truth: ``[N, G, 4]`` in pixels of the map, compared with inclusive-pixel IoU; NaN where a map has fewer than G.
+
+    Returns:
+        ``[N, L, 4]`` as there; where no contour touches a true box, that of some contour.
+    """
+    boxes = np.full((len(rank), layers, 4), np.nan)
+    for one, true_boxes, found in zip(rank, truth, boxes, strict=True):
+        wanted = np.ascontiguousarray(true_boxes[~np.isnan(true_boxes).any(axis=1)])
+        pixels = by_rank(one, layers)
+        overlap = np.full(layers, -1.0)
+        _best(pixels, one.shape, wanted, overlap, found, False)
+        _best(pixels, one.shape, wanted, overlap, found, True)
+    return boxes
+
+
+@compiled
+def _by_filled_rank(rank: Ranks, layers: int) -> tuple[Ints, NDArray[np.int64]]:
+    """Sort the pixels of a map as ``by_rank`` does, each by the lowest rank that a way to it from the edge must cross.
+
+    That fills the holes of every layer: 4-connected ways from the edge are walked in order of what they cross (a
+    priority flood), which gives the pixels in order, too.
+    """
+    height, width = rank.shape
+    shift = row_shift(width)
+    ahead = np.full((height + 2) << shift, -1, np.int16)  # ranks of the pixels that no way has reached
+    for y in range(height):
+        start = ((y + 1) << shift) + 1
+        ahead[start : start + width] = rank[y]
+    head, below = np.full(layers + 1, -1, np.int32), np.empty(len(ahead), np.int32)  # a stack of pixels for each rank
+    for y in range(height):
+        for x in range(0, width, 1 if y in (0, height - 1) else max(width - 1, 1)):
+            pixel = ((y + 1) << shift) + x + 1
+            below[pixel], head[rank[y, x]], ahead[pixel] = head[rank[y, x]], pixel, -1
+    order, begins = np.empty(height * width, np.int32), np.empty(layers + 2, np.int64)
+    count = 0
+    for level in range(layers + 1):
+        begins[level] = count
+        while head[level] >= 0:
+            pixel = head[level]
+            head[level] = below[pixel]
+            order[count] = pixel
+            count += 1
+            for near in (pixel - 1, pixel + 1, pixel - (1 << shift), pixel + (1 << shift)):
+                if ahead[near] >= 0:
+                    crossed = max(ahead[near], level)
+                    below[near], head[crossed], ahead[near] = head[crossed], near, -1
+    begins[layers + 1] = count
+    return order, begins
+
+
+@compiled
+def _add(root: Ints, about: Ints, pixel: int, shift: int, around: NDArray[np.int64], joins: NDArray[np.int8]) -> bool:
+    """Add a pixel to the components around it and join them; says whether it began one of its own.
+
+    ``about[root]`` is left, top, right, bottom (inclusive, in the plane with its border), first pixel, twice the area.
+    """
+    kept = 0
+    for place in range(8):
+        kept |= (root[pixel + around[place]] >= 0) << place
+    x, y = pixel & ((1 << shift) - 1), pixel >> shift
+    if joins[kept, 0] < 0:
+        root[pixel] = pixel
+        about[pixel, 0] = about[pixel, 2] = x
+        about[pixel, 1] = about[pixel, 3] = y
+        about[pixel, 4], about[pixel, 5] = pixel, 0
+        return True
+    here = find(root, pixel + around[joins[kept, 0]])
+    root[pixel] = here
+    about[here, 0], about[here, 1] = min(about[here, 0], x), min(about[here, 1], y)
+    about[here, 2], about[here, 3] = max(about[here, 2], x), max(about[here, 3], y)
+    about[here, 4] = min(about[here, 4], pixel)
+    about[here, 5] += _GAINED[kept]
+    for number in range(1, 4):
+        if joins[kept, number] < 0:
+            break
+        other = find(root, pixel + around[joins[kept, number]])
+        if other != here:
+            root[other] = here
+            about[here, 0], about[here, 1] = min(about[here, 0], about[other, 0]), min(about[here, 1], about[other, 1])
+            about[here, 2], about[here, 3] = max(about[here, 2], about[other, 2]), max(about[here, 3], about[other, 3])
+            about[here, 4] = min(about[here, 4], about[other, 4])
+            about[here, 5] += about[other, 5]
+    return False
+
+
+@compiled
+def _roots(root: Ints, alive: Ints, count: int) -> int:
+    """Keep those of the first ``count`` pixels that are still roots; gives how many."""
+    kept = 0
+    for i in range(count):
+        pixel = alive[i]
+        if root[pixel] == pixel:
+            alive[kept] = pixel
+            kept += 1
+    return kept
+
+
+@compiled
+def _largest(pixels: tuple[Ints, NDArray[np.int64]], shape: tuple[int, int], boxes: Boxes) -> None:
+    """Write the box of the largest contour of each layer ``[L, 4]`` of a map without holes."""
+    order, begins = pixels
+    shift = row_shift(shape[1])
+    size, pitch = (shape[0] + 2) << shift, 1 << shift
+    root, about, alive = np.full(size, -1, np.int32), np.empty((size, 6), np.int32), np.empty(size, np.int32)
+    around = np.array([-pitch, -pitch + 1, 1, pitch + 1, pitch, pitch - 1, -1, -pitch - 1])
+    count = 0
+    for layer in range(len(boxes) - 1, -1, -1):
+        for pixel in order[begins[layer + 1] : begins[layer + 2]]:
+            if _add(root, about, pixel, shift, around, _EIGHT):
+                alive[count] = pixel
+                count += 1
+        count = _roots(root, alive, count)
+        best = -1
+        for one in alive[:count]:
+            if (
+                best < 0
+                or about[one, 5] > about[best, 5]
+                or (about[one, 5] == about[best, 5] and about[one, 4] > about[best, 4])
+            ):
+                best = one
+        if best >= 0:
+            boxes[layer, 0], boxes[layer, 1] = about[best, 0] - 1, about[best, 1] - 1
+            boxes[layer, 2] = min(about[best, 2], shape[1] - 1)
+            boxes[layer, 3] = min(about[best, 3], shape[0] - 1)
+
+
+@compiled
+def _overlap(x0: int, y0: int, x1: int, y1: int, truth: Boxes) -> float:
+    """Give the highest inclusive-pixel IoU of a box with the true boxes ``[G, 4]``."""
+    area = (x1 - x0 + 1) * (y1 - y0 + 1)
+    best = 0.0
+    for true in truth:
+        common = max(min(x1, true[2]) - max(x0, true[0]) + 1, 0) * max(min(y1, true[3]) - max(y0, true[1]) + 1, 0)
+        if common > 0:
+            best = max(best, common / (area + (true[2] - true[0] + 1) * (true[3] - true[1] + 1) - common))
+    return best
+
+
+@compiled
+def _best(
+    pixels: tuple[Ints, NDArray[np.int64]],
+    shape: tuple[int, int],
+    truth: Boxes,
+    overlap: NDArray[np.float64],
+    boxes: Boxes,
+    holes: bool,
+) -> None:
+    """Look through the outer contours, or those of holes, of all layers for what beats ``overlap`` ``[L]``.
+
+    Components grow as the layers descend, the background between them as the layers ascend.
+    """
+    order, begins = pixels
+    shift, layers = row_shift(shape[1]), len(boxes)
+    size, pitch = (shape[0] + 2) << shift, 1 << shift
+    root, about, alive = np.full(size, -1, np.int32), np.empty((size, 6), np.int32), np.empty(size, np.int32)
+    around = np.array([-pitch, -pitch + 1, 1, pitch + 1, pitch, pitch - 1, -1, -pitch - 1])
+    joins = _FOUR if holes else _EIGHT
+    count = 0
+    for turn in range(layers):
+        layer = turn if holes else layers - 1 - turn
+        added = layer if holes else layer + 1
+        for pixel in order[begins[added] : begins[added + 1]]:
+            if _add(root, about, pixel, shift, around, joins):
+                alive[count] = pixel
+                count += 1
+        count = _roots(root, alive, count)
+        for one in alive[:count]:
+            left, top, right, bottom = about[one, 0], about[one, 1], about[one, 2], about[one, 3]
+            if holes:
+                if left == 1 or top == 1 or right == shape[1] or bottom == shape[0]:
+                    continue  # it reaches the edge: not a hole
+                left, top, right, bottom = left - 1, top - 1, right + 1, bottom + 1
+            right, bottom = min(right, shape[1] - 1), min(bottom, shape[0] - 1)
+            found = _overlap(left - 1, top - 1, right, bottom, truth)
+            if found > overlap[layer]:
+                overlap[layer] = found
+                boxes[layer, 0], boxes[layer, 1], boxes[layer, 2], boxes[layer, 3] = left - 1, top - 1, right, bottom

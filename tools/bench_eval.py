@@ -1,0 +1,179 @@
+"""Boxes and overlaps at 1000 map thresholds against an OpenCV findContours loop: time and equality, in one run.
+
+    OMP_NUM_THREADS=1 .venv/bin/python tools/bench_eval.py --clips ../shared/data/clips
+
+From a map in 0..1 to the best IoU with 1 or 2 true boxes at thresholds 0, 0.001 ... 0.999. The peer is the rule of the
+WSOL benchmark, one threshold after the other: `findContours`, the contour with the largest `contourArea` (or all of
+them), `boundingRect`; the IoU of all its boxes is one numpy expression at the end. Ours: `levels` deduplicates
+thresholds and needs no numba (`runs.py`), by our own rule of the component with most pixels; `contour` and `all` are
+the exact sweeps under the benchmark's rule (`contours.py`), `pixels` that of ours (`sweep.py`). `contour` and `all`
+must equal the peer at every threshold, `levels` must equal `pixels`, or the run fails. Peer and ours take turns, map
+by map; medians over maps and rounds; one thread.
+
+Maps: smooth (7 x 7 values, bilinear), decoder-like (steep blobs with some noise), noisy (uniform noise), and with
+--clips real (LayerCAM of the ImageNet network, under a head that was never trained).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tcam.localization import runs
+from tcam.localization.benchmark import best_contour_boxes, largest_contour_boxes
+from tcam.localization.boxes import best_overlap
+from tcam.localization.extract import at_thresholds, boxes_at_thresholds
+
+THRESHOLDS = torch.arange(1000, dtype=torch.float64) / 1000
+TRUTH = torch.tensor([[60.0, 40, 150, 170], [10, 100, 90, 200]], dtype=torch.float64)
+GOALS = {"levels": 8, "contour": 25, "all": 25}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, help="folder <class>/<clip>.mp4 of the real maps")
+    parser.add_argument("--weights", type=Path, help="of mobilenetv2_100; beside the clips where left out")
+    parser.add_argument("--maps", type=int, default=6, help="of each kind")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    print(
+        f"commit {commit.stdout.strip()}, {processor()}, {os.cpu_count()} cores, one thread; "
+        f"OpenCV {cv2.__version__}, torch {torch.__version__}; {options.maps} maps a kind, {options.rounds} rounds\n"
+    )
+    print("| maps | true boxes | peer ms | levels | contour | pixels | peer, all ms | all |\n|---|" + "---:|" * 7)
+    for kind, maps in make_maps(options).items():
+        for count in (1, 2):
+            print_row(kind, maps, TRUTH[:count], 1 if kind == "noisy" else options.rounds)
+    print(f"\nOurs in ms and how many times faster than the peer; goals: {GOALS}. Every box and overlap was equal.")
+
+
+def print_row(kind: str, maps: Tensor, truth: Tensor, rounds: int) -> None:
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "peer": lambda one: peer(one, truth, every=False),
+        "levels": lambda one: ours(at_thresholds(one[None], THRESHOLDS, runs.largest_components), truth),
+        "contour": lambda one: ours(largest_contour_boxes(one[None], THRESHOLDS), truth),
+        "pixels": lambda one: ours(boxes_at_thresholds(one[None], THRESHOLDS), truth),
+        "peer, all": lambda one: peer(one, truth, every=True),
+        "all": lambda one: ours(best_contour_boxes(one[None], THRESHOLDS, truth[None]), truth),
+    }
+    pairs = {"contour": "peer", "all": "peer, all", "levels": "pixels"}
+    if kind == "noisy":  # thousands of contours at each threshold: seconds a map for the peer, minutes for all of them
+        maps = maps[:1]
+        del ways["peer, all"], ways["all"], pairs["all"]
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for way in (largest_contour_boxes, boxes_at_thresholds):
+        way(maps[:1], [0.5])  # compiles
+    best_contour_boxes(maps[:1], [0.5], truth[None])
+    for _, one in itertools.product(range(rounds), maps):
+        found = {}
+        for name, way in ways.items():
+            began = time.thread_time()
+            found[name] = way(one)
+            times[name].append(time.thread_time() - began)
+        for name, reference in pairs.items():
+            if not torch.equal(found[name], found[reference]):
+                sys.exit(f"bench_eval: {name} differs from {reference} on a {kind} map")
+    middle = {name: 1000 * statistics.median(values) for name, values in times.items()}
+    cells = [f"{middle['peer']:.1f}"]
+    cells += [f"{middle[name]:.2f} ({middle['peer'] / middle[name]:.1f}x)" for name in ("levels", "contour", "pixels")]
+    if "all" in middle:
+        cells += [f"{middle['peer, all']:.1f}", f"{middle['all']:.2f} ({middle['peer, all'] / middle['all']:.1f}x)"]
+    else:
+        cells += ["–", "–"]
+    print(f"| {kind} | {len(truth)} | " + " | ".join(cells) + " |", flush=True)
+
+
+def ours(boxes: Tensor, truth: Tensor) -> Tensor:
+    return best_overlap(boxes, truth[None], inclusive=True)[0][0]
+
+
+def peer(one: Tensor, truth: Tensor, *, every: bool) -> Tensor:
+    """Give the best IoU at each threshold, ``[1000]``: contours of one binarised map after the other."""
+    levels = (one.numpy() * 255).astype(np.uint8)
+    peak, (height, width) = int(levels.max()), levels.shape
+    boxes, counts = [], []
+    for threshold in THRESHOLDS.tolist():
+        kept = cv2.threshold(levels, int(threshold * peak), 255, cv2.THRESH_BINARY)[1]
+        contours = cv2.findContours(kept, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+        if contours and not every:
+            contours = [max(contours, key=cv2.contourArea)]
+        counts.append(max(len(contours), 1))
+        boxes += [cv2.boundingRect(contour) for contour in contours] or [(0, 0, 0, 0)]
+    corners = np.array(boxes, dtype=np.float64)
+    ends = np.minimum(corners[:, :2] + corners[:, 2:], [width - 1, height - 1])
+    found = torch.from_numpy(np.concatenate([corners[:, :2], ends], axis=1))
+    overlap = best_overlap(found[None], truth[None], inclusive=True)[0][0].numpy()
+    first = np.cumsum([0, *counts[:-1]])
+    return torch.from_numpy(np.maximum.reduceat(overlap, first))
+
+
+def make_maps(options: argparse.Namespace) -> dict[str, Tensor]:
+    """Draw maps of each kind, float64 ``[N, 224, 224]`` from 0 to 1."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(options.maps, 1, 7, 7, generator=generator)
+    smooth = functional.interpolate(coarse, size=(224, 224), mode="bilinear")[:, 0]
+    blobs = 6 * torch.randn(options.maps, 1, 12, 12, generator=generator) - 4
+    noise = torch.randn(options.maps, 224, 224, generator=generator)
+    decoder = torch.sigmoid(functional.interpolate(blobs, size=(224, 224), mode="bicubic")[:, 0] + 0.05 * noise)
+    maps = {"smooth": smooth, "decoder-like": decoder, "noisy": torch.rand(noise.shape, generator=generator)}
+    if options.clips is not None:
+        weights = options.weights or options.clips.parent / "weights" / "mobilenetv2_100_tf_same_fp16.safetensors"
+        maps["real"] = layer_cams(options.clips, weights, options.maps)
+    return {kind: stretch(some.double()) for kind, some in maps.items()}
+
+
+def stretch(maps: Tensor) -> Tensor:
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return (maps - low) / (high - low)
+
+
+def layer_cams(clips: Path, weights: Path, count: int) -> Tensor:
+    from tcam.model.backbone import Backbone, load_backbone_weights
+    from tcam.model.cam import layer_cam, normalize_cam
+    from tcam.model.network import FrameCamNet
+    from tcam.model.pooling import Wgap
+    from tcam.video.reader import stream_frames
+
+    files = sorted(clips.glob("*/*.mp4"))
+    if len(files) < count:
+        sys.exit(f"bench_eval: expected {count} videos */*.mp4 below {clips}, found {len(files)}")
+    torch.manual_seed(0)
+    backbone = Backbone("mobilenetv2_100", output_stride=8, options={"pad_type": "same"})
+    load_backbone_weights(backbone, str(weights))
+    network = FrameCamNet(backbone, Wgap(backbone.last_channels, 3), None).eval()
+    chosen = [files[i * len(files) // count] for i in range(count)]
+    frames = torch.stack([next(iter(stream_frames(file, size=(224, 224)))).pixels for file in chosen])
+    with torch.inference_mode():
+        output = network(frames)
+        cams = normalize_cam(layer_cam(output.features, network.head.weight, torch.arange(count) % 3))
+    return functional.interpolate(cams[:, None], size=(224, 224), mode="bilinear", align_corners=False)[:, 0].clone()
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+if __name__ == "__main__":
+    main()

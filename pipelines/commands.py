@@ -34,6 +34,7 @@ from pipelines.stages import (
 )
 from tcam.errors import ConfigError, DataError, VideoError
 from tcam.types import FrameTruth, VideoIndex
+from tcam.video.reader import stream_frames
 
 
 def cache_folder() -> Path:
@@ -137,12 +138,10 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
             frames = predict_video(
                 localizer,
                 video_id,
-                path,
+                stream_frames(path, size=run.input_size, keep_original=request.save_video is not None),
                 threshold=threshold,
-                size=run.input_size,
                 batch=request.batch,
                 label=label,
-                keep_original=request.save_video is not None,
             )
             if request.save_video is not None:
                 target = request.save_video / (video_id if video_id.endswith(".mp4") else f"{video_id}.mp4")

@@ -29,6 +29,7 @@ from tcam.errors import VideoError
 from tcam.localization.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
 from tcam.types import FrameTruth, Size, VideoIndex
+from tcam.video.dataset import stream_original
 from tcam.video.index import read_index, read_truth, write_index, write_truth
 
 SAMPLE_FRAMES = 250
@@ -217,11 +218,9 @@ def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Pa
     frames = predict_video(
         localizer,
         record.video_id,
-        Path(record.path),
+        stream_original(record, size=run.input_size, keep_original=True),
         threshold=threshold,
-        size=run.input_size,
         label=record.label,
-        keep_original=True,
     )
     try:
         for _ in save_overlay(itertools.islice(frames, SAMPLE_FRAMES), target, run.index.class_names, truth=truth):

@@ -96,18 +96,19 @@ def read_tree(root: Path, version: Version, *, with_boxes: bool) -> YoutubeTree:
 
 
 def _holds(folder: Path, pattern: str) -> bool:
-    try:
-        with os.scandir(folder) as children:
-            return any(re.fullmatch(pattern, child.name) for child in children)
-    except OSError:
-        return False
+    return folder.is_dir() and bool(_subfolders(folder, pattern))
 
 
 def _subfolders(folder: Path, pattern: str) -> list[str]:
     """Name the folders in a folder that fit a pattern, sorted."""
+    return sorted(name for name in _names(folder) if re.fullmatch(pattern, name) and (folder / name).is_dir())
+
+
+def _names(folder: Path) -> list[str]:
+    """Name all that lies in a folder; a Path for each of half a million images would take minutes."""
     try:
         with os.scandir(folder) as children:
-            return sorted(child.name for child in children if re.fullmatch(pattern, child.name) and child.is_dir())
+            return [child.name for child in children]
     except OSError as error:
         raise DataError(f"cannot read {folder} ({error.strerror}): unpack the class again") from error
 
@@ -118,7 +119,7 @@ def _read_class_v1(tree: YoutubeTree, name: str, with_boxes: bool) -> None:
         video_id, folder = f"{name}/data/{number}", base / "data" / number / "shots"
         shots: dict[str, tuple[FrameRun, ...]] = {}
         for shot in _subfolders(folder, r"\d+"):
-            files = os.listdir(folder / shot)
+            files = _names(folder / shot)
             shots[shot] = number_runs((f for f in files if f.endswith(".jpg")), folder=f"{shot}/")
             for file in sorted(f for f in files if with_boxes and f.endswith(_STICKS)):
                 _read_sticks(tree, (video_id, shot), folder / shot / file)
@@ -165,7 +166,7 @@ def _read_class_v2(tree: YoutubeTree, name: str) -> None:
     for number in numbers:
         folder = base / number
         shots = {
-            shot.removeprefix("shot-"): number_runs(os.listdir(folder / shot), folder=f"{shot}/")
+            shot.removeprefix("shot-"): number_runs(_names(folder / shot), folder=f"{shot}/")
             for shot in _subfolders(folder, r"shot-\d+")
         }
         tree.videos.append(VideoFolder(f"{name}/{number}", name, folder, shots))
@@ -180,9 +181,9 @@ def _cut_by_ranges(root: Path, name: str) -> Iterator[VideoFolder]:
     columns = [(int(first), int(last), int(video)) for first, last, video in ranges.T.tolist()]
     shot_of = {number: i for i, (first, last, _) in enumerate(columns) for number in range(first, last + 1)}
     files: dict[int, list[str]] = {}
-    for file in os.listdir(root / name):
-        stem, suffix = os.path.splitext(file)  # noqa: PTH122  # a Path for each of half a million names takes minutes
-        if suffix == ".jpg" and stem.isdigit() and int(stem) in shot_of:
+    for file in _names(root / name):
+        stem, _, suffix = file.partition(".")
+        if suffix == "jpg" and stem.isdigit() and int(stem) in shot_of:
             files.setdefault(shot_of[int(stem)], []).append(file)
     for video in dict.fromkeys(video for _, _, video in columns):
         shots = {f"{i:06d}": number_runs(files.get(i, ())) for i, column in enumerate(columns) if column[2] == video}

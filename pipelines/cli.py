@@ -57,7 +57,8 @@ Sets = Annotated[
 @app.command(short_help="Tagged videos in, trained run and CorLoc table out.")
 def train(
     videos: Annotated[
-        Path | None, typer.Option(help="Folder of videos, one subfolder per tag: <tag>/<clip>.mp4.")
+        Path | None,
+        typer.Option(help="Folder of videos, one subfolder per tag: <tag>/<clip>.mp4; or yto_v1."),
     ] = None,
     method: Annotated[
         Method | None,
@@ -137,7 +138,7 @@ def predict(
 @app.command(short_help="Compare a run with true boxes: CorLoc.")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
-    videos: Annotated[Path, typer.Option(help="Folder of videos with boxes.csv.")],
+    videos: Annotated[Path, typer.Option(help="Folder of videos with boxes.csv; or yto_v1.")],
     split: Annotated[EvaluatedSplit, typer.Option(help="Which videos.")] = EvaluatedSplit.test,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the report.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,

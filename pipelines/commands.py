@@ -22,6 +22,7 @@ from pipelines.prepare import VideoFailure, write_failures
 from pipelines.report_run import write_run_report
 from pipelines.runlog import check_run_name, console, create_run, describe_environment, open_run, progress_bar
 from pipelines.sinks import BoxSink, open_box_sink
+from pipelines.sources import resolve_videos
 from pipelines.stages import (
     Run,
     check_settings,
@@ -62,11 +63,11 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
         folder = open_run(request.resume)
         if request.config or request.overrides or request.name:
             raise ConfigError("--resume goes on with the run's own settings: leave out --config, --set and other flags")
-        videos = request.videos or _videos_of(folder)
+        videos = resolve_videos(request.videos or _videos_of(folder))
     else:
         if request.videos is None:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
-        videos = request.videos
+        videos = resolve_videos(request.videos)
         config = _with_absolute_weights(load_config(request.config, request.overrides))
         own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+") or "videos"
         name = check_run_name(request.name or f"{own_name}-{config.method}")
@@ -174,7 +175,7 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     run = load_run(open_run(request.run), device=request.device)
     thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
     output = request.output or run.folder / f"evaluation-{request.split}"
-    prepared = prepare_data(request.videos, run.config, output, cache_dir=None, for_training=False)
+    prepared = prepare_data(resolve_videos(request.videos), run.config, output, cache_dir=None, for_training=False)
     index, truth = _with_classes_of(run, prepared.index, prepared.truth)
     run = replace(run, index=index, truth=truth)
     localizers = load_localizers(run)

@@ -126,7 +126,7 @@ class Column:
 
 
 def plan_v2(lists: Lists, name: str, *, frames: int = 2) -> list[Column]:
-    """Lay out the shots of a class so that every listed frame keeps its number; unlisted shots go to a video of none."""
+    """Lay out the shots of a class; listed frames keep their numbers, unlisted shots go to a video of no part."""
     video, annotated = {}, defaultdict(list)
     for image_id in [*lists.sizes, *(shot for shots in lists.shots.values() for shot in shots)]:
         parts = image_id.split("/")
@@ -200,7 +200,7 @@ def write_truth(root: Path, name: str, train, test) -> None:
 
 
 def write_small_lists(folder: Path, version: str, classes=("bird", "cat")) -> Path:
-    """Write lists of a data set of two classes: per class 2 training videos of 2 shots, 1 validation and 1 test video."""
+    """Write lists of two classes: per class 2 training videos of 2 shots, 1 validation and 1 test video."""
     rows: dict[tuple[str, str], list[str]] = {(s, f): [] for s in SPLITS for f in ("ids", "labels", "sizes", "boxes")}
     for name in classes:
         for number, split in ((1, "val"), (2, "test"), (3, "train"), (4, "train")):

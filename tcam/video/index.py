@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -13,7 +14,7 @@ from typing import Final, TextIO, get_args
 
 from tcam.errors import DataError
 from tcam.files import replacing
-from tcam.types import SPLITS, Box, Decoder, FrameRun, FrameTruth, Shot, VideoIndex, VideoRecord
+from tcam.types import SPLITS, Box, Decoder, FrameRun, FrameTruth, Shot, Size, VideoIndex, VideoRecord
 from tcam.video.tables import as_box, as_frame, read_rows
 
 INDEX_VERSION: Final = 1
@@ -147,6 +148,24 @@ def write_truth(truth: Sequence[FrameTruth], path: Path) -> None:
                 raise ValueError(f"expected at least one box in frame {frame.frame_index} of {frame.video_id}")
             for box in frame.boxes:
                 table.writerow([frame.video_id, frame.frame_index, *(f"{side!r}" for side in box)])
+
+
+def clean_box(corners: Sequence[float], size: Size) -> Box | None:
+    """Make a box of corners as a data set gives them: exchanged ones put in order, then clipped to the image.
+
+    Args:
+        corners: x0, y0, x1, y1; some are negative, exchanged or beyond the image (v1.0).
+        size: (height, width) of the image.
+
+    Returns:
+        None where nothing of the box lies inside the image.
+    """
+    if not all(map(math.isfinite, corners)):
+        return None
+    (x0, x1), (y0, y1) = sorted((corners[0], corners[2])), sorted((corners[1], corners[3]))
+    x0, x1 = max(x0, 0.0), min(x1, float(size[1]))
+    y0, y1 = max(y0, 0.0), min(y1, float(size[0]))
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def read_truth(path: Path, index: VideoIndex) -> tuple[FrameTruth, ...]:

@@ -10,7 +10,6 @@ counted from 0 would begin one pixel earlier, but no one subtracts it. Frame ran
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Final
 from tcam.errors import DataError, VideoError
 from tcam.types import Box, FrameRun, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
 from tcam.video.frame_files import FrameFiles
+from tcam.video.index import clean_box
 from tcam.video.pixels import FOLDER_FPS, image_size
 from tcam.video.youtube_objects_layout import (
     FrameKey,
@@ -166,24 +166,6 @@ class _Indexer:
     def result(self, origin: str) -> YoutubeObjects:
         index = VideoIndex(self._class_names, tuple(self._records))
         return YoutubeObjects(index, tuple(self._truth), tuple(self._warnings), tuple(self._failures), origin)
-
-
-def clean_box(corners: Sequence[float], size: Size) -> Box | None:
-    """Make a box of corners as the data set gives them: exchanged ones put in order, then clipped to the image.
-
-    Args:
-        corners: x0, y0, x1, y1; some are negative, exchanged or beyond the image (v1.0).
-        size: (height, width) of the image.
-
-    Returns:
-        None where nothing of the box lies inside the image.
-    """
-    if not all(map(math.isfinite, corners)):
-        return None
-    (x0, x1), (y0, y1) = sorted((corners[0], corners[2])), sorted((corners[1], corners[3]))
-    x0, x1 = max(x0, 0.0), min(x1, float(size[1]))
-    y0, y1 = max(y0, 0.0), min(y1, float(size[0]))
-    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def _find_size(folder: Path, shots: Mapping[str, Sequence[FrameRun]]) -> Size:

@@ -73,7 +73,7 @@ def get_dataset(name: str, *, source: Path | None, classes: Sequence[str], url: 
     if source is not None and found is not None:
         if found[1] != VERSIONS[name]:
             raise DataError(f"--from {source}: it holds YouTube-Objects {found[1]}, {name} is {VERSIONS[name]}")
-        _link(found[0], home)
+        _link(found[0], home / what.folder)
     else:
         _sweep(home / what.folder)
         for archive in what.archives(classes or CLASSES):
@@ -81,20 +81,22 @@ def get_dataset(name: str, *, source: Path | None, classes: Sequence[str], url: 
     console.print(f"{name} is in {home}; next: tcam data check {name}")
 
 
-def _link(root: Path, home: Path) -> None:
-    """Make an unpacked tree known under its name, without copying it."""
-    target = home / root.name
+def _link(root: Path, target: Path) -> None:
+    """Make an unpacked tree known under the name its archives give it, without copying it."""
+    home, links = target.parent, {target: root}
+    if target.name.endswith("-original") and not (root / "Ranges").is_dir():  # sorted into videos and shots
+        links = {target.with_name(target.name.removesuffix("-original")): root}
+        if (beside := root.with_name(f"{root.name}-original")).is_dir():
+            links[target] = beside
     try:
         home.mkdir(parents=True, exist_ok=True)
         for old in [path for path in home.iterdir() if path.is_symlink()]:
             old.unlink()
-        if target.exists() and target.resolve() != root.resolve():
-            raise DataError(f"{target} holds a data set already: remove it, or set TCAM_DATA to another folder")
-        if not target.exists():
-            target.symlink_to(root.resolve(), target_is_directory=True)
-            sibling = root.with_name(f"{root.name}-original")
-            if sibling.is_dir():
-                (home / sibling.name).symlink_to(sibling.resolve(), target_is_directory=True)
+        for link, place in links.items():
+            if link.exists() and link.resolve() != place.resolve():
+                raise DataError(f"{link} holds a data set already: remove it, or set TCAM_DATA to another folder")
+            if not link.exists():
+                link.symlink_to(place.resolve(), target_is_directory=True)
     except OSError as error:
         raise DataError(f"cannot link {root} in {home} ({error.strerror}): name the folder with --videos") from None
 

@@ -49,6 +49,7 @@ def download(url: str, target: Path, *, progress: Progress | None = None) -> Non
                 return
             reason = "the connection was lost"
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and before:
                 part.unlink(missing_ok=True)  # it was whole when a kill came before its name; or the file has changed
                 failed += 1

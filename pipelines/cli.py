@@ -1,7 +1,7 @@
 """The ``tcam`` command. Heavy imports happen inside the commands: ``tcam --help`` loads no torch.
 
 Data goes to stdout, everything people read to stderr. Exit codes: 0 ok, 1 unexpected, 2 usage, 3 data missing or
-invalid, 4 finished but some videos failed, 5 optional part or weights missing, 130 interrupted.
+invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli_data import SOME_FAILED, data
+from pipelines.cli_data import configs as show_configs
 from tcam.errors import TcamError
 
 app = typer.Typer(
@@ -25,7 +27,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-SOME_FAILED = 4
 INTERRUPTED = 130
 
 
@@ -64,7 +65,8 @@ Sets = Annotated[
 @app.command(short_help="Tagged videos in, trained run and CorLoc table out.")
 def train(
     videos: Annotated[
-        Path | None, typer.Option(help="Folder of videos, one subfolder per tag: <tag>/<clip>.mp4.")
+        Path | None,
+        typer.Option(help="Folder of videos, one subfolder per tag: <tag>/<clip>.mp4; or yto_v1."),
     ] = None,
     method: Annotated[
         Method | None,
@@ -144,7 +146,7 @@ def predict(
 @app.command(short_help="Compare a run with true boxes: CorLoc.")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
-    videos: Annotated[Path, typer.Option(help="Folder of videos with boxes.csv.")],
+    videos: Annotated[Path, typer.Option(help="Folder of videos with boxes.csv; or yto_v1.")],
     split: Annotated[EvaluatedSplit, typer.Option(help="Which videos.")] = EvaluatedSplit.test,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the report.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,
@@ -183,6 +185,10 @@ def demo(
     from pipelines.demo import run_demo
 
     run_demo(output, seed=seed, device=device, quiet=quiet)
+
+
+app.add_typer(data, name="data")
+app.command("configs", short_help="The configs that come with tcam.")(show_configs)
 
 
 @app.callback(invoke_without_command=True)

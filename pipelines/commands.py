@@ -24,6 +24,7 @@ from pipelines.report_run import write_run_report
 from pipelines.results import save_results
 from pipelines.runlog import check_run_name, console, create_run, describe_environment, open_run, progress_bar
 from pipelines.sinks import BoxSink, open_box_sink
+from pipelines.sources import resolve_videos
 from pipelines.stages import (
     Run,
     check_settings,
@@ -36,6 +37,7 @@ from pipelines.stages import (
 )
 from tcam.errors import ConfigError, DataError, VideoError
 from tcam.types import Components, FrameTruth, VideoIndex
+from tcam.video.reader import stream_frames
 
 
 def cache_folder() -> Path:
@@ -63,11 +65,11 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
         folder = open_run(request.resume)
         if request.config or request.overrides or request.name:
             raise ConfigError("--resume goes on with the run's own settings: leave out --config, --set and other flags")
-        videos = request.videos or _videos_of(folder)
+        videos = resolve_videos(request.videos or _videos_of(folder))
     else:
         if request.videos is None:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
-        videos = request.videos
+        videos = resolve_videos(request.videos)
         config = _with_absolute_weights(load_config(request.config, request.overrides))
         own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+") or "videos"
         name = check_run_name(request.name or f"{own_name}-{config.method}")
@@ -139,12 +141,10 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
             frames = predict_video(
                 localizer,
                 video_id,
-                path,
+                stream_frames(path, size=run.input_size, keep_original=request.save_video is not None),
                 threshold=threshold,
-                size=run.input_size,
                 batch=request.batch,
                 label=label,
-                keep_original=request.save_video is not None,
             )
             if request.save_video is not None:
                 target = request.save_video / (video_id if video_id.endswith(".mp4") else f"{video_id}.mp4")
@@ -178,7 +178,7 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     run = load_run(open_run(request.run), device=request.device)
     thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
     output = request.output or run.folder / f"evaluation-{request.split}"
-    prepared = prepare_data(request.videos, run.config, output, cache_dir=None, for_training=False)
+    prepared = prepare_data(resolve_videos(request.videos), run.config, output, cache_dir=None, for_training=False)
     index, truth = _with_classes_of(run, prepared.index, prepared.truth)
     run = replace(run, index=index, truth=truth)
     localizers = load_localizers(run)

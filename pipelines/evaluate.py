@@ -29,7 +29,8 @@ from tcam.localization.boxes import centre_box, full_frame_box
 from tcam.localization.corloc import CorLocEvaluator
 from tcam.localization.rules import visible_boxes
 from tcam.types import Box, Components, FrameTruth, Size, ThresholdChoice, VideoIndex, VideoRecord
-from tcam.video.reader import DecodedFrame, stream_frames
+from tcam.video.dataset import stream_original
+from tcam.video.reader import DecodedFrame
 
 FLOORS: Mapping[str, Callable[[Size], Box]] = {
     "centre box (50 %)": lambda size: centre_box(size, 0.5),
@@ -128,9 +129,8 @@ def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[st
 def _annotated_batches(
     record: VideoRecord, truth: Mapping[int, FrameTruth], batch: int, size: Size
 ) -> Iterator[list[tuple[DecodedFrame, FrameTruth]]]:
-    last = max(truth)
-    frames = itertools.takewhile(lambda frame: frame.index <= last, stream_frames(Path(record.path), size=size))
-    annotated = ((frame, truth[frame.index]) for frame in frames if frame.index in truth)
+    frames = stream_original(record, size=size, only=truth)
+    annotated = ((frame, truth[frame.index]) for frame in frames)
     while chunk := list(itertools.islice(annotated, batch)):
         yield chunk
 

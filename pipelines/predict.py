@@ -16,7 +16,7 @@ from tcam.errors import DataError
 from tcam.localization.extract import extract_boxes
 from tcam.types import FrameBox, FrameGeometry, Size
 from tcam.video.folders import find_videos, holds_frames
-from tcam.video.reader import DecodedFrame, stream_frames
+from tcam.video.reader import DecodedFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +54,25 @@ def find_sources(source: str) -> list[tuple[str, Path]]:
 def predict_video(
     localizer: Localizer,
     video_id: str,
-    path: Path,
+    frames: Iterator[DecodedFrame],
     *,
     threshold: float,
-    size: Size,
     batch: int = 8,
     label: int | None = None,
-    keep_original: bool = False,
 ) -> Iterator[FramePrediction]:
     """Localize in every frame of a video, in order.
 
     Args:
         localizer: the trained run.
         video_id: what the rows are called.
-        path: a video file or frame folder.
+        frames: of the video, at the size of the network's input, as ``stream_frames`` gives them.
         threshold: of the map, relative to its maximum, 0..1.
-        size: network input (height, width).
         batch: frames per forward pass.
         label: the class to look for; None takes the most probable one in each frame.
-        keep_original: whether to hand on the full-size pixels.
 
     Raises:
         VideoError: the video cannot be read.
     """
-    frames = stream_frames(path, size=size, keep_original=keep_original)
     while chunk := list(itertools.islice(frames, batch)):
         yield from _predict_chunk(localizer, video_id, chunk, threshold=threshold, label=label)
 

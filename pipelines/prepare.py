@@ -24,7 +24,7 @@ from tcam.errors import DataError, VideoError
 from tcam.types import SPLITS, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av
 from tcam.video.folders import FolderEntry, FolderSource, assign_splits, scan_class_folders
-from tcam.video.index import write_whole
+from tcam.video.index import clean_box, write_whole
 from tcam.video.probe import VideoProbe, probe_video
 from tcam.video.reader import stream_frames
 from tcam.video.writer import VideoWriter
@@ -47,8 +47,9 @@ class VideoFailure:
 class Prepared:
     """What ``prepare`` found.
 
-    ``failures`` are the videos left out, ``warnings`` the damaged ones that are used as far as they decode;
-    ``split_note`` says where the splits came from and which boxes were dropped.
+    ``failures`` are the videos left out; ``warnings`` name what is used in part only, and boxes outside their frame;
+    ``split_note`` says where the splits came from and which boxes were dropped; ``variable_rate`` are the ids of videos
+    whose frames last differently.
     """
 
     index: VideoIndex
@@ -56,6 +57,7 @@ class Prepared:
     failures: tuple[VideoFailure, ...]
     split_note: str
     warnings: tuple[VideoFailure, ...] = ()
+    variable_rate: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +123,15 @@ def prepare(
     generator = torch.Generator().manual_seed(seed)
     entries = assign_splits(kept, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
     if for_training:
-        _require_training(entries, source)
+        require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
-    truth, dropped = _collect_truth(source, index)
-    warnings = tuple(VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None)
-    return Prepared(index, truth, failures, _note(kept, index, seed, dropped), warnings)
+    truth, dropped, outside = _collect_truth(source, index)
+    damaged = [VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None]
+    drawn = sum(entry.split is None for entry in kept)
+    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
+    lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
+    variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
+    return Prepared(index, truth, failures, count_splits(index, origin) + lost, (*damaged, *outside), variable)
 
 
 def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:
@@ -272,13 +278,16 @@ def _require_every_class(source: FolderSource, good: Mapping[str, _Good], failur
         )
 
 
-def _require_training(entries: Sequence[FolderEntry], source: FolderSource) -> None:
-    trained = {entry.class_name for entry in entries if entry.split == "train"}
-    missing = [name for name in source.class_names if name not in trained]
+def require_training(names: Sequence[str], videos: Sequence[tuple[str, Split | None]], where: Path | str) -> None:
+    """Check that every class has a training video; ``videos`` are (class, split), ``where`` says who assigns splits.
+
+    Raises:
+        DataError: one has none.
+    """
+    trained = {name for name, split in videos if split == "train"}
+    missing = [name for name in names if name not in trained]
     if missing:
-        raise DataError(
-            f"class {missing[0]!r} has no usable video in the train split: give it one in {source.root / 'clips.csv'}"
-        )
+        raise DataError(f"class {missing[0]!r} has no usable video in the train split: give it one in {where}")
 
 
 def _record(entry: FolderEntry, good: Mapping[str, _Good], class_names: Sequence[str]) -> VideoRecord:
@@ -300,22 +309,30 @@ def _record(entry: FolderEntry, good: Mapping[str, _Good], class_names: Sequence
     )
 
 
-def _collect_truth(source: FolderSource, index: VideoIndex) -> tuple[tuple[FrameTruth, ...], int]:
-    """Give the boxes of the videos kept, and how many frames' boxes lie past the end of their video."""
+def _collect_truth(
+    source: FolderSource, index: VideoIndex
+) -> tuple[tuple[FrameTruth, ...], int, tuple[VideoFailure, ...]]:
+    """Give the boxes of the videos kept, clipped; how many frames lie past the end of their video; what was dropped."""
     records = {record.video_id: record for record in index.records}
-    of_kept = [(key, boxes) for key, boxes in sorted(source.boxes.items()) if key[0] in records]
-    truth = tuple(
-        FrameTruth(video_id, frame, records[video_id].label, boxes)
-        for (video_id, frame), boxes in of_kept
-        if frame < records[video_id].num_frames
-    )
-    return truth, len(of_kept) - len(truth)
+    truth, dropped, outside = [], 0, []
+    for (video_id, frame), boxes in sorted(source.boxes.items()):
+        record = records.get(video_id)
+        if record is None or frame >= record.num_frames:
+            dropped += record is not None
+            continue
+        cleaned = [(box, clean_box(tuple(box), record.size)) for box in boxes]
+        inside = tuple(clean for _, clean in cleaned if clean is not None)
+        if inside:
+            truth.append(FrameTruth(video_id, frame, record.label, inside))
+        outside += [
+            VideoFailure(video_id, f"box {tuple(box)} of frame {frame} lies outside the image; it is left out")
+            for box, clean in cleaned
+            if clean is None
+        ]
+    return tuple(truth), dropped, tuple(outside)
 
 
-def _note(kept: Sequence[FolderEntry], index: VideoIndex, seed: int, dropped: int) -> str:
+def count_splits(index: VideoIndex, origin: str) -> str:
+    """Say how many videos each split has, and where the splits came from."""
     counts: Counter[Split] = Counter(record.split for record in index.records)
-    shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
-    drawn = sum(entry.split is None for entry in kept)
-    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
-    lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
-    return f"{shares} videos ({origin}){lost}"
+    return f"{', '.join(f'{counts[split]} {split}' for split in SPLITS)} videos ({origin})"

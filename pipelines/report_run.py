@@ -16,7 +16,7 @@ from tcam.errors import VideoError
 from tcam.localization.corloc import CorLocResult
 from tcam.localization.extract import extract_box
 from tcam.types import FrameGeometry, FrameTruth, Size, VideoIndex, VideoRecord
-from tcam.video.reader import ClipReader
+from tcam.video.dataset import open_original
 
 MOST_PICTURES = 12
 MOST_COLUMNS = 4
@@ -93,8 +93,5 @@ def _tile(panels: Sequence[Tensor]) -> Tensor:
 
 
 def _read(record: VideoRecord, frame: int, size: Size) -> Tensor:
-    decoder = record.decoder
-    with ClipReader(
-        Path(record.path), decoder=decoder, num_frames=record.num_frames, size=size, rotation=record.rotation
-    ) as reader:
+    with open_original(record, size) as reader:
         return reader.read([frame])[0]

@@ -20,18 +20,21 @@ from pipelines.files import hash_file, hash_json
 from pipelines.localizer import Localizer, build_network
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
-from pipelines.prepare import Prepared, prepare, write_failures
+from pipelines.prepare import Prepared, write_failures
 from pipelines.report_run import write_run_report
 from pipelines.results import save_results
-from pipelines.runlog import RunLog, Stage, console, progress_bar, run_stage
+from pipelines.runlog import RunLog, Stage, console, run_stage
 from pipelines.selection import Validator
+from pipelines.sources import read_source
 from pipelines.train import TrainingContext, train_classifier, train_localizer
 from tcam.errors import VideoError
 from tcam.localization.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
 from tcam.types import Components, FrameTruth, Size, VideoIndex
+from tcam.video.dataset import stream_original
 from tcam.video.index import read_index, read_truth, write_index, write_truth
 
+MOST_WARNINGS = 20
 SAMPLE_FRAMES = 250
 """Length of the overlay video beside the report."""
 
@@ -133,28 +136,16 @@ def prepare_data(
     videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path | None, for_training: bool = True
 ) -> Prepared:
     """Probe, cache and index the videos; leaves index.json, truth.csv and errors.csv in the folder."""
-    with progress_bar() as bar:
-        task = bar.add_task("prepare", total=None)
-        prepared = prepare(
-            videos,
-            cache_dir=cache_dir,
-            short_side=config.data.cache_short_side,
-            workers=config.data.workers,
-            seed=config.seed,
-            val_fraction=config.data.val_fraction,
-            test_fraction=config.data.test_fraction,
-            time_limit_s=config.data.time_limit_s,
-            follow_links=config.data.follow_links,
-            for_training=for_training,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    prepared = read_source(videos, config, cache_dir=cache_dir, for_training=for_training)
     folder.mkdir(parents=True, exist_ok=True)
     write_index(prepared.index, folder / "index.json")
     write_truth(prepared.truth, folder / "truth.csv")
     write_failures(prepared.failures, folder / "errors.csv")
     console.print(f"{len(prepared.index.records)} videos: {prepared.split_note}")
-    for warning in prepared.warnings:
-        console.print(f"damaged, used as far as it decodes: {warning.video_id}: {warning.reason}", markup=False)
+    for warning in prepared.warnings[:MOST_WARNINGS]:
+        console.print(f"warning: {warning.video_id}: {warning.reason}", markup=False)
+    if len(prepared.warnings) > MOST_WARNINGS:
+        console.print(f"and {len(prepared.warnings) - MOST_WARNINGS} more warnings; 'tcam data check' lists all")
     for failure in prepared.failures[:5]:
         console.print(f"left out {failure.video_id}: {failure.reason}", markup=False)
     if prepared.failures:
@@ -219,11 +210,9 @@ def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Pa
     frames = predict_video(
         localizer,
         record.video_id,
-        Path(record.path),
+        stream_original(record, size=run.input_size, keep_original=True),
         threshold=threshold,
-        size=run.input_size,
         label=record.label,
-        keep_original=True,
     )
     try:
         for _ in save_overlay(itertools.islice(frames, SAMPLE_FRAMES), target, run.index.class_names, truth=truth):

@@ -39,5 +39,11 @@ class WeightsError(MissingPartError):
     """Weights are missing or do not fit the network."""
 
 
+class NetworkError(TcamError):
+    """A download is not possible or not allowed; what was fetched so far stays, and a rerun goes on from there."""
+
+    exit_code = 6
+
+
 class TrainingError(TcamError):
     """Training cannot go on (a loss is not finite)."""

@@ -62,6 +62,25 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameRun:
+    """``count`` image files numbered from ``first`` on without a gap, such as ``052/frame0001.jpg`` to ``0104``.
+
+    A name is ``prefix``, the number padded with zeros to ``digits``, and ``suffix``; it is relative to the folder of
+    the record, so that one run stands for a whole shot and an index of half a million frames stays small.
+    """
+
+    prefix: str
+    digits: int
+    suffix: str
+    first: int
+    count: int
+
+    def name(self, position: int) -> str:
+        """Name the file at a position of the run, 0 to ``count - 1``."""
+        return f"{self.prefix}{self.first + position:0{self.digits}d}{self.suffix}"
+
+
+@dataclass(frozen=True, slots=True)
 class VideoRecord:
     """One tagged video of an index.
 
@@ -69,6 +88,7 @@ class VideoRecord:
     ``cache_path`` is the clean all-intra copy that clip readers use where there is one. ``label`` is a position in the
     index's ``class_names``; ``size`` is the display orientation of the original; ``rotation`` is the clockwise turn
     (0, 90, 180, 270) that brings stored pixels to display orientation; ``num_frames`` counts decodable frames.
+    ``runs`` are the image files below ``path`` that make the video, in order, where it is not one whole folder.
     """
 
     video_id: str
@@ -82,6 +102,7 @@ class VideoRecord:
     decoder: Decoder = "pyav"
     rotation: int = 0
     cache_path: str | None = None
+    runs: tuple[FrameRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from tcam.types import ClipBatch, Shot, Size, VideoRecord
-from tcam.video.reader import ClipReader
+from tcam.video.reader import ClipReader, DecodedFrame, stream_frames
 from tcam.video.transforms import CropFlip, sample_crop_flip, whole_frame
 
 ReadCams = Callable[[VideoRecord, Shot, Sequence[int]], Tensor]
@@ -204,9 +204,26 @@ def open_record(record: VideoRecord, size: Size) -> ClipReader:
     """Make a reader for the cache file of a video (made to suit decord), else for the original."""
     if record.cache_path is not None:
         return ClipReader(Path(record.cache_path), decoder="decord", num_frames=record.num_frames, size=size)
+    return open_original(record, size)
+
+
+def open_original(record: VideoRecord, size: Size) -> ClipReader:
+    """Make a reader for a video as it was given."""
     return ClipReader(
-        Path(record.path), decoder=record.decoder, num_frames=record.num_frames, size=size, rotation=record.rotation
+        Path(record.path),
+        decoder=record.decoder,
+        num_frames=record.num_frames,
+        size=size,
+        rotation=record.rotation,
+        runs=record.runs,
     )
+
+
+def stream_original(
+    record: VideoRecord, *, size: Size, keep_original: bool = False, only: Collection[int] | None = None
+) -> Iterator[DecodedFrame]:
+    """Give the frames of a video as it was given, in order; see ``stream_frames``."""
+    return stream_frames(Path(record.path), size=size, keep_original=keep_original, only=only, runs=record.runs)
 
 
 def _read_clip(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, TextIO, get_args
 
 from tcam.errors import DataError
 from tcam.files import replacing
-from tcam.types import SPLITS, Box, Decoder, FrameTruth, Shot, VideoIndex, VideoRecord
+from tcam.types import SPLITS, Box, Decoder, FrameRun, FrameTruth, Shot, Size, VideoIndex, VideoRecord
 from tcam.video.tables import as_box, as_frame, read_rows
 
 INDEX_VERSION: Final = 1
@@ -40,7 +42,7 @@ def validate_index(index: VideoIndex) -> None:
 
 
 def _find_problem(record: VideoRecord, num_classes: int) -> str | None:
-    shots = record.shots
+    shots, runs = record.shots, record.runs
     checks = (
         (not record.video_id, "it has no name"),
         (not 0 <= record.label < num_classes, f"label {record.label} is not one of {num_classes} classes"),
@@ -53,6 +55,8 @@ def _find_problem(record: VideoRecord, num_classes: int) -> str | None:
         (not shots, "it has no shots"),
         (any(shot.stop > record.num_frames for shot in shots), f"a shot ends after frame {record.num_frames - 1}"),
         (any(b.start < a.stop for a, b in pairwise(shots)), "its shots overlap or are unordered"),
+        (bool(runs) and sum(run.count for run in runs) != record.num_frames, "its image files do not add up"),
+        (bool(runs) and record.decoder != "frames", f"image files with the decoder {record.decoder!r}"),
     )
     return next((problem for wrong, problem in checks if wrong), None)
 
@@ -96,6 +100,7 @@ def read_index(path: Path) -> VideoIndex:
 
 
 def _to_json(record: VideoRecord) -> dict[str, object]:
+    runs = {"runs": [list(astuple(run)) for run in record.runs]} if record.runs else {}
     return {
         "video_id": record.video_id,
         "path": record.path,
@@ -108,20 +113,22 @@ def _to_json(record: VideoRecord) -> dict[str, object]:
         "decoder": record.decoder,
         "rotation": record.rotation,
         "cache_path": record.cache_path,
+        **runs,
     }
 
 
 def _from_json(entry: dict[str, object]) -> VideoRecord:
     values = dict(entry)
-    shots, size = values.pop("shots"), values.pop("size")
-    if not isinstance(shots, list) or not isinstance(size, list) or len(size) != 2:
-        raise ValueError("shots and size must be lists")
+    shots, size, runs = values.pop("shots"), values.pop("size"), values.pop("runs", [])
+    if not (isinstance(shots, list) and isinstance(runs, list) and isinstance(size, list) and len(size) == 2):
+        raise ValueError("shots, runs and size must be lists")
     for name in ("label", "num_frames", "rotation"):
         if not isinstance(values[name], int):
             raise ValueError(f"{name} must be a whole number, got {values[name]!r}")
     return VideoRecord(
         size=(int(size[0]), int(size[1])),
         shots=tuple(Shot(int(start), int(stop)) for start, stop in shots),
+        runs=tuple(FrameRun(str(a), int(b), str(c), int(d), int(e)) for a, b, c, d, e in runs),
         **values,  # type: ignore[arg-type]  # a wrong type or an unknown key is reported by read_index
     )
 
@@ -141,6 +148,24 @@ def write_truth(truth: Sequence[FrameTruth], path: Path) -> None:
                 raise ValueError(f"expected at least one box in frame {frame.frame_index} of {frame.video_id}")
             for box in frame.boxes:
                 table.writerow([frame.video_id, frame.frame_index, *(f"{side!r}" for side in box)])
+
+
+def clean_box(corners: Sequence[float], size: Size) -> Box | None:
+    """Make a box of corners as a data set gives them: exchanged ones put in order, then clipped to the image.
+
+    Args:
+        corners: x0, y0, x1, y1; some are negative, exchanged or beyond the image (v1.0).
+        size: (height, width) of the image.
+
+    Returns:
+        None where nothing of the box lies inside the image.
+    """
+    if not all(map(math.isfinite, corners)):
+        return None
+    (x0, x1), (y0, y1) = sorted((corners[0], corners[2])), sorted((corners[1], corners[3]))
+    x0, x1 = max(x0, 0.0), min(x1, float(size[1]))
+    y0, y1 = max(y0, 0.0), min(y1, float(size[0]))
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def read_truth(path: Path, index: VideoIndex) -> tuple[FrameTruth, ...]:

@@ -134,19 +134,6 @@ def _build_graph(frame: VideoFrame, stored: Size) -> Graph:
     return graph
 
 
-def list_frame_files(folder: Path) -> list[Path]:
-    """List the images of a frame folder in order of the number in their names (``frame0001.jpg``, ``00000001.jpg``).
-
-    Raises:
-        VideoError: the folder cannot be read.
-    """
-    try:
-        files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    except OSError as error:
-        refuse(folder, f"cannot be read ({error.strerror})", remedy="check its permissions")
-    return sorted(files, key=_frame_order)
-
-
 def read_image(path: Path, size: Size | None) -> Tensor:
     """Read an image file as uint8 ``[3, h, w]`` RGB, scaled (bilinear, antialiased) to ``size`` where one is given.
 
@@ -175,8 +162,3 @@ def image_size(path: Path) -> Size:
     """
     pixels = read_image(path, None)
     return (pixels.shape[1], pixels.shape[2])
-
-
-def _frame_order(path: Path) -> tuple[int, str]:
-    digits = "".join(c if c.isascii() and c.isdigit() else " " for c in path.stem).split()
-    return (int(digits[-1]) if digits else -1, path.name)

@@ -18,7 +18,8 @@ from torch import Tensor
 from tcam.errors import VideoError
 from tcam.types import Decoder, Size
 from tcam.video.container import decode_in_order, decode_packet, frame_time, open_container, read_packets, refuse
-from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, image_size, list_frame_files
+from tcam.video.frame_files import list_frame_files
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, image_size
 from tcam.video.reader import DecordReader, has_decord
 
 if TYPE_CHECKING:

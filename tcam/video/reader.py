@@ -5,8 +5,9 @@ Frame ``i`` is the ``i``-th decodable frame in presentation order, whichever way
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from tcam.errors import VideoError
-from tcam.types import Decoder, Size
+from tcam.types import Decoder, FrameRun, Size
 from tcam.video.container import decode_in_order, frame_time, open_container, reason, refuse
-from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, list_frame_files, read_image
+from tcam.video.frame_files import FrameFiles, find_frame_files
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, read_image
 from tcam.video.seek import SeekingReader
 
 if TYPE_CHECKING:
@@ -43,7 +45,14 @@ class DecodedFrame:
     original_size: Size
 
 
-def stream_frames(path: Path, *, size: Size | None = None, keep_original: bool = False) -> Iterator[DecodedFrame]:
+def stream_frames(
+    path: Path,
+    *,
+    size: Size | None = None,
+    keep_original: bool = False,
+    only: Collection[int] | None = None,
+    runs: Sequence[FrameRun] = (),
+) -> Iterator[DecodedFrame]:
     """Give the frames of a video file or a frame folder in presentation order, in display orientation.
 
     Damaged parts are skipped. Memory does not grow with the length of the video.
@@ -52,6 +61,8 @@ def stream_frames(path: Path, *, size: Size | None = None, keep_original: bool =
         path: a video file or a folder of numbered images.
         size: (height, width) of ``pixels``; None keeps the size of the first frame.
         keep_original: also give every frame at the video's own size.
+        only: indices of the frames to give; no other image of a folder is opened, and a file is read to the last one.
+        runs: the image files below ``path`` that make the video; none: all images of the folder.
 
     Raises:
         VideoError: nothing in it can be decoded.
@@ -59,31 +70,38 @@ def stream_frames(path: Path, *, size: Size | None = None, keep_original: bool =
     """
     _check_size(size)
     path = Path(path)
-    frames = _stream_folder(path, size, keep_original) if path.is_dir() else _stream_file(path, size, keep_original)
-    index = -1
+    if path.is_dir():
+        frames = _stream_images(find_frame_files(path, runs), size, keep_original, only)
+    else:
+        frames = _stream_file(path, size, keep_original)
+    last = math.inf if only is None else max(only, default=-1)
+    found = False
     with closing(frames):
-        for index, frame in enumerate(frames):
-            yield DecodedFrame(index, *frame)
-    if index < 0:
+        for frame in frames:
+            found = True
+            if only is None or frame.index in only:
+                yield frame
+            if frame.index >= last:
+                break
+    if not found and last >= 0:
         refuse(path, "no frame of it can be decoded")
 
 
-_Pictures = tuple[float, Tensor, Tensor | None, Size]
-
-
-def _stream_folder(path: Path, size: Size | None, keep_original: bool) -> Generator[_Pictures]:
+def _stream_images(
+    files: FrameFiles | list[Path], size: Size | None, keep_original: bool, only: Collection[int] | None
+) -> Generator[DecodedFrame]:
     native: Size | None = None
-    for index, file in enumerate(list_frame_files(path)):
+    for index in range(len(files)) if only is None else sorted(i for i in only if i < len(files)):
         if keep_original or native is None:
-            original = read_image(file, native)
+            original = read_image(files[index], native)
             native = (original.shape[1], original.shape[2])
-            scaled = original if size in (None, native) else read_image(file, size)
-            yield index / FOLDER_FPS, scaled, original if keep_original else None, native
+            scaled = original if size in (None, native) else read_image(files[index], size)
+            yield DecodedFrame(index, index / FOLDER_FPS, scaled, original if keep_original else None, native)
         else:
-            yield index / FOLDER_FPS, read_image(file, size or native), None, native
+            yield DecodedFrame(index, index / FOLDER_FPS, read_image(files[index], size or native), None, native)
 
 
-def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generator[_Pictures]:
+def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generator[DecodedFrame]:
     with open_container(path) as (container, stream):
         scale, orientation = FrameScaler(), Orientation()
         native, start, time = (0, 0), 0.0, 0.0
@@ -97,10 +115,10 @@ def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generato
                 time = time + step if shown_at is None else shown_at - start
             pixels = scale(frame, size or native, orientation)
             if not keep_original:
-                yield time, pixels, None, native
+                yield DecodedFrame(index, time, pixels, None, native)
             else:
                 original = pixels if size in (None, native) else scale(frame, native, orientation)
-                yield time, pixels, original, native
+                yield DecodedFrame(index, time, pixels, original, native)
 
 
 class _Backend(Protocol):
@@ -120,14 +138,24 @@ class ClipReader:
         num_frames: decodable frames, as probed.
         size: (height, width) of the frames returned, display orientation.
         rotation: clockwise turn of the stored pixels, as probed; PyAV reads the turned ones.
+        runs: the image files below ``path`` that make the video; none: all images of the folder.
     """
 
-    def __init__(self, path: Path, *, decoder: Decoder, num_frames: int, size: Size, rotation: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        decoder: Decoder,
+        num_frames: int,
+        size: Size,
+        rotation: int = 0,
+        runs: Sequence[FrameRun] = (),
+    ) -> None:
         if num_frames < 1 or rotation not in (0, 90, 180, 270):
             raise ValueError(f"expected num_frames >= 1 and a quarter turn, got {num_frames} and {rotation}")
         _check_size(size)
         self._path, self._decoder, self._num_frames = Path(path), decoder, num_frames
-        self._size, self._rotation = size, rotation
+        self._size, self._rotation, self._runs = size, rotation, tuple(runs)
         self._backend: _Backend | None = None
         self._owner = os.getpid()
 
@@ -192,7 +220,7 @@ class ClipReader:
 
     def _open(self) -> _Backend:
         if self._decoder == "frames":
-            return _FolderBackend(self._path, num_frames=self._num_frames, size=self._size)
+            return _ImageBackend(self._path, self._runs, num_frames=self._num_frames, size=self._size)
         fits_decord = self._size[1] >= _DECORD_MIN_WIDTH and not self._rotation
         if self._decoder == "decord" and fits_decord and has_decord():
             return DecordReader(self._path, num_frames=self._num_frames, size=self._size)
@@ -250,11 +278,11 @@ class DecordReader:
         del self._reader
 
 
-class _FolderBackend:
-    """Random access to a folder of images."""
+class _ImageBackend:
+    """Random access to image files."""
 
-    def __init__(self, path: Path, *, num_frames: int, size: Size) -> None:
-        self._files, self._size = list_frame_files(path), size
+    def __init__(self, path: Path, runs: Sequence[FrameRun], *, num_frames: int, size: Size) -> None:
+        self._files, self._size = find_frame_files(path, runs), size
         if len(self._files) != num_frames:
             refuse(path, f"expected {num_frames} frames, found {len(self._files)}", remedy="prepare the videos again")
 

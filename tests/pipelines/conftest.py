@@ -36,8 +36,9 @@ def tiny_run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Tin
 
 @pytest.fixture
 def tcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Outcome]:
-    """Give a function that runs ``tcam`` with some arguments in this process, its cache in the test's folder."""
+    """Give a function that runs ``tcam`` with some arguments in this process, cache and data in the test's folder."""
     monkeypatch.setenv("TCAM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TCAM_DATA", str(tmp_path / "data"))
 
     def call(*arguments: str | Path) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["tcam", *map(str, arguments)])

@@ -7,6 +7,7 @@ from pipelines.predict import find_sources, predict_video
 from tcam.errors import DataError, VideoError
 from tcam.localization.extract import extract_box
 from tcam.types import FrameGeometry
+from tcam.video.reader import stream_frames
 from tests.pipelines.tiny import SIDE, tiny_localizer
 from tests.synthetic import TINY_FRAMES
 from tests.tcam.video.encoded import encode
@@ -18,9 +19,9 @@ def wide_video(tmp_path_factory):
     return encode(tmp_path_factory.mktemp("wide") / "wide.mp4", frames=7, size=(64, 96))
 
 
-def predict(path, *, threshold: float = 0.5, side: int = SIDE, seed: int = 0, **options):
-    localizer = tiny_localizer(seed=seed)
-    return list(predict_video(localizer, "x", path, threshold=threshold, size=(side, side), **options))
+def predict(path, *, threshold: float = 0.5, side: int = SIDE, seed: int = 0, keep_original: bool = False, **options):
+    frames = stream_frames(path, size=(side, side), keep_original=keep_original)
+    return list(predict_video(tiny_localizer(seed=seed), "x", frames, threshold=threshold, **options))
 
 
 def test_a_file_is_one_source(tiny_videos):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from tcam.errors import DataError
-from tcam.types import Box, FrameTruth, Shot, VideoIndex, VideoRecord
+from tcam.types import Box, FrameRun, FrameTruth, Shot, VideoIndex, VideoRecord
 from tcam.video.index import read_index, read_truth, validate_index, write_index, write_truth
 
 RECORD = VideoRecord(
@@ -27,6 +27,16 @@ def test_an_index_is_read_as_it_was_written(tmp_path):
     assert read_index(tmp_path / "index.json") == INDEX
 
 
+def test_image_files_of_a_video_take_one_entry_per_run(tmp_path):
+    runs = (FrameRun("1/frame", 4, ".jpg", 1, 4), FrameRun("2/frame", 4, ".jpg", 7, 6))
+    index = replace(INDEX, records=(replace(RECORD, decoder="frames", runs=runs),))
+    write_index(index, tmp_path / "index.json")
+    assert read_index(tmp_path / "index.json") == index
+    assert (
+        '"runs": [["1/frame", 4, ".jpg", 1, 4], ["2/frame", 4, ".jpg", 7, 6]]' in (tmp_path / "index.json").read_text()
+    )
+
+
 def test_boxes_are_read_as_they_were_written(tmp_path):
     boxes = (Box(0.1, 1 / 3, 20, 30.7), Box(1, 2, 3, 4))
     truth = (FrameTruth("007/y.mp4", 2, 0, boxes[1:]), FrameTruth(RECORD.video_id, 7, 1, boxes))
@@ -45,6 +55,8 @@ def test_boxes_are_read_as_they_were_written(tmp_path):
         ({"decoder": "magic"}, "decoder 'magic'"),
         ({"fps": 0.0}, "frames per second"),
         ({"rotation": 45}, "rotation 45"),
+        ({"decoder": "frames", "runs": (FrameRun("", 4, ".jpg", 1, 9),)}, "its image files do not add up"),
+        ({"runs": (FrameRun("", 4, ".jpg", 1, 10),)}, "image files with the decoder 'decord'"),
         ({"video_id": "007/y.mp4"}, "twice"),
     ],
 )

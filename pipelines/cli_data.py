@@ -1,0 +1,78 @@
+"""``tcam data ...`` and ``tcam configs``; as in ``pipelines/cli.py``, heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+data = typer.Typer(help="Fetch data sets, check videos, take in split lists.", no_args_is_help=True)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
+SOME_FAILED = 4
+
+
+@data.command(short_help="Fetch YouTube-Objects, or use a copy that you have.")
+def get(
+    name: Annotated[str, typer.Argument(help="yto_v1 or yto_v2.2.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder with the archives, or the unpacked data (used in place).")
+    ] = None,
+    classes: Annotated[str, typer.Option(help="Some classes only, e.g. cat,dog.")] = "",
+    url: Annotated[str | None, typer.Option(help="Another host with the same files.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch a data set into TCAM_DATA (a lost connection is gone on from), or take it from a folder."""
+    from pipelines.datasets import get_dataset
+
+    chosen = [item.strip() for item in classes.split(",") if item.strip()]
+    get_dataset(name, source=source, classes=chosen, url=url, quiet=quiet)
+
+
+@data.command(short_help="What a folder of videos holds, and what of it is broken.")
+def check(
+    source: Annotated[Path, typer.Argument(help="Folder of videos, or yto_v1, yto_v2.2.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Count videos, shots, frames and boxes per class; list rotated, variable rate and broken ones, and why."""
+    from pipelines.datasets import check_dataset
+
+    if check_dataset(source, as_json=json_, quiet=quiet):
+        raise typer.Exit(SOME_FAILED)
+
+
+@data.command("import-splits", short_help="Use the official split lists of YouTube-Objects.")
+def import_splits(
+    folder: Annotated[Path, typer.Argument(help="Holds train, val and test, each with image_ids.txt and the like.")],
+    dataset: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the data set; TCAM_DATA's if left out.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Check "WSOL done right" lists and store them beside the data set; later runs use them."""
+    from pipelines.datasets import import_splits as store
+
+    store(folder, data=dataset, quiet=quiet)
+
+
+def configs(
+    name: Annotated[str | None, typer.Argument(help="E.g. yto_v1/tcam; all are listed if left out.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")] = None,
+) -> None:
+    """List the configs that come with tcam, print one, or copy it to a file of yours."""
+    from pipelines.shipped_configs import list_configs, read_config
+    from tcam.errors import ConfigError
+    from tcam.files import replacing
+
+    if name is None:
+        for known, first_line in list_configs().items():
+            typer.echo(f"{known:<20} {first_line}")
+    elif output is None:
+        typer.echo(read_config(name), nl=False)
+    else:
+        if output.exists():
+            raise ConfigError(f"{output} exists: remove it or choose another name")
+        with replacing(output) as temporary:
+            temporary.write_text(read_config(name), encoding="utf-8")

@@ -165,7 +165,7 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare runs on the same test frames; runs called NAME-seedN, or that differ in the seed alone, are one method."""
+    """Compare runs on the same test frames; runs called NAME-seedN, or differing in seed alone, are one method."""
     from pipelines.commands import CompareRequest, compare_finished
 
     compare_finished(CompareRequest(runs=tuple(runs), output=output, as_json=json_), quiet=quiet)

@@ -12,7 +12,8 @@ from typing import Final
 from pipelines.compare import Comparison, Difference, GroupScore, spread
 from pipelines.files import write_json, write_text
 from pipelines.report import make_folder, write_page
-from pipelines.report_charts import Chart, Series, line_chart
+from pipelines.report_charts import Chart, Series
+from pipelines.report_sections import threshold_chart
 from pipelines.report_tables import markdown_table, markdown_text, percent_cell
 
 _TITLE: Final = "Comparison of runs"
@@ -193,8 +194,7 @@ def _curves(comparison: Comparison) -> list[Chart]:
             series.append(Series(run.name, curve.thresholds, curve.macro))
     if not series:
         return []
-    text = {"x_label": "map threshold", "y_label": "CorLoc, %"}
-    return [line_chart("Mean over classes, own method of each run", series, y_range=(0.0, 100.0), **text)]
+    return [threshold_chart("Mean over classes, own method of each run", series, {})]
 
 
 def _without_nan(value: object) -> object:

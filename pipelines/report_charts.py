@@ -220,7 +220,7 @@ class _Scale:
     factor: float
 
     def __call__(self, value: float) -> float:
-        return round((value - self.low) * self.factor, 2)
+        return round((value - self.low) * self.factor, 2) + 0.0  # -0.0 becomes 0.0
 
 
 def _thin(series: Series) -> Series:

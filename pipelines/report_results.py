@@ -220,18 +220,14 @@ def _read_score(row: Mapping[str, Any]) -> Score:
 
 
 def _read_metric(item: Mapping[str, Any]) -> Metric:
-    return Metric(*(str(item[key]) for key in ("method", "name")), _number(item["value"]), *_texts(item))
-
-
-def _texts(item: Mapping[str, Any]) -> tuple[str, str]:
-    return str(item["unit"]), str(item["protocol"])
+    method, name, unit, protocol = (str(item[key]) for key in ("method", "name", "unit", "protocol"))
+    return Metric(method, name, _number(item["value"]), unit, protocol)
 
 
 def _read_curve(curve: Mapping[str, Any]) -> Curve:
-    return Curve(
-        *([_number(value) for value in curve[key]] for key in ("thresholds", "macro", "micro")),
-        {str(name): [_number(value) for value in values] for name, values in curve["per_class"].items()},
-    )
+    thresholds, macro, micro = ([_number(v) for v in curve[key]] for key in ("thresholds", "macro", "micro"))
+    per_class = {str(name): [_number(v) for v in values] for name, values in curve["per_class"].items()}
+    return Curve(thresholds, macro, micro, per_class)
 
 
 def _percentages(values: Mapping[str, float | None]) -> dict[str, float]:

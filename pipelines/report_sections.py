@@ -24,21 +24,25 @@ def threshold_charts(evaluation: Evaluation) -> list[Chart]:
     curves = {name: curve for name, curve in evaluation.curves.items() if len(curve.thresholds) > 1}
     if not curves:
         return []
-    text = {"x_label": "map threshold", "y_label": "CorLoc, %", "y_range": _PERCENT}
     lines = [Series(name, curve.thresholds, curve.macro) for name, curve in curves.items()]
-    charts = [line_chart("Mean over classes", lines, marks=evaluation.thresholds, **text)]
+    charts = [threshold_chart("Mean over classes", lines, evaluation.thresholds)]
     for name, curve in curves.items():
         known = {label: values for label, values in curve.per_class.items() if any(map(math.isfinite, values))}
         lines = [Series(label, curve.thresholds, values) for label, values in known.items()]
         chosen = evaluation.thresholds.get(name)
         marks = {} if chosen is None else dict.fromkeys(known, chosen)
-        charts += [line_chart(f"By class: {name}", lines, marks=marks, **text)] if lines else []
+        charts += [threshold_chart(f"By class: {name}", lines, marks)] if lines else []
     return charts
+
+
+def threshold_chart(title: str, lines: Sequence[Series], marks: Mapping[str, float]) -> Chart:
+    """Draw lines of CorLoc in percent against the map threshold."""
+    return line_chart(title, lines, marks=marks, x_label="map threshold", y_label="CorLoc, %", y_range=_PERCENT)
 
 
 def overlap_chart(evaluation: Evaluation) -> list[Chart]:
     """Draw how many frames reach which IoU, per method."""
-    edges = np.linspace(0, 1, 11)
+    edges = np.arange(11) / 10  # as exact as the numbers they are compared with
     shares = {
         method: (100 * np.histogram(table["iou"].fillna(0).clip(0, 1), edges)[0] / len(table)).tolist()
         for method, table in _tables(evaluation).items()
@@ -108,7 +112,7 @@ def training_charts(folder: Path) -> list[dict[str, object]]:
         for name, value in row.items():
             if isinstance(value, int | float):
                 stage.setdefault(name, {})[epoch] = float(value)  # an epoch done again counts once
-    groups = []
+    groups: list[dict[str, object]] = []
     for name, values in stages.items():
         charts = [_training_chart(term, dict(sorted(points.items()))) for term, points in values.items()]
         groups.append({"name": name, "charts": [chart for chart in charts if chart is not None]})

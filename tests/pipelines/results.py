@@ -74,7 +74,10 @@ def frame_table(overlaps: Mapping[str, Overlaps]) -> pd.DataFrame:
                         "height": 100,
                         "num_truth": 1,
                         "truth_area": 0.05 if video.startswith("dog") else 0.3,
-                        "tx0": left, "ty0": 20.0, "tx1": left + 100, "ty1": 70.0,
+                        "tx0": left,
+                        "ty0": 20.0,
+                        "tx1": left + 100,
+                        "ty1": 70.0,
                         **(found if value else dict.fromkeys(found, float("nan"))),
                         "iou": value,
                     }

@@ -185,7 +185,7 @@ def _row_box(row: pd.Series[Any]) -> Box | None:
 
 
 def _shown_size(size: Size) -> Size:
-    scale = min(1.0, _SHORT_SIDE / min(size))
+    scale = _SHORT_SIDE / min(size)  # small frames grow: lines of one pixel would be lost in the WebP
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 

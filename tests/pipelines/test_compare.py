@@ -91,7 +91,7 @@ def test_only_settings_that_differ_are_listed(runs):
 @pytest.mark.parametrize(
     ("change", "options", "reason"),
     [
-        ({"dog/bo.mp4": [0.1]}, {}, "9 and 8, frame 10 of dog/bo.mp4 in one of them only"),
+        ({"dog/bo.mp4": [0.1]}, {}, "9 and 8, frame 5 of dog/bo.mp4 in one of them only"),
         ({"cat/new.mp4": [0.1]}, {}, "9 and 10, frame 0 of cat/new.mp4 in one of them only"),
         ({}, {"iou_threshold": 0.7}, "IoU >= 0.5 and IoU >= 0.7"),
     ],

@@ -17,9 +17,9 @@ def shown(groups):
 def test_worst_median_and_best_frames_come_from_different_videos_where_they_can(tmp_path):
     groups = choose_frames(read_evaluation(write_results(tmp_path)), each=2)
     assert shown(groups) == {
-        "Worst": [("dog/rex.mp4", 0), ("dog/bo.mp4", 10)],  # IoU 0, 0.4
+        "Worst": [("dog/rex.mp4", 0), ("dog/bo.mp4", 5)],  # IoU 0, 0.4
         "Median": [("cat/tom.mp4", 0), ("dog/bo.mp4", 0)],  # 0.6, 0.6
-        "Best": [("cat/tom.mp4", 30), ("dog/rex.mp4", 20)],  # 0.9, 0.8
+        "Best": [("cat/tom.mp4", 15), ("dog/rex.mp4", 10)],  # 0.9, 0.8
     }
     assert groups["Best"][0].rows["layercam"]["iou"] == 0.6
 

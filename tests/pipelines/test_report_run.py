@@ -40,7 +40,7 @@ def test_the_frame_comes_first_with_the_true_box_alone_then_each_map_with_the_bo
     assert picture.caption == f"{record.video_id}, frame 5"
     labels, panels = zip(*picture.panels, strict=True)
     assert labels == (tiny_data.index.class_names[record.label], "layercam", "tcam")
-    assert {tuple(panel.shape) for panel in panels} == {(3, *record.size)}
+    assert {tuple(panel.shape)[1:] for panel in panels} == {(240, round(240 * record.size[1] / record.size[0]))}
     assert [holds(panel, TRUTH_COLOUR) for panel in panels] == [True, True, True]
     assert [holds(panel, FOUND_COLOUR) for panel in panels] == [False, True, True]
 
@@ -69,7 +69,9 @@ def test_the_boxes_drawn_are_those_that_were_judged(source, overlaps, tmp_path):
     assert [label.split(", ")[-1] for label, _ in worst.panels[1:]] == ["IoU 0.00", "IoU 0.00"]
     assert [holds(panel, FOUND_COLOUR) for _, panel in worst.panels] == [False, False, False]  # nothing was found
     assert [holds(panel, FOUND_COLOUR) for _, panel in best.panels] == [False, True, True]
-    pixel = best.panels[1][1][:, 40, 20]  # the judged box begins at x 20 and spans y 20 to 70
+    panel = best.panels[1][1]
+    scale = panel.shape[1] / source.index.records[0].size[0]
+    pixel = panel[:, round(40 * scale), round(20 * scale)]  # the judged box begins at x 20 and spans y 20 to 70
     assert tuple(pixel.tolist()) == FOUND_COLOUR
 
 

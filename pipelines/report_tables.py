@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
-from pipelines.report_results import Evaluation, Score
+from pipelines.report_results import Evaluation, Metric, Score
 
 _ALIASES: Final = {"aero": "aeroplane", "mbike": "motorbike"}
 
@@ -84,18 +84,20 @@ def large_figures(evaluation: Evaluation) -> list[dict[str, object]]:
 
 
 def metric_table(evaluation: Evaluation) -> dict[str, object]:
-    """Give the other metrics as one line per metric, one column per method."""
+    """Give the other metrics as one line per metric, one column per method, with all protocols of the line."""
     methods = list(dict.fromkeys(metric.method for metric in evaluation.metrics))
-    named: dict[tuple[str, str, str], dict[str, float]] = {}
+    named: dict[tuple[str, str, int], dict[str, Metric]] = {}
     for metric in evaluation.metrics:
-        named.setdefault((metric.name, metric.unit, metric.protocol), {})[metric.method] = metric.value
+        kind = (metric.name, metric.unit)
+        again = sum(metric.method in found for key, found in named.items() if key[:2] == kind)
+        named.setdefault((*kind, again), {})[metric.method] = metric
     lines = [
         {
             "name": f"{name} (%)" if unit == "%" else name,
-            "protocol": protocol,
-            "cells": [_metric_text(values.get(method, math.nan), unit) for method in methods],
+            "protocol": "; ".join(dict.fromkeys(metric.protocol for metric in found.values())),
+            "cells": [_metric_text(found[m].value, unit) if m in found else "–" for m in methods],
         }
-        for (name, unit, protocol), values in named.items()
+        for (name, unit, _), found in named.items()
     ]
     return {"methods": methods, "lines": lines}
 

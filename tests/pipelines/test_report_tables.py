@@ -125,6 +125,19 @@ def test_names_can_neither_break_a_markdown_table_nor_become_tags():
     ]
 
 
+def test_a_metric_has_one_line_whatever_its_methods_say_of_their_protocol(evaluation):
+    metrics = (
+        Metric("layercam", "Top-1 localization", 40.0, "%", "map threshold 0.3"),
+        Metric("tcam", "Top-1 localization", 50.0, "%", "map threshold 0.9"),
+        Metric("tcam", "Top-1 localization", 55.0, "%", "oracle"),
+    )
+    lines = metric_table(replace(evaluation, metrics=metrics))["lines"]
+    assert [(line["cells"], line["protocol"]) for line in lines] == [
+        (["40.0", "50.0"], "map threshold 0.3; map threshold 0.9"),
+        (["–", "55.0"], "oracle"),
+    ]
+
+
 def test_a_metric_without_unit_has_three_decimals(evaluation):
     metric = Metric("tcam", "Temporal stability", 0.87654, "", "mean IoU of neighbours")
     assert metric_table(replace(evaluation, metrics=(metric,)))["lines"][0]["cells"] == ["0.877"]

@@ -146,9 +146,14 @@ def predict(
 @app.command(short_help="Compare a run with true boxes: CorLoc.")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
-    videos: Annotated[Path, typer.Option(help="Folder of videos with boxes.csv; or yto_v1.")],
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of videos with boxes.csv, or yto_v1; the run's own if left out.")
+    ] = None,
     split: Annotated[EvaluatedSplit, typer.Option(help="Which videos.")] = EvaluatedSplit.test,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the report.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for results and report; the run itself for its own test videos."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,
     protocol: Annotated[
         Protocol,
@@ -170,6 +175,21 @@ def evaluate(
         benchmark=protocol is Protocol.benchmark,
     )
     _leave(evaluate_run(request, quiet=quiet))
+
+
+@app.command(short_help="Lay finished runs side by side: scores over seeds, paired differences, settings.")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two run folders or more; the first one is the baseline.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for page, Markdown and JSON.")] = Path(
+        "runs/compare"
+    ),
+    json_: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare runs on the same test frames; runs called NAME-seedN, or differing in seed alone, are one method."""
+    from pipelines.commands import CompareRequest, compare_finished
+
+    compare_finished(CompareRequest(runs=tuple(runs), output=output, as_json=json_), quiet=quiet)
 
 
 @app.command(short_help="See it all work in three minutes.")

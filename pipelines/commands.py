@@ -13,6 +13,8 @@ from pathlib import Path
 
 import platformdirs
 
+from pipelines.compare import compare_runs
+from pipelines.compare_page import as_values, difference_rows, score_rows, write_comparison_page
 from pipelines.config import RunConfig, load_config, save_config
 from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thresholds, results_table
 from pipelines.files import hash_file, write_json
@@ -20,9 +22,18 @@ from pipelines.metrics import list_metrics
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import FramePrediction, find_sources, predict_video
 from pipelines.prepare import VideoFailure, write_failures
+from pipelines.report_results import read_evaluation
 from pipelines.report_run import write_run_report
 from pipelines.results import save_results
-from pipelines.runlog import check_run_name, console, create_run, describe_environment, open_run, progress_bar
+from pipelines.runlog import (
+    check_run_name,
+    console,
+    create_run,
+    describe_environment,
+    open_run,
+    print_text_table,
+    progress_bar,
+)
 from pipelines.sinks import BoxSink, open_box_sink
 from pipelines.sources import resolve_videos
 from pipelines.stages import (
@@ -31,6 +42,7 @@ from pipelines.stages import (
     load_localizers,
     load_run,
     main_localizer,
+    picture_source,
     prepare_data,
     score_split,
     train_run,
@@ -164,7 +176,7 @@ class EvaluateRequest:
     """Flags of ``tcam evaluate``."""
 
     run: Path
-    videos: Path
+    videos: Path | None
     split: str
     output: Path | None
     as_json: bool
@@ -177,22 +189,57 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     console.quiet = quiet
     run = load_run(open_run(request.run), device=request.device)
     thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
-    output = request.output or run.folder / f"evaluation-{request.split}"
-    prepared = prepare_data(resolve_videos(request.videos), run.config, output, cache_dir=None, for_training=False)
-    index, truth = _with_classes_of(run, prepared.index, prepared.truth)
-    run = replace(run, index=index, truth=truth)
+    own = request.videos is None and request.split == "test"
+    output = request.output or (run.folder if own else run.folder / f"evaluation-{request.split}")
+    failures = 0
+    if request.videos is not None:
+        videos = resolve_videos(request.videos)
+        prepared = prepare_data(videos, run.config, output, cache_dir=None, for_training=False)
+        index, truth = _with_classes_of(run, prepared.index, prepared.truth)
+        run, failures = replace(run, index=index, truth=truth), len(prepared.failures)
     localizers = load_localizers(run)
     components: Components = "largest contour" if request.benchmark else "largest"
     scored = score_split(run, localizers, request.split, chosen=thresholds, components=components)
     rows = results_table(scored, thresholds, chosen_on)
-    print_table(rows, f"{request.split} split of {request.videos}")
+    print_table(rows, f"{request.split} split of {request.videos or 'the videos of the run'}")
     print_metrics(list_metrics(scored.judges, chosen_on))
-    save_results(output, rows, scored.judges, thresholds, split=request.split, chosen_on=chosen_on)
-    write_run_report(output, rows, localizers, thresholds, index, truth, size=run.input_size, split=request.split)
+    results = output / "evaluation" if output == run.folder else output
+    save_results(results, rows, scored.judges, thresholds, split=request.split, chosen_on=chosen_on)
+    overlay = output / "report" / "overlay.mp4"
+    page = write_run_report(
+        run.folder,
+        read_evaluation(results),
+        picture_source(run, localizers),
+        output=output / "report",
+        thresholds=thresholds,
+        video=overlay if overlay.is_file() else None,
+    )
+    console.print(f"report: {page}")
     if request.as_json:
         table = [{"method": name, **result.as_dict()} for name, result in rows]
         sys.stdout.write(json.dumps(table) + "\n")
-    return len(prepared.failures) + _scoring_failures(scored)
+    return failures + _scoring_failures(scored)
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRequest:
+    """Flags of ``tcam compare``."""
+
+    runs: tuple[Path, ...]
+    output: Path
+    as_json: bool
+
+
+def compare_finished(request: CompareRequest, *, quiet: bool) -> None:
+    """Compare runs, show the tables and write the pages."""
+    console.quiet = quiet
+    comparison = compare_runs(request.runs)
+    print_text_table("CorLoc, mean ± standard deviation over seeds", *score_rows(comparison))
+    print_text_table("paired differences, points", *difference_rows(comparison))
+    page = write_comparison_page(request.output, comparison)
+    console.print(f"comparison: {page}")
+    if request.as_json:
+        sys.stdout.write(json.dumps(as_values(comparison)) + "\n")
 
 
 def _write_rows(frames: Iterator[FramePrediction], sink: BoxSink, run: Run, threshold: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ from pipelines.config import load_config, save_config
 from pipelines.evaluate import print_table, read_thresholds
 from pipelines.files import write_json
 from pipelines.localizer import Localizer
-from pipelines.report import Rows
-from pipelines.report_run import write_run_report
+from pipelines.report import Rows, write_report
+from pipelines.report_run import MOST_PICTURES, draw_maps
 from pipelines.runlog import console, create_run, describe_environment
 from pipelines.stages import Run, load_localizers, load_run, train_run
 from pipelines.synthetic import write_synthetic_videos
@@ -124,13 +125,19 @@ def write_comparison(folder: Path, rows: Rows, runs: Sequence[Run]) -> Path:
         localizers |= load_localizers(run)
         thresholds |= read_thresholds(run.folder / "evaluation" / "thresholds.json")[0]
     overlay = run.folder / "report" / "overlay.mp4"
-    return write_run_report(
-        folder,
-        rows,
+    pictures = draw_maps(
+        run.index.of_split("test")[:MOST_PICTURES],
+        run.truth,
         localizers,
         thresholds,
-        run.index,
-        run.truth,
+        class_names=run.index.class_names,
         size=run.input_size,
+    )
+    return write_report(
+        folder,
+        title=f"{folder.resolve().name}: test split",
+        rows=rows,
+        pictures=pictures,
         video=overlay if overlay.is_file() else None,
+        metadata=json.loads((folder / "env.json").read_text(encoding="utf-8")),
     )

@@ -9,15 +9,17 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from pipelines.files import copy_folder, write_json
 from tcam.errors import ConfigError, DataError
@@ -190,6 +192,16 @@ def _take_over(source: Path, target: Path) -> None:
         raise DataError(f"cannot copy {source} to {target}: {error.strerror or error}; free space") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def print_text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show a table of text on stderr."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for number, name in enumerate(head):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def progress_bar(*columns: str) -> Progress:

@@ -21,7 +21,8 @@ from pipelines.localizer import Localizer, build_network
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
 from pipelines.prepare import Prepared, write_failures
-from pipelines.report_run import write_run_report
+from pipelines.report_results import find_evaluation
+from pipelines.report_run import PictureSource, write_run_report
 from pipelines.results import save_results
 from pipelines.runlog import RunLog, Stage, console, run_stage
 from pipelines.selection import Validator
@@ -198,8 +199,14 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
         folder = run.folder / "evaluation"
         save_results(folder, rows, scored.judges, thresholds, split="test", chosen_on=chosen_on)
     overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
-    write_run_report(run.folder, rows, localizers, thresholds, run.index, run.truth, size=run.input_size, video=overlay)
+    evaluation = find_evaluation(run.folder / "evaluation", rows)
+    write_run_report(run.folder, evaluation, picture_source(run, localizers), thresholds=thresholds, video=overlay)
     return rows
+
+
+def picture_source(run: Run, localizers: Mapping[str, Localizer]) -> PictureSource:
+    """Say what the frames of a report are drawn from."""
+    return PictureSource(localizers, run.index, run.truth, run.input_size)
 
 
 def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Path | None:

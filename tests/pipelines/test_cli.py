@@ -26,7 +26,7 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("train", "predict", "evaluate", "demo"):
+    for command in ("train", "predict", "evaluate", "compare", "demo"):
         assert command in done.stdout
 
 

@@ -161,6 +161,19 @@ def test_other_videos_may_lack_classes_of_the_run(tcam, tiny_run, videos, tmp_pa
     assert [set(thresholds) for thresholds in own] == [{"beetle"}] * 2
 
 
+def test_evaluating_a_run_on_its_own_videos_makes_its_report_anew(tcam, tiny_run, tmp_path):
+    run = tmp_path / "tiny-001"
+    shutil.copytree(tiny_run.folder, run)
+    (run / "report" / "report.html").unlink()
+    found = tcam("evaluate", run, "--device", "cpu")
+    assert found.code == 0, found.err
+    assert (run / "report" / "table.csv").read_bytes() == (tiny_run.folder / "report" / "table.csv").read_bytes()
+    text = (run / "report" / "report.html").read_text()
+    assert 'src="overlay.mp4"' in text
+    assert 'id="training"' in text
+    assert not (run / "evaluation-test").exists()
+
+
 def test_classes_the_run_does_not_know_cannot_be_evaluated(tcam, tiny_run, videos, tmp_path):
     (videos / "clips.csv").unlink()
     (videos / "boxes.csv").unlink()

@@ -18,14 +18,18 @@ from pipelines.device import Compute, choose_compute
 from pipelines.evaluate import ScoredSet, results_table, save_rows, save_thresholds, score_videos
 from pipelines.files import hash_file, hash_json
 from pipelines.localizer import Localizer, build_network
+from pipelines.lock import locked
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
 from pipelines.prepare import Prepared, prepare, write_failures
 from pipelines.report_run import write_run_report
 from pipelines.runlog import RunLog, Stage, console, progress_bar, run_stage
 from pipelines.selection import Validator
-from pipelines.train import TrainingContext, train_classifier, train_localizer
+from pipelines.signals import advise
+from pipelines.train import train_classifier, train_localizer
+from pipelines.trainer import TrainingContext
 from tcam.errors import VideoError
+from tcam.files import sweep_leftovers
 from tcam.localization.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
 from tcam.types import FrameTruth, Size, VideoIndex
@@ -72,7 +76,8 @@ class Run:
         return self.stage(
             "classifier",
             {
-                **{key: config[key] for key in ("seed", "precision", "input", "classifier", "evaluation")},
+                **{key: config[key] for key in ("seed", "precision", "input", "evaluation")},
+                "classifier": _that_matters(config["classifier"]),
                 "model": {k: v for k, v in config["model"].items() if k not in ("decoder_channels", "weights")},
                 "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
                 "cam": config["cam"]["method"],
@@ -92,7 +97,7 @@ class Run:
             {
                 "cams": self.cams_stage().fingerprint,
                 "method": config["method"],
-                "localizer": config["localizer"],
+                "localizer": _that_matters(config["localizer"]),
                 "decoder": config["model"]["decoder_channels"],
             },
         )
@@ -102,8 +107,17 @@ def train_run(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path)
     """Take tagged videos to a trained run and its tables; goes on where an earlier call in this folder stopped.
 
     Raises:
-        TcamError: data, weights or settings do not allow it; what was finished stays.
+        TcamError: another process works in this folder, or data, weights or settings do not allow it; what was
+            finished stays.
+        Interrupted: by a signal; the same call goes on.
     """
+    with locked(folder):
+        sweep_leftovers(folder)
+        advise(f"'tcam train --resume {folder}' goes on from the last step")
+        return _train_stages(videos, config, folder, cache_dir)
+
+
+def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path) -> RunResult:
     compute = choose_compute(config.device, config.precision)
     prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
     run = Run(folder, config, compute, prepared.index, prepared.truth)
@@ -244,6 +258,11 @@ def score_split(run: Run, localizers: Mapping[str, Localizer], split: str) -> Sc
     """Score localizers and floors on the annotated frames of one split, or of all (``all``)."""
     records = [record for record in run.index.records if split in (record.split, "all")]
     return score_videos(localizers, run.index, records, run.truth, settings=run.config.evaluation, size=run.input_size)
+
+
+def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training without the number of workers: any number gives the same clips."""
+    return {**settings, "workers": 0}
 
 
 def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:

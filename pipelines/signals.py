@@ -16,6 +16,8 @@ from typing import Final
 GRACE_S: Final = 8.0
 """Seconds from the first signal to the hard end: people and schedulers wait for about ten."""
 
+_CHILD_ENDED: Final[signal.Signals | None] = getattr(signal, "SIGCHLD", None)
+
 
 class Interrupted(BaseException):
     """Someone wants this process to end; no ``Exception``, so that nobody takes it for a failure of one video."""
@@ -42,15 +44,20 @@ def raising_signals() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into ``Interrupted`` within the block; later ones change nothing.
 
     A process that is still there ``GRACE_S`` after the first one (a step of minutes, a hanging decoder) ends hard, its
-    children with it. A signal that was ignored before, as in a background shell, stays ignored.
+    children with it. Children that the same signal ended make no error any more (torch raises one, anywhere, when a
+    loader's worker ends). A signal that was ignored before, as in a background shell, stays ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     hard_end = threading.Timer(GRACE_S, _end_hard)
     hard_end.daemon = True
+    child_watch = None
 
     def on_signal(signum: int, _: FrameType | None) -> None:
+        nonlocal child_watch
         if _state.signum is not None:
             return  # a terminal, its shell and a launcher may all pass on the same wish
+        if _CHILD_ENDED is not None:
+            child_watch = signal.signal(_CHILD_ENDED, signal.SIG_DFL)
         _state.signum = signum
         hard_end.start()
         if not _state.holding:
@@ -65,6 +72,8 @@ def raising_signals() -> Iterator[None]:
         hard_end.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+        if child_watch is not None and _CHILD_ENDED is not None:
+            signal.signal(_CHILD_ENDED, child_watch)
         _state.signum, _state.holding, _state.advice = None, 0, ""
 
 

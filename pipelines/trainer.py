@@ -122,7 +122,8 @@ class Trainer:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise_if_interrupted()  # a signal to all processes ended the workers first: no word about them
+            time.sleep(0.5)  # a signal to all processes may have ended a worker first, and be on its way to us
+            raise_if_interrupted()
             raise TrainingError(
                 f"{self._stage} stopped in epoch {self._at.epoch + 1}: a decoding process ended (out of memory?); "
                 f"resume the run, with fewer {self._stage}.workers in its config.yaml if that repeats"

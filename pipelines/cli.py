@@ -80,7 +80,9 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that probe and cache videos.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run from its last saved step; its own settings hold.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run from its last saved step; its own settings hold.")
+    ] = None,
     runs: Runs = Path("runs"),
     quiet: Quiet = False,
 ) -> None:

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -126,7 +127,8 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # a full disk has been told of when a row was written
+                self._board.close()
 
     def write(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Log one epoch of one stage; it is on the disk afterwards.

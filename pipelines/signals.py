@@ -51,6 +51,7 @@ def raising_signals() -> Iterator[None]:
     hard_end = threading.Timer(GRACE_S, _end_hard)
     hard_end.daemon = True
     child_watch = None
+    _state.signum, _state.holding, _state.advice = None, 0, ""
 
     def on_signal(signum: int, _: FrameType | None) -> None:
         nonlocal child_watch
@@ -74,7 +75,7 @@ def raising_signals() -> Iterator[None]:
             signal.signal(number, handler)
         if child_watch is not None and _CHILD_ENDED is not None:
             signal.signal(_CHILD_ENDED, child_watch)
-        _state.signum, _state.holding, _state.advice = None, 0, ""
+        _state.signum = None
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A training that ends in the middle, in any way, goes on as if it had not."""
 
-import json
 import os
 import resource
 import signal
@@ -212,6 +211,17 @@ def test_a_run_on_a_disk_that_fills_up_keeps_what_it_has_and_goes_on_with_more_r
         subprocess.run(["umount", disk], check=True)
 
 
+def living_processes(group: int) -> list[str]:
+    """Processes of a group that live longer than some seconds; one that only nobody has collected yet is dead."""
+    for _ in range(50):
+        states = subprocess.run(["ps", "-o", "stat=,pid=,args=", "-g", str(group)], capture_output=True, text=True)
+        living = [line for line in states.stdout.splitlines() if not line.startswith("Z")]
+        if not living:
+            break
+        time.sleep(0.1)
+    return living
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_leaves_soon_with_its_children_and_says_how_to_go_on(
@@ -228,7 +238,8 @@ def test_an_interrupted_command_leaves_soon_with_its_children_and_says_how_to_go
         text=True,
         start_new_session=True,
     ) as process:
-        while process.poll() is None and not (run / "classifier" / "resume.pt").exists():
+        log = run / "metrics.jsonl"
+        while process.poll() is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.1)
         os.killpg(process.pid, number)  # as Ctrl-C and a scheduler do: everyone gets it
         began = time.monotonic()
@@ -238,8 +249,6 @@ def test_an_interrupted_command_leaves_soon_with_its_children_and_says_how_to_go
     assert took < 10
     assert lines[-1] == f"tcam: interrupted by {number.name}; 'tcam train --resume {run}' goes on from the last step"
     assert not [line for line in lines if "Traceback" in line]
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    assert not living_processes(process.pid)
     assert position_of(run / "classifier")["epoch"] >= 1
-    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == 1
     assert (run / ".lock").read_text() == ""

@@ -70,7 +70,7 @@ def in_step(monkeypatch):
         taken = iter(range(1, number + 1))
 
         def step(self, *arguments, **keywords):
-            if next(taken, 0) == number:
+            if next(taken, None) == number:
                 happen()
             return real(self, *arguments, **keywords)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +18,17 @@ from tcam.files import replacing
 
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, object]) -> None:
-    """Write all weights of a network, with facts about them (JSON values) inside the file."""
+    """Write all weights of a network, with facts about them (JSON values) inside the file: same content, same bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {key: json.dumps(value) for key, value in metadata.items()})
+    facts = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    data = memoryview(safetensors.torch.save(tensors, facts))
+    end = 8 + int.from_bytes(data[:8], "little")
+    # safetensors writes its header in the order of a hash table: other bytes in every process.
+    header = json.dumps(json.loads(bytes(data[8:end])), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        for part in (len(header).to_bytes(8, "little"), header, data[end:]):
+            stream.write(part)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
@@ -43,8 +51,10 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state to resume from: tensors, numbers, strings and containers of them."""
+    buffer = io.BytesIO()  # a file of torch's own has its name inside, and a full disk is a RuntimeError there
+    torch.save(dict(state), buffer)
     with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_state(path: Path, fingerprint: str) -> dict[str, Any] | None:

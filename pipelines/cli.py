@@ -1,11 +1,13 @@
 """The ``tcam`` command. Heavy imports happen inside the commands: ``tcam --help`` loads no torch.
 
 Data goes to stdout, everything people read to stderr. Exit codes: 0 ok, 1 unexpected, 2 usage, 3 data missing or
-invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network, 130 interrupted.
+invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network, 130 and 143 interrupted by
+SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from enum import StrEnum
@@ -16,7 +18,9 @@ import typer
 
 from pipelines.cli_data import SOME_FAILED, data
 from pipelines.cli_data import configs as show_configs
+from pipelines.signals import Interrupted, raising_signals
 from tcam.errors import TcamError
+from tcam.files import cannot_write
 
 app = typer.Typer(
     name="tcam",
@@ -27,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INTERRUPTED = 130
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class Method(StrEnum):
@@ -85,7 +89,9 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that probe and cache videos.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run; its own settings hold.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run from its last saved step; its own settings hold.")
+    ] = None,
     runs: Runs = Path("runs"),
     quiet: Quiet = False,
 ) -> None:
@@ -227,14 +233,26 @@ def _leave(failures: int) -> None:
 
 def main() -> None:
     """Run the command line; every expected error is one line and its exit code."""
-    try:
-        app(prog_name="tcam")
-    except TcamError as error:
-        print(f"tcam: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 (the command's own voice)
-        sys.exit(error.exit_code)
-    except SystemExit as leaving:  # Typer has made exits of Ctrl-C and of a closed pipe before they get here
-        if leaving.code == INTERRUPTED:
-            print("tcam: interrupted; 'tcam train --resume RUN' goes on from the last epoch", file=sys.stderr)  # noqa: T201
-        if isinstance(leaving.__context__, BrokenPipeError):
-            sys.exit(0)  # the reader of our stdout went away, as `| head` does
-        raise
+    with raising_signals():
+        try:
+            app(prog_name="tcam")
+        except Interrupted as interrupt:
+            _say(str(interrupt))
+            sys.exit(interrupt.exit_code)
+        except TcamError as error:
+            _say(f"tcam: error: {' '.join(str(error).split())}")
+            sys.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            failed = cannot_write(Path(error.filename or "a file"), error)
+            _say(f"tcam: error: {failed}")
+            sys.exit(failed.exit_code)
+        except SystemExit as leaving:  # Typer has made an exit of a closed pipe before it gets here
+            if isinstance(leaving.__context__, BrokenPipeError):
+                sys.exit(0)  # the reader of our stdout went away, as `| head` does
+            raise
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201 (the command's own voice)

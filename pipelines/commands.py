@@ -93,7 +93,7 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
     try:
         result = train_run(videos, load_config(folder / "config.yaml"), folder, cache_dir=cache_folder())
     except DataError:
-        if not (folder / "index").exists():
+        if request.resume is None and not (folder / "index").exists():
             shutil.rmtree(folder)  # the videos are unusable: nothing was begun
         raise
     if result.rows:

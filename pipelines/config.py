@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.config_file import apply_override, explain, read_yaml
+from pipelines.files import write_text
 from tcam.errors import ConfigError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -220,6 +221,12 @@ class RunConfig(_Settings):
     seed: int = Field(0, ge=0)
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    save_every_s: float = Field(
+        30.0,
+        ge=0,
+        description="seconds between saved states of a training; longer where that would cost more than 2 % of it; "
+        "0 saves after every step",
+    )
     data: DataSettings = DataSettings()
     input: InputSettings = InputSettings()
     model: ModelSettings = ModelSettings()
@@ -296,4 +303,4 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Write every setting, defaults included, as YAML."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

@@ -8,12 +8,15 @@ import os
 import platform
 import re
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -21,11 +24,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipelines.files import copy_folder, write_json
+from pipelines.files import copy_folder, write_json, write_text
 from tcam.errors import ConfigError, DataError
+from tcam.files import cannot_write, temporary_name
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
 console = Console(stderr=True, highlight=False, markup=False, emoji=False, width=None if sys.stderr.isatty() else 160)
 """Everything a person reads goes to stderr; stdout is for data. No markup: names of files may look like it."""
@@ -104,12 +108,19 @@ def describe_environment() -> dict[str, object]:
 
 
 class RunLog:
-    """Appends rows of numbers to ``metrics.jsonl`` and TensorBoard; one writer per run."""
+    """The rows of numbers of a run: ``metrics.jsonl``, and the same for TensorBoard; one writer per run.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._stream = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._board: SummaryWriter | None = None  # made for the first row: a run that only checks its stages has none
+        self._folder, self._path = folder, folder / "metrics.jsonl"
+        try:
+            self._path.touch()
+        except OSError as error:
+            raise cannot_write(self._path, error) from None
+        self._board: RecordWriter | None = None  # made for the first row: a run that only checks its stages has none
 
     def __enter__(self) -> RunLog:
         return self
@@ -117,21 +128,79 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # a full disk has been told of when a row was written
+                self._board.close()
 
     def write(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
-        """Log one epoch of one stage."""
-        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
-        self._stream.write(json.dumps({"stage": stage, "epoch": epoch, **rounded}) + "\n")
-        self._stream.flush()
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
+        """Log one epoch of one stage; it is on the disk afterwards.
 
-            self._board = SummaryWriter(str(self._folder))
-        for name, value in values.items():
-            self._board.add_scalar(f"{stage}/{name}", value, epoch)
+        Raises:
+            DataError: the disk is full or the folder cannot be written.
+        """
+        row = {"stage": stage, "epoch": epoch, **{name: float(f"{value:.6g}") for name, value in values.items()}}
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._show(row)
+        except OSError as error:
+            raise cannot_write(self._path, error) from None
+
+    def rewind(self, stage: str, epochs: int) -> None:
+        """Forget what a stage logged after an epoch, and a line that was cut off: the stage goes on from there.
+
+        Raises:
+            DataError: the disk is full or the folder cannot be written.
+        """
+        kept = [row for row in self._rows() if row["stage"] != stage or row["epoch"] <= epochs]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        if self._path.read_text(encoding="utf-8") != text:
+            write_text(self._path, text)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        return [row for row in map(_row_of, lines) if row is not None]
+
+    def _show(self, row: Mapping[str, Any]) -> None:
+        """Add a row to TensorBoard's file; the first one writes that file anew, as a kill leaves doubles or gaps."""
+        rows: Sequence[Mapping[str, Any]] = [row]
+        if self._board is None:
+            from tensorboard.summary.writer.record_writer import RecordWriter
+
+            for old in self._folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            target = self._folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+            self._board = RecordWriter(target.open("wb"))
+            self._board.write(_tensorboard_record(None))
+            rows = self._rows()
+        for row in rows:
+            self._board.write(_tensorboard_record(row))
+        self._board.flush()
+
+
+def _row_of(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"stage", "epoch"} <= row.keys() else None
+
+
+def _tensorboard_record(row: Mapping[str, Any] | None) -> bytes:
+    """Encode a row, or None: what such a file begins with."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    if row is None:
+        event = Event(wall_time=time.time(), file_version="brain.Event:2")
+    else:
+        named = {f"{row['stage']}/{name}": value for name, value in row.items() if name not in ("stage", "epoch")}
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in named.items()]
+        event = Event(wall_time=time.time(), step=row["epoch"], summary=Summary(value=values))
+    record: bytes = event.SerializeToString()
+    return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +251,7 @@ def _take_over(source: Path, target: Path) -> None:
     Raises:
         DataError: the disk is full or the folder cannot be written.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    partial = temporary_name(target)
     try:
         copy_folder(source, partial)
         if target.exists():

@@ -18,6 +18,7 @@ from pipelines.device import Compute, choose_compute
 from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
 from pipelines.files import hash_file, hash_json
 from pipelines.localizer import Localizer, build_network
+from pipelines.lock import locked
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
 from pipelines.prepare import Prepared, write_failures
@@ -26,9 +27,12 @@ from pipelines.report_run import PictureSource, write_run_report
 from pipelines.results import save_results
 from pipelines.runlog import RunLog, Stage, console, run_stage
 from pipelines.selection import Validator
+from pipelines.signals import advise
 from pipelines.sources import read_source
-from pipelines.train import TrainingContext, train_classifier, train_localizer
+from pipelines.train import train_classifier, train_localizer
+from pipelines.trainer import TrainingContext
 from tcam.errors import VideoError
+from tcam.files import sweep_leftovers
 from tcam.localization.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
 from tcam.types import Components, FrameTruth, Size, VideoIndex
@@ -77,7 +81,8 @@ class Run:
         return self.stage(
             "classifier",
             {
-                **{key: config[key] for key in ("seed", "precision", "input", "classifier", "evaluation")},
+                **{key: config[key] for key in ("seed", "precision", "input", "evaluation")},
+                "classifier": _that_matters(config["classifier"]),
                 "model": {k: v for k, v in config["model"].items() if k not in ("decoder_channels", "weights")},
                 "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
                 "cam": config["cam"]["method"],
@@ -97,7 +102,7 @@ class Run:
             {
                 "cams": self.cams_stage().fingerprint,
                 "method": config["method"],
-                "localizer": config["localizer"],
+                "localizer": _that_matters(config["localizer"]),
                 "decoder": config["model"]["decoder_channels"],
             },
         )
@@ -107,8 +112,17 @@ def train_run(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path)
     """Take tagged videos to a trained run and its tables; goes on where an earlier call in this folder stopped.
 
     Raises:
-        TcamError: data, weights or settings do not allow it; what was finished stays.
+        TcamError: another process works in this folder, or data, weights or settings do not allow it; what was
+            finished stays.
+        Interrupted: by a signal; the same call goes on.
     """
+    with locked(folder):
+        sweep_leftovers(folder)
+        advise(f"'tcam train --resume {folder}' goes on from the last step")
+        return _train_stages(videos, config, folder, cache_dir)
+
+
+def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path) -> RunResult:
     compute = choose_compute(config.device, config.precision)
     prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
     run = Run(folder, config, compute, prepared.index, prepared.truth)
@@ -258,6 +272,11 @@ def score_split(
         chosen=chosen,
         components=components,
     )
+
+
+def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training without the number of workers: any number gives the same clips."""
+    return {**settings, "workers": 0}
 
 
 def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,16 +25,47 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         publish(temporary, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"cannot write {path}: {reason}; free space or choose another folder") from None
+        raise cannot_write(path, error) from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """Say in one line that a file could not be written, and why."""
+    return DataError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
+
+
 def temporary_name(path: Path) -> Path:
     """Name the file that will become ``path``: hidden, in the same folder, of this process."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove what killed processes left below a folder under temporary names; those of living ones stay.
+
+    Our own process number counts as dead: a restarted container gives the same one again. Call it before writing.
+    """
+    for path in [*folder.rglob(".*.tmp"), *folder.rglob(".*.part")]:
+        owner = re.search(r"\.(\d+)\.(tmp|part)$", path.name)
+        if owner is not None and (int(owner[1]) == os.getpid() or not _is_alive(int(owner[1]))):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # there os.kill would end it
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # someone else's
+    return True
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -1,10 +1,13 @@
+import resource
+
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
 from pipelines.checkpoint import load_state, load_weights, save_state, save_weights
-from tcam.errors import WeightsError
+from tcam.errors import DataError, WeightsError
+from tests.pipelines.tiny import files_of
 
 
 def network(width: int = 3) -> nn.Sequential:
@@ -27,6 +30,37 @@ def test_weights_and_facts_read_back(tmp_path):
     for name, tensor in saved.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     assert [file.name for file in path.parent.iterdir()] == ["weights.safetensors"]
+
+
+def test_the_same_weights_and_facts_are_the_same_bytes_and_any_reader_opens_them(tmp_path):
+    model, path = network(), tmp_path / "weights.safetensors"
+    facts = {f"fact{i}": {"b": i, "a": [i]} for i in range(12)}
+    written = set()
+    for order in (facts, dict(reversed(facts.items()))):
+        for _ in range(3):  # the library draws a new order at every call
+            save_weights(model, path, order)
+            written.add(path.read_bytes())
+    assert len(written) == 1
+    loaded = safetensors.torch.load_file(path)
+    assert loaded.keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path):
+    weights, state = tmp_path / "weights.safetensors", tmp_path / "resume.pt"
+    save_weights(network(), weights, {})
+    save_state(state, {"fingerprint": "f1"})
+    before = files_of(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # the system then refuses what goes beyond, midway
+    try:
+        with pytest.raises(DataError, match=r"cannot write .*weights\.safetensors: File too large; free space"):
+            save_weights(network(width=300), weights, {})
+        with pytest.raises(DataError, match=r"cannot write .*resume\.pt: File too large; free space"):
+            save_state(state, {"tensor": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files_of(tmp_path) == before
 
 
 def test_missing_and_damaged_weights_are_said_plainly(tmp_path, weights):

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipelines.runlog import RunLog, Stage, create_run, describe_environment, open_run, run_stage
 from tcam.errors import ConfigError, DataError
@@ -75,6 +76,42 @@ def test_rows_are_appended_to_the_log(tmp_path):
         {"stage": "localizer", "epoch": 1, "seeds": 2.0},
     ]
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def shown_by_tensorboard(folder) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(item.step, item.value) for item in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_stage_that_goes_on_forgets_rows_it_will_log_again_and_a_torn_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with RunLog(tmp_path) as log:
+        for epoch in (1, 2, 3):
+            log.write("classifier", epoch, {"classes": 0.5 * epoch})
+        for epoch in (1, 2):
+            log.write("localizer", epoch, {"seeds": 2.0 * epoch})
+    whole = path.read_text()
+    with path.open("a") as stream:
+        stream.write('{"stage": "localizer", "epo')  # cut off by a power failure
+    with RunLog(tmp_path) as log:
+        log.rewind("localizer", 1)
+        assert path.read_text() == "".join(whole.splitlines(keepends=True)[:4])
+        log.write("localizer", 2, {"seeds": 4.0})
+    assert path.read_text() == whole
+    assert shown_by_tensorboard(tmp_path) == {
+        "classifier/classes": [(1, 0.5), (2, 1.0), (3, 1.5)],
+        "localizer/seeds": [(1, 2.0), (2, 4.0)],
+    }
+
+
+def test_a_line_without_its_end_takes_no_second_row(tmp_path):
+    with RunLog(tmp_path) as log:
+        log.write("classifier", 1, {"classes": 0.5})
+        path = tmp_path / "metrics.jsonl"
+        path.write_text(path.read_text().rstrip("\n"))
+        log.rewind("classifier", 1)
+        log.write("classifier", 2, {"classes": 0.25})
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
 
 
 def test_a_log_without_rows_leaves_no_tensorboard_file(tmp_path):

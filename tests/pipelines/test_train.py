@@ -13,7 +13,8 @@ from pipelines.localizer import build_network
 from pipelines.prepare import Prepared
 from pipelines.runlog import RunLog
 from pipelines.selection import Validator
-from pipelines.train import TrainingContext, train_classifier, train_localizer, training_slots
+from pipelines.train import train_classifier, train_localizer, training_slots
+from pipelines.trainer import TrainingContext
 from tcam.errors import TrainingError
 from tcam.model.network import FrameCamNet
 from tcam.types import Shot, VideoIndex

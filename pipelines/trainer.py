@@ -1,0 +1,236 @@
+"""The loop both training stages share: steps, schedule, validation, checkpoints, and a state to go on from.
+
+Randomness of an epoch comes from (seed, epoch) alone, and its state is saved with the rest: a run that was killed goes
+on from any step as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from pipelines.checkpoint import load_state, save_state, save_weights
+from pipelines.config import OptimizerSettings, RunConfig
+from pipelines.device import Compute
+from pipelines.localizer import Localizer
+from pipelines.runlog import RunLog, console, progress_bar
+from pipelines.selection import ValidationScores, Validator
+from pipelines.signals import Interrupted, finishing, raise_if_interrupted
+from tcam.errors import TrainingError
+from tcam.types import ClipBatch, LossTerms, VideoIndex
+from tcam.video.dataset import Clip, EpochBatches
+
+Losses = Callable[[ClipBatch, torch.Generator], LossTerms]
+"""Runs the network on a batch; the generator is of all randomness on the device."""
+
+_STATE_FORMAT: Final = 2
+"""Raise it when a saved state holds other things: an older one is then not read, and the stage starts again."""
+
+_MAX_SAVING: Final = 0.02
+"""Share of the time that saving states may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingContext:
+    """What both loops need besides the network."""
+
+    config: RunConfig
+    index: VideoIndex
+    validator: Validator
+    log: RunLog
+    compute: Compute
+    folder: Path
+    fingerprint: str
+
+
+class EpochOrder(Sampler[list[tuple[int, int]]]):
+    """The batches of epoch ``epoch`` from step ``first`` on; those before it are never decoded."""
+
+    def __init__(self, batches: EpochBatches) -> None:
+        self._batches = batches
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        self._batches.epoch = self.epoch
+        return itertools.islice(self._batches, self.first, None)
+
+
+@dataclass(slots=True)
+class _Position:
+    """How far a training is: epochs finished, then steps and sums of the losses of the next, the best scores so far."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one stage; see ``run``."""
+
+    def __init__(
+        self,
+        context: TrainingContext,
+        stage: str,
+        settings: OptimizerSettings,
+        localizer: Localizer,
+        groups: list[dict[str, object]],
+    ) -> None:
+        self._context, self._stage, self._settings, self._localizer = context, stage, settings, localizer
+        self._optimizer = torch.optim.SGD(
+            groups, momentum=settings.momentum, nesterov=settings.momentum > 0, weight_decay=settings.weight_decay
+        )
+        self._base_lr = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._scaler = context.compute.grad_scaler()
+        self._generator = torch.Generator(context.compute.device)
+        self._at = _Position()
+        self._fingerprint = f"{context.fingerprint}-{_STATE_FORMAT}"
+        self._saved_at, self._saving_s = time.monotonic(), 0.0
+
+    def run(self, loader: DataLoader[Clip], order: EpochOrder, losses: Losses, *, keep: Sequence[str]) -> None:
+        """Train from the last saved state to the end.
+
+        Raises:
+            TrainingError: a loss is not finite, or a decoding process ended.
+            Interrupted: by a signal; the state is saved.
+        """
+        self._restore()
+        try:
+            with progress_bar("terms") as bar:
+                task = bar.add_task(self._stage, total=self._settings.epochs * len(order), terms="")
+                bar.advance(task, self._at.epoch * len(order) + self._at.step)
+                while self._at.epoch < self._settings.epochs:
+                    self._epoch(loader, order, losses, lambda text: bar.update(task, advance=1, terms=text))
+                    scores = self._context.validator(self._localizer)
+                    with finishing():
+                        self._finish_epoch(scores, keep)
+        except Interrupted:
+            self._save_state()
+            raise
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            time.sleep(0.5)  # a signal to all processes may have ended a worker first, and be on its way to us
+            raise_if_interrupted()
+            raise TrainingError(
+                f"{self._stage} stopped in epoch {self._at.epoch + 1}: a decoding process ended (out of memory?); "
+                f"resume the run, with fewer {self._stage}.workers in its config.yaml if that repeats"
+            ) from None
+
+    def _epoch(self, loader: DataLoader[Clip], order: EpochOrder, losses: Losses, show: Callable[[str], None]) -> None:
+        """Do the steps that are left of the epoch."""
+        at = self._at
+        order.epoch, order.first = at.epoch, at.step
+        if at.step == 0:
+            at.sums = {}
+            seed = self._context.config.seed * 1_000_003 + at.epoch
+            torch.manual_seed(seed)
+            self._generator.manual_seed(seed)
+        for group, lr in zip(self._optimizer.param_groups, self._base_lr, strict=True):
+            group["lr"] = max(lr * self._settings.lr_gamma ** (at.epoch // self._settings.lr_step), 1e-7)
+        self._localizer.network.train()
+        for batch in loader:
+            with finishing():
+                numbers = self._step(losses(batch.to(self._context.compute.device), self._generator))
+                at.step += 1
+                at.sums = {name: at.sums.get(name, 0.0) + number for name, number in numbers.items()}
+            self._save_state_if_due()
+            show("  ".join(f"{name} {total / at.step:.4g}" for name, total in at.sums.items()))
+
+    def _step(self, terms: LossTerms) -> dict[str, float]:
+        values: dict[str, Tensor] = {name: (terms.weights[name] * term).detach() for name, term in terms.terms.items()}
+        numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))  # one look at the device
+        bad = [name for name, number in numbers.items() if not math.isfinite(number)]
+        if bad:
+            found = ", ".join(f"{name} = {number:g}" for name, number in numbers.items())
+            raise TrainingError(
+                f"{self._stage} stopped in epoch {self._at.epoch + 1}: loss term '{bad[0]}' is not finite ({found}); "
+                f"try a lower {self._stage}.lr, or precision=fp32"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return numbers
+
+    def _finish_epoch(self, scores: ValidationScores, keep: Sequence[str]) -> None:
+        """Log, keep the best weights, save the state, in this order: what a kill cuts off is done again, alike."""
+        at, epoch = self._at, self._at.epoch
+        known = {"val_corloc": scores.corloc, "val_accuracy": scores.accuracy}
+        row = {name: total / at.step for name, total in at.sums.items()}
+        row |= {name: value for name, value in known.items() if value is not None}
+        self._context.log.write(self._stage, epoch + 1, row)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+        console.print(f"{self._stage} {epoch + 1}/{self._settings.epochs}  {text}")
+        criteria = {"best_localization": scores.corloc, "best_classification": scores.accuracy}
+        for name in keep:
+            measured = criteria[name]
+            score = float(epoch) if measured is None else measured  # nothing to judge by: the newest
+            if score > at.best.get(name, -math.inf):
+                at.best[name] = score
+                self._save_weights(f"{name}.safetensors", row)
+        if epoch + 1 == self._settings.epochs:
+            self._save_weights("last.safetensors", row)
+        self._at = _Position(epoch=epoch + 1, best=at.best)
+        self._save_state()
+
+    def _save_weights(self, name: str, row: dict[str, float]) -> None:
+        facts = {
+            "stage": self._stage,
+            "epoch": self._at.epoch + 1,
+            "classes": list(self._context.index.class_names),
+            "metrics": row,
+        }
+        save_weights(self._localizer.network, self._context.folder / name, facts)
+
+    def _save_state_if_due(self) -> None:
+        every = self._context.config.save_every_s
+        pause = max(every, self._saving_s / _MAX_SAVING) if every else 0.0
+        if time.monotonic() - self._saved_at >= pause:
+            self._save_state()
+
+    def _save_state(self) -> None:
+        began = time.monotonic()
+        save_state(self._context.folder / "resume.pt", self._state())
+        self._saved_at = time.monotonic()
+        self._saving_s = self._saved_at - began
+
+    def _state(self) -> dict[str, Any]:
+        on_gpu = self._context.compute.device.type == "cuda"
+        return {
+            "fingerprint": self._fingerprint,
+            "network": self._localizer.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "position": asdict(self._at),
+            "random": torch.get_rng_state(),
+            "random_on_gpu": torch.cuda.get_rng_state(self._context.compute.device) if on_gpu else None,
+            "generator": self._generator.get_state(),
+        }
+
+    def _restore(self) -> None:
+        state = load_state(self._context.folder / "resume.pt", self._fingerprint)
+        if state is not None:
+            self._localizer.network.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+            self._at = _Position(**state["position"])
+            torch.set_rng_state(state["random"])
+            if state["random_on_gpu"] is not None:
+                torch.cuda.set_rng_state(state["random_on_gpu"], self._context.compute.device)
+            self._generator.set_state(state["generator"])
+            at = self._at
+            console.print(f"{self._stage}: goes on after epoch {at.epoch}" + (f", step {at.step}" if at.step else ""))
+        self._context.log.rewind(self._stage, self._at.epoch)

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.signals import Interrupted, raising_signals
+from pipelines.signals import Interrupted, end_children, raising_signals
 from tcam.errors import TcamError
 from tcam.files import cannot_write
 
@@ -192,6 +192,7 @@ def main() -> None:
         try:
             app(prog_name="tcam")
         except Interrupted as interrupt:
+            end_children()
             _say(str(interrupt))
             sys.exit(interrupt.exit_code)
         except TcamError as error:

@@ -109,7 +109,7 @@ def advise(text: str) -> None:
 
 
 def end_children() -> None:
-    """Kill all child processes that ``multiprocessing`` started, such as loaders' workers, which may hang in a decoder."""
+    """Kill the child processes that ``multiprocessing`` started: a loader's worker may hang in a decoder."""
     for child in multiprocessing.active_children():
         child.kill()
 

@@ -18,7 +18,7 @@ import typer
 
 from pipelines.cli_data import SOME_FAILED, data
 from pipelines.cli_data import configs as show_configs
-from pipelines.signals import Interrupted, raising_signals
+from pipelines.signals import Interrupted, end_children, raising_signals
 from tcam.errors import TcamError
 from tcam.files import cannot_write
 
@@ -237,6 +237,7 @@ def main() -> None:
         try:
             app(prog_name="tcam")
         except Interrupted as interrupt:
+            end_children()
             _say(str(interrupt))
             sys.exit(interrupt.exit_code)
         except TcamError as error:

@@ -108,14 +108,19 @@ def advise(text: str) -> None:
     _state.advice = text
 
 
+def end_children() -> None:
+    """Kill the child processes that ``multiprocessing`` started: a loader's worker may hang in a decoder."""
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
 def _describe(signum: int) -> str:
     return f"tcam: interrupted by {signal.Signals(signum).name}" + (f"; {_state.advice}" if _state.advice else "")
 
 
 def _end_hard() -> None:
     signum = _state.signum or signal.SIGTERM
-    for child in multiprocessing.active_children():
-        child.kill()
+    end_children()
     sys.stderr.flush()
     os.write(2, f"{_describe(signum)}\n".encode())
     os._exit(128 + signum)

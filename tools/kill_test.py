@@ -3,7 +3,7 @@
     .venv/bin/python tools/kill_test.py --kills 100
 
 Trains a tiny real run (synthetic videos, random weights, CPU) in peace, then the same again and again, killed and
-resumed until it is finished, until there were KILLS. Every other kill waits for a file that is being written. After
+resumed until it is finished, until there were KILLS. Every other kill hits a file that is being written. After
 each kill every checkpoint is read; a finished run must be the peaceful one, byte for byte: metrics.jsonl, weights,
 CAMs, thresholds. Every attempt is ``tcam train`` in a process of its own, forked from this one: that has imported torch
 but computed nothing, so an attempt does not begin with seconds of imports. Exit code 1 if a promise is broken.
@@ -59,6 +59,9 @@ SETTINGS = (
 SAVE_EVERY_S = ("0", "0.2")
 """Runs take turns: a state after every step, and one now and then."""
 
+MOST_WRITES = 10
+"""A kill comes after 0 to so many files were begun, so that a run gets on between two of them."""
+
 PUBLISHED = ("metrics.jsonl", "*/*.safetensors", "cams/*.npy", "evaluation/*.json")
 
 
@@ -84,7 +87,10 @@ def main() -> None:
         figures, peaceful_s = kill_and_resume(Path(folder), options.kills, random.Random(options.seed))  # noqa: S311
     print(f"{figures.kills} kills, {figures.kills_in_a_write} of them while a file was written, in {figures.runs} runs")
     print(f"an undisturbed run takes {peaceful_s:.1f} s")
-    print("last state at the kill: " + ", ".join(f"{name} {count}" for name, count in sorted(figures.where.items())))
+    print(
+        "state left by the kill, stage epochs:steps (12 an epoch): "
+        + ", ".join(f"{name} x{count}" for name, count in sorted(figures.where.items()))
+    )
     for what in ("corrupt", "different", "leftovers"):
         found = getattr(figures, what)
         print(f"{what}: {len(found)}", *found[:5])
@@ -102,14 +108,12 @@ def kill_and_resume(folder: Path, kills: int, moments: random.Random) -> tuple[F
     began = time.monotonic()
     wanted = published(train(videos, folder / "peace", "30"))
     peaceful_s = time.monotonic() - began
-    figures, longest_s = Figures(), 0.4 * peaceful_s
+    figures = Figures()
     while figures.kills < kills:
         every = SAVE_EVERY_S[figures.runs % len(SAVE_EVERY_S)]
         run = folder / f"killed-{figures.runs}"
-        before = figures.kills
-        finish_under_fire(videos, run, every, kills, longest_s, moments, figures)
+        finish_under_fire(videos, run, every, kills, moments, figures)
         figures.runs += 1
-        longest_s *= 0.5 if figures.kills == before else 1.0  # the machine has less to do than it had
         found = published(run / "run-001")
         differing = [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
         figures.different += [f"{run.name}/{name}" for name in differing]
@@ -120,7 +124,7 @@ def kill_and_resume(folder: Path, kills: int, moments: random.Random) -> tuple[F
 
 
 def finish_under_fire(
-    videos: Path, runs: Path, every: str, kills: int, longest_s: float, moments: random.Random, figures: Figures
+    videos: Path, runs: Path, every: str, kills: int, moments: random.Random, figures: Figures
 ) -> None:
     """Start or resume one run until it is finished, killing it as long as kills are left."""
     while True:
@@ -129,7 +133,8 @@ def finish_under_fire(
             if wait(child) != 0:
                 raise SystemExit("a resumed run failed: see above")
             return
-        if not kill_later(child, runs, moments.uniform(0.0, longest_s), figures.kills % 2 == 1):
+        writes = moments.randint(0, MOST_WRITES)
+        if not kill_later(child, runs, writes, after_s=moments.uniform(0.0, 0.2) * (figures.kills % 2)):
             return
         figures.kills += 1
         figures.kills_in_a_write += bool(temporary_files(runs))
@@ -188,16 +193,20 @@ def wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kill_later(child: int, runs: Path, delay_s: float, in_a_write: bool) -> bool:
-    """Kill a process after a while, at the next write if so asked; False where it was finished before."""
-    deadline = time.monotonic() + delay_s
-    while time.monotonic() < deadline or (in_a_write and not temporary_files(runs)):
+def kill_later(child: int, runs: Path, writes: int, after_s: float) -> bool:
+    """Kill a process when it has begun so many files, or a while after; False where it was finished before."""
+    begun, writing, deadline = 0, False, 0.0
+    while begun < writes or time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             if os.waitstatus_to_exitcode(status) != 0:
                 raise SystemExit("a resumed run failed: see above")
             return False
-        time.sleep(0.0005)
+        before, writing = writing, bool(temporary_files(runs))
+        if writing and not before:
+            begun += 1
+            deadline = time.monotonic() + after_s
+        time.sleep(0.0003)
     os.kill(child, signal.SIGKILL)
     return wait(child) == -signal.SIGKILL
 
@@ -211,12 +220,12 @@ def temporary_files(folder: Path) -> list[Path]:
 
 
 def position(runs: Path) -> str:
-    """Say how far the newest saved state is: the stage, and whether an epoch's first, last or another step."""
+    """Say how far the newest saved state is: stage, epochs finished and steps of the next one."""
     for stage in ("localizer", "classifier"):
         path = runs / "run-001" / stage / "resume.pt"
         with contextlib.suppress(Exception):  # corrupt_files tells of damaged ones
             at = torch.load(path, weights_only=True)["position"]
-            return f"{stage}, " + ("between epochs" if at["step"] == 0 else f"after step {at['step']}")
+            return f"{stage} {at['epoch']}:{at['step']}"
     return "none yet"
 
 

@@ -189,8 +189,9 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     console.quiet = quiet
     run = load_run(open_run(request.run), device=request.device)
     thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
-    own = request.videos is None and request.split == "test"
-    output = request.output or (run.folder if own else run.folder / f"evaluation-{request.split}")
+    own = request.videos is None and request.split == "test" and not request.benchmark
+    name = f"evaluation-{request.split}" + ("-benchmark" if request.benchmark else "")
+    output = request.output or (run.folder if own else run.folder / name)
     failures = 0
     if request.videos is not None:
         videos = resolve_videos(request.videos)

@@ -155,11 +155,6 @@ def evaluation_of(rows: Sequence[tuple[str, CorLocResult]], *, split: str = "tes
     return Evaluation(split, classes[0] if classes else (), scores, counts)
 
 
-def find_evaluation(folder: Path, rows: Sequence[tuple[str, CorLocResult]], *, split: str = "test") -> Evaluation:
-    """Read what an evaluation left in a folder, or else make do with its table of CorLoc results."""
-    return read_evaluation(folder) if (folder / "results.json").is_file() else evaluation_of(rows, split=split)
-
-
 def read_evaluation(folder: Path) -> Evaluation:
     """Read ``results.json`` and, where it is there, ``per_frame.parquet``.
 

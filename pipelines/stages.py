@@ -22,7 +22,7 @@ from pipelines.lock import locked
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
 from pipelines.prepare import Prepared, write_failures
-from pipelines.report_results import find_evaluation
+from pipelines.report_results import evaluation_of, read_evaluation
 from pipelines.report_run import PictureSource, write_run_report
 from pipelines.results import save_results
 from pipelines.runlog import RunLog, Stage, console, run_stage
@@ -213,7 +213,7 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
         folder = run.folder / "evaluation"
         save_results(folder, rows, scored.judges, thresholds, split="test", chosen_on=chosen_on)
     overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
-    evaluation = find_evaluation(run.folder / "evaluation", rows)
+    evaluation = read_evaluation(run.folder / "evaluation") if test else evaluation_of([])
     write_run_report(run.folder, evaluation, picture_source(run, localizers), thresholds=thresholds, video=overlay)
     return rows
 

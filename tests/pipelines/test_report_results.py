@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from pipelines.report_results import evaluation_of, find_evaluation, read_evaluation
+from pipelines.report_results import evaluation_of, read_evaluation
 from tcam.errors import DataError
 from tcam.localization.corloc import CorLocResult
 from tcam.types import CorLocProtocol
@@ -80,15 +80,11 @@ def corloc(**per_class: float) -> CorLocResult:
     return CorLocResult(CorLocProtocol("validation"), 0.4, per_class, 1.0, 2.0, 3, {"v": 1.0}, {"cat": 3})
 
 
-def test_a_plain_table_of_results_can_be_shown_too(tmp_path):
-    found = find_evaluation(tmp_path, [("tcam", corloc(cat=1.0))], split="val")
+def test_a_plain_table_of_results_can_be_shown_too():
+    found = evaluation_of([("tcam", corloc(cat=1.0))], split="val")
     assert (found.split, found.class_names, found.localizers) == ("val", ("cat",), ("tcam",))
     assert found.scores[0].threshold_text == "0.40 (validation)"
     assert evaluation_of([]).scores == ()
-
-
-def test_stored_results_come_before_the_plain_table(tmp_path):
-    assert find_evaluation(write_results(tmp_path), []).num_frames == 9
 
 
 def test_a_table_of_different_classes_is_refused():

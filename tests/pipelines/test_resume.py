@@ -201,7 +201,7 @@ def test_a_run_on_a_disk_that_fills_up_keeps_what_it_has_and_goes_on_with_more_r
         subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
         assert tcam("train", "--resume", run).code == 0
         finished = files_of(run)
-        for name in ("metrics.jsonl", "localizer/last.safetensors", "evaluation/test.json"):
+        for name in ("metrics.jsonl", "localizer/last.safetensors", "evaluation/results.json"):
             assert finished[name] == (tiny_run.folder / name).read_bytes()
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         found = tcam("train", "--resume", run)

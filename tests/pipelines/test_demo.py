@@ -19,7 +19,7 @@ def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path):
     assert "cams: unchanged, taken from demo-tcam-001" in " ".join(found.err.split())
     rows = pd.read_csv(tmp_path / "report" / "table.csv")
     learnt = ["layercam", "tcam", "colocam"]
-    assert list(rows["method"]) == ["centre box (50 %)", "full frame", *learnt, *learnt]
+    assert list(rows["method"]) == ["centre box (50 %)", "full frame", *learnt, *learnt, *learnt]  # three thresholds
     table = rows.drop_duplicates("method").set_index("method")["mean over classes"]
     assert table["full frame"] < table["layercam"]
     assert table["centre box (50 %)"] < min(table["tcam"], table["colocam"])

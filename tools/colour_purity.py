@@ -46,7 +46,8 @@ def main() -> None:
             if inside.any():
                 name = run.index.class_names[record.label]
                 found[name].append(torch.tensor([float(inside.float().mean()), *purities(pixels, inside)]))
-    print(f"{options.split}, {sum(map(len, found.values()))} sequences of up to {FRAMES} frames, sigma_rgb {SIGMA_RGB:g}")
+    count = sum(map(len, found.values()))
+    print(f"{options.split}, {count} sequences of up to {FRAMES} frames, sigma_rgb {SIGMA_RGB:g}")
     print("| class | share of frame in boxes % | joint colour: purity % | pixels above 1/2 % | + position: purity % "
           "| pixels above 1/2 % |\n|---|---:|---:|---:|---:|---:|")  # fmt: skip
     rows = {name: torch.stack(values).mean(dim=0) for name, values in sorted(found.items())}

@@ -148,6 +148,7 @@ def evaluation_of(rows: Sequence[tuple[str, CorLocResult]], *, split: str = "tes
             iou_threshold=result.protocol.iou_threshold,
             inclusive=result.protocol.inclusive,
             per_video=result.per_video,
+            interval=result.interval,
         )
         for name, result in rows
     )

@@ -77,13 +77,16 @@ def test_a_table_of_frames_without_a_column_is_refused(tmp_path):
 
 
 def corloc(**per_class: float) -> CorLocResult:
-    return CorLocResult(CorLocProtocol("validation"), 0.4, per_class, 1.0, 2.0, 3, {"v": 1.0}, {"cat": 3})
+    return CorLocResult(
+        CorLocProtocol("validation"), 0.4, per_class, 1.0, 2.0, 3, {"v": 1.0}, {"cat": 3}, interval=(0.5, 1.5)
+    )
 
 
 def test_a_plain_table_of_results_can_be_shown_too():
     found = evaluation_of([("tcam", corloc(cat=1.0))], split="val")
     assert (found.split, found.class_names, found.localizers) == ("val", ("cat",), ("tcam",))
     assert found.scores[0].threshold_text == "0.40 (validation)"
+    assert found.scores[0].interval == (0.5, 1.5)
     assert evaluation_of([]).scores == ()
 
 

@@ -35,7 +35,7 @@ from pipelines.runlog import (
     progress_bar,
 )
 from pipelines.sinks import BoxSink, open_box_sink
-from pipelines.sources import resolve_videos
+from pipelines.sources import check_folder, resolve_videos
 from pipelines.stages import (
     Run,
     check_settings,
@@ -85,6 +85,7 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
         config = _with_absolute_weights(load_config(request.config, request.overrides))
         own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+") or "videos"
         name = check_run_name(request.name or f"{own_name}-{config.method}")
+        check_folder(videos)
         check_settings(config)
         folder = create_run(request.runs, name)
         save_config(config, folder / "config.yaml")

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipelines.device import processor_name
 from pipelines.files import copy_folder, write_json, write_text
 from tcam.errors import ConfigError, DataError
 from tcam.files import cannot_write, temporary_name
@@ -100,7 +101,7 @@ def describe_environment() -> dict[str, object]:
         "versions": versions,
         "python": platform.python_version(),
         "machine": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "command": sys.argv,

@@ -12,6 +12,7 @@ from pipelines.config import RunConfig
 from pipelines.prepare import Prepared, VideoFailure, count_splits, prepare, require_training
 from pipelines.runlog import progress_bar
 from tcam.errors import DataError
+from tcam.video.folders import scan_class_folders
 from tcam.video.youtube_objects import YoutubeObjects, read_youtube_objects
 from tcam.video.youtube_objects_layout import Version, find_youtube_objects
 
@@ -41,6 +42,16 @@ def resolve_videos(videos: Path) -> Path:
             f"'tcam data get {name} --from FOLDER', or set TCAM_DATA to the folder that holds {name}/"
         )
     return folder
+
+
+def check_folder(videos: Path) -> None:
+    """Find out without opening a video whether there are videos to train from.
+
+    Raises:
+        DataError: there are none, or their tables do not fit them.
+    """
+    if find_youtube_objects(videos) is None:
+        scan_class_folders(videos)
 
 
 def find_split_lists(folder: Path, version: Version) -> Path | None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from colocam.color_crf import joint_color_energy
+from pipelines.device import keep_freed_memory, processor_name
 from tcam.supervision.affinity import gaussian_filter
 from tcam.supervision.losses import crf_energy
 from tcam.video.reader import stream_frames
@@ -57,9 +57,12 @@ def main() -> None:
     if options.memory:
         print_memory(frames, *options.memory)
         return
+    keep_freed_memory()  # as every command of tcam does; the peer gains as well
     sequence = read_sequence(options.videos, 16)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{cpu_name()}, torch {torch.__version__}"
+    where = (
+        torch.cuda.get_device_name() if options.device == "cuda" else f"{processor_name()}, torch {torch.__version__}"
+    )
     print(f"commit {commit.stdout.strip()}, {where}, {options.rounds} rounds, medians\n")
     if options.exact:
         report_errors(frames, sequence, options.exact)
@@ -287,11 +290,6 @@ def report_training_step(frames: Tensor, options: argparse.Namespace) -> None:
     }
     for name, took in medians.items():
         print(f"{name}, 32 frames: {took:.2f} ms, {took / medians['ResNet-50 training step']:.1%}")
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

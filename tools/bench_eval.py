@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipelines.device import processor_name
 from tcam.localization import runs
 from tcam.localization.benchmark import best_contour_boxes, largest_contour_boxes
 from tcam.localization.boxes import best_overlap
@@ -54,7 +54,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     print(
-        f"commit {commit.stdout.strip()}, {processor()}, {os.cpu_count()} cores, one thread; "
+        f"commit {commit.stdout.strip()}, {processor_name()}, {os.cpu_count()} cores, one thread; "
         f"OpenCV {cv2.__version__}, torch {torch.__version__}; {options.maps} maps a kind, {options.rounds} rounds\n"
     )
     print("| maps | true boxes | peer ms | levels | contour | pixels | peer, all ms | all |\n|---|" + "---:|" * 7)
@@ -164,15 +164,6 @@ def layer_cams(clips: Path, weights: Path, count: int) -> Tensor:
         output = network(frames)
         cams = normalize_cam(layer_cam(output.features, network.head.weight, torch.arange(count) % 3))
     return functional.interpolate(cams[:, None], size=(224, 224), mode="bilinear", align_corners=False)[:, 0].clone()
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -183,13 +182,15 @@ def describe(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace)
     """Say in a sentence what the tables depend on besides the settings."""
     import torch
 
+    from pipelines.device import processor_name
+
     made = {str(bench["commit"]) for row in folders.values() for folder in row if (bench := read_bench(folder))}
     now = commit()
     runs = "" if made <= {now} else f" (runs made at {', '.join(sorted(made))})"
     cams = [read_bench(folder).get("cams_minutes", 0) for row in folders.values() for folder in row]
     shared = f"; a seed's CAM cache took {sum(cams) / len(options.seeds):.1f} min more" if any(cams) else ""
     return (
-        f"Seeds {', '.join(map(str, options.seeds))}; commit {now}{runs}; {processor()}, {os.cpu_count()} cores; "
+        f"Seeds {', '.join(map(str, options.seeds))}; commit {now}{runs}; {processor_name()}, {os.cpu_count()} cores; "
         f"torch {torch.__version__}{shared}."
     )
 
@@ -197,15 +198,6 @@ def describe(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace)
 def commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO).stdout.strip() or "unknown"
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts: str) -> Path:

@@ -27,18 +27,18 @@ SIGMA_XY = 100.0 * SIDE / 224
 
 def main() -> None:
     from pipelines.stages import load_run
-    from tcam.video.reader import stream_frames
+    from tcam.video.dataset import stream_original
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="any run on the videos: its index and boxes are read")
     parser.add_argument("--split", choices=("train", "val", "test"), default="val")
-    parser.add_argument("--sequences", type=int, default=8, help="per video")
+    parser.add_argument("--sequences", type=int, default=3, help="per video")
     options = parser.parse_args()
     run = load_run(options.run, device="cpu")
     boxes = {(item.video_id, item.frame_index): item.boxes for item in run.truth}
     found: dict[str, list[Tensor]] = defaultdict(list)
     for record in run.index.of_split(options.split):
-        frames = [f for f in stream_frames(Path(record.path), size=(SIDE, SIDE)) if (record.video_id, f.index) in boxes]
+        frames = [f for f in stream_original(record, size=(SIDE, SIDE)) if (record.video_id, f.index) in boxes]
         starts = range(0, max(len(frames) - FRAMES + 1, 1), max(1, len(frames) // options.sequences))
         for clip in [frames[start : start + FRAMES] for start in starts][: options.sequences]:
             inside = torch.stack([paint(boxes[record.video_id, f.index], f.original_size) for f in clip])

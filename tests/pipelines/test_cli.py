@@ -65,6 +65,12 @@ def test_a_folder_that_is_not_there(tcam, tmp_path):
     assert "cannot read the data folder" in found.error
 
 
+def test_the_folder_is_looked_at_before_weights_are_fetched(tcam, tmp_path):
+    found = tcam("train", "--videos", tmp_path / "absent", "--runs", tmp_path / "runs", *SETS, "--weights", "absent.pt")
+    assert found.code == 3
+    assert "cannot read the data folder" in found.error
+
+
 def test_one_class_only(tcam, videos, tmp_path):
     shutil.rmtree(videos / "fish")
     found = tcam("train", "--videos", videos, "--runs", tmp_path / "runs", *SETS)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tcam.localization.sweep import Ints, by_rank, compiled, find, row_shift
+from tcam.localization.sweep import Ints, by_rank, compiled, find, for_each, row_shift
 
 Ranks = NDArray[np.int16]
 Boxes = NDArray[np.float64]
@@ -59,8 +59,7 @@ def largest_contours(rank: Ranks, layers: int) -> Boxes:
         a layer is empty.
     """
     boxes = np.full((len(rank), layers, 4), np.nan)
-    for one, found in zip(rank, boxes, strict=True):
-        _largest(_by_filled_rank(one, layers), one.shape, found)
+    for_each(lambda one, found: _largest(_by_filled_rank(one, layers), one.shape, found), rank, boxes)
     return boxes
 
 
@@ -76,12 +75,15 @@ def best_contours(rank: Ranks, layers: int, truth: Boxes) -> Boxes:
         ``[N, L, 4]`` as there; where no contour touches a true box, that of some contour.
     """
     boxes = np.full((len(rank), layers, 4), np.nan)
-    for one, true_boxes, found in zip(rank, truth, boxes, strict=True):
+
+    def search(one: Ranks, true_boxes: Boxes, found: Boxes) -> None:
         wanted = np.ascontiguousarray(true_boxes[~np.isnan(true_boxes).any(axis=1)])
         pixels = by_rank(one, layers)
         overlap = np.full(layers, -1.0)
         _best(pixels, one.shape, wanted, overlap, found, False)
         _best(pixels, one.shape, wanted, overlap, found, True)
+
+    for_each(search, rank, truth, boxes)
     return boxes
 
 

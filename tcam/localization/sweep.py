@@ -8,10 +8,13 @@ Compiled by numba at the first call (some seconds, then kept on disk); where num
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 from numba import njit
 from numpy.typing import NDArray
 
@@ -25,6 +28,16 @@ def compiled(function: _Function) -> _Function:
         return cast("_Function", njit(cache=True, nogil=True)(function))
     except RuntimeError:  # numba found no place for its cache
         return cast("_Function", njit(nogil=True)(function))
+
+
+def for_each(work: Callable[..., None], *arguments: NDArray[Any]) -> None:
+    """Call ``work`` for each of several maps, on as many threads as torch uses: compiled code runs side by side."""
+    threads = min(torch.get_num_threads(), len(arguments[0]))
+    if threads <= 1:
+        deque(map(work, *arguments), maxlen=0)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        deque(pool.map(work, *arguments), maxlen=0)
 
 
 @compiled
@@ -121,6 +134,5 @@ def largest_components(rank: NDArray[np.int16], layers: int) -> NDArray[np.float
     """
     number, height, width = rank.shape
     boxes = np.full((number, layers, 4), np.nan)
-    for one, found in zip(rank, boxes, strict=True):
-        _sweep(by_rank(one, layers), (height, width), found)
+    for_each(lambda one, found: _sweep(by_rank(one, layers), (height, width), found), rank, boxes)
     return boxes

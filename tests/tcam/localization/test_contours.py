@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tcam.localization.contours import best_contours, largest_contours
+from tcam.localization.sweep import largest_components
 from tests.tcam.localization.opencv import contour_boxes, pixel_iou
 
 
@@ -73,3 +75,24 @@ def test_a_frame_with_fewer_true_boxes_than_others_has_nan_there():
     nan = [np.nan] * 4
     truth = np.array([[[1.0, 1, 3, 3], nan], [[20.0, 20, 21, 21], [5, 5, 8, 8]]])
     assert best_contours(levels, 1, truth).tolist() == [[[1, 1, 3, 3]], [[5, 5, 8, 8]]]
+
+
+@pytest.fixture
+def set_threads():
+    """Give torch's setter of threads, and put them back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_any_number_of_threads_gives_the_same_boxes(set_threads):
+    levels = np.random.default_rng(3).integers(0, 9, (7, 40, 50)).astype(np.int16)
+    truth = np.array([[5.0, 5, 20, 30]] * 7)[:, None]
+    found = []
+    for threads in 1, 3:
+        set_threads(threads)
+        found.append(
+            [sweep(levels, 8) for sweep in (largest_contours, largest_components)] + [best_contours(levels, 8, truth)]
+        )
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, three)

@@ -229,7 +229,9 @@ def summarize(prepared: Prepared) -> list[dict[str, int | str]]:
         row["rotated"] += record.rotation != 0
         row["variable rate"] += record.video_id in prepared.variable_rate
     for truth in prepared.truth:
-        rows[prepared.index.class_names[truth.label]].update({"annotated": 1, "boxes": len(truth.boxes)})
+        rows[prepared.index.class_names[truth.label]].update(
+            {"annotated": 1, "boxes": len(truth.boxes), "masks": bool(truth.mask)}
+        )
     for failure in prepared.failures:
         rows[failure.video_id.split("/")[0]]["broken"] += 1
     total = sum(rows.values(), Counter[str]())
@@ -237,7 +239,7 @@ def summarize(prepared: Prepared) -> list[dict[str, int | str]]:
 
 
 COLUMNS: Final = (
-    *("videos", "train", "val", "test", "shots", "frames", "annotated", "boxes"),
+    *("videos", "train", "val", "test", "shots", "frames", "annotated", "boxes", "masks"),
     *("rotated", "variable rate", "broken"),
 )
 

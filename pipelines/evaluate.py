@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pipelines.config import EvaluationSettings
 from pipelines.files import write_json
@@ -28,8 +29,9 @@ from tcam.errors import DataError, VideoError
 from tcam.localization.boxes import centre_box, full_frame_box
 from tcam.localization.corloc import CorLocEvaluator
 from tcam.localization.rules import visible_boxes
-from tcam.types import Box, Components, FrameTruth, Size, ThresholdChoice, VideoIndex, VideoRecord
+from tcam.types import IGNORE, Box, Components, FrameTruth, Size, ThresholdChoice, VideoIndex, VideoRecord
 from tcam.video.dataset import stream_original
+from tcam.video.masks import read_mask
 from tcam.video.reader import DecodedFrame
 
 FLOORS: Mapping[str, Callable[[Size], Box]] = {
@@ -144,12 +146,22 @@ def _score_batch(
     frames = torch.stack([frame.pixels for frame, _ in batch])
     truth = [item for _, item in batch]
     labels = torch.full((len(frames),), record.label)
+    masks = _read_masks(truth, (frames.shape[2], frames.shape[3]))
     for name, localizer in localizers.items():
         found = localizer(frames, labels)
-        judges[name].add_maps(truth, record.size, Seen(found.maps.float().cpu(), found.probabilities.float().cpu()))
+        seen = Seen(found.maps.float().cpu(), found.probabilities.float().cpu(), masks)
+        judges[name].add_maps(truth, record.size, seen)
     for name, make in FLOORS.items():
         box = torch.tensor(list(make(record.size)), dtype=torch.float64)
         judges[name].add_boxes(truth, record.size, box)
+
+
+def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:
+    """Read the frames' masks, ``[N, H, W]``, all ``IGNORE`` for a frame without; None where none has one."""
+    if not any(item.mask for item in truth):
+        return None
+    nothing = torch.full(size, IGNORE, dtype=torch.uint8)
+    return torch.stack([read_mask(Path(item.mask), size) if item.mask else nothing for item in truth])
 
 
 def results_table(scored: ScoredSet, thresholds: Mapping[str, float], chosen_on: str = "validation") -> Rows:

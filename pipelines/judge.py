@@ -18,6 +18,7 @@ from tcam.localization.accuracy import BoxAccuracyEvaluator, rank_of_class
 from tcam.localization.boxes import best_overlap
 from tcam.localization.corloc import CorLocEvaluator
 from tcam.localization.extract import boxes_at_thresholds
+from tcam.localization.pxap import PxApEvaluator
 from tcam.localization.rules import Overlaps, match_boxes, match_maps, visible_boxes
 from tcam.localization.stability import PresenceEvaluator, StabilityEvaluator
 from tcam.types import Components, FrameTruth, Size
@@ -71,10 +72,14 @@ class JudgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a localizer says of N frames: maps ``[N, H, W]`` and class probabilities ``[N, K]``, on the CPU."""
+    """What a localizer says of N frames: maps ``[N, H, W]`` and class probabilities ``[N, K]``, on the CPU.
+
+    ``masks`` are the true ones, as ``PxApEvaluator`` takes them, where any of the frames has one.
+    """
 
     maps: Tensor
     probabilities: Tensor
+    masks: Tensor | None = None
 
 
 class MethodJudge:
@@ -107,11 +112,13 @@ class MethodJudge:
         self.at_chosen = BoxAccuracyEvaluator(1, iou_thresholds=(settings.iou_threshold,))
         self.contour, self.contours = BoxAccuracyEvaluator(count), BoxAccuracyEvaluator(count)
         self.stability = StabilityEvaluator(iou_threshold=settings.iou_threshold)
-        self.presence = PresenceEvaluator()
+        self.presence, self.pxap = PresenceEvaluator(), PxApEvaluator()
         self._rows: list[pa.RecordBatch] = []
 
     def add_maps(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> None:
         """Judge the maps of N annotated frames of (height, width); one without boxes is known to hold no object."""
+        if self.full and seen.masks is not None:
+            self.pxap.add(seen.maps, seen.masks)
         if self.full and not all(item.boxes for item in truth):
             self._add_empty([not item.boxes for item in truth], seen.maps)
         kept = [i for i, item in enumerate(truth) if item.boxes]

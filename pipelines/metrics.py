@@ -59,6 +59,8 @@ def _classes(judge: MethodJudge, at: str) -> Iterator[tuple[str, float, str]]:
     for k, by_iou in found.top_localization.items():
         among = f"true class among the {k} most probable" if k > 1 else "true class the most probable"
         yield f"Top-{k} localization", by_iou[level], f"over frames, {rule}, {among}, {at}"
+    pixels = "over all pixels of frames with a mask together, maps and masks at input size, 1000 map thresholds"
+    yield "PxAP", judge.pxap.compute(), pixels
     yield "Classification accuracy", found.top_accuracy[1], "over frames, true class the most probable"
 
 

@@ -20,11 +20,12 @@ from typing import Final
 import torch
 
 from pipelines.parallel import ItemFailure, ordered_map
+from pipelines.truth import collect_truth
 from tcam.errors import DataError, VideoError
 from tcam.types import SPLITS, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av
 from tcam.video.folders import FolderEntry, FolderSource, assign_splits, scan_class_folders
-from tcam.video.index import clean_box, write_whole
+from tcam.video.index import write_whole
 from tcam.video.probe import VideoProbe, probe_video
 from tcam.video.reader import stream_frames
 from tcam.video.writer import VideoWriter
@@ -125,13 +126,14 @@ def prepare(
     if for_training:
         require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
-    truth, dropped, outside = _collect_truth(source, index)
+    truth, dropped, outside = collect_truth(source, index)
     damaged = [VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None]
     drawn = sum(entry.split is None for entry in kept)
     origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
     lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
     variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
-    return Prepared(index, truth, failures, count_splits(index, origin) + lost, (*damaged, *outside), variable)
+    warnings = (*damaged, *(VideoFailure(*one) for one in outside))
+    return Prepared(index, truth, failures, count_splits(index, origin) + lost, warnings, variable)
 
 
 def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:
@@ -307,29 +309,6 @@ def _record(entry: FolderEntry, good: Mapping[str, _Good], class_names: Sequence
         rotation=probe.rotation,
         cache_path=good[entry.video_id].cache_path,
     )
-
-
-def _collect_truth(
-    source: FolderSource, index: VideoIndex
-) -> tuple[tuple[FrameTruth, ...], int, tuple[VideoFailure, ...]]:
-    """Give the boxes of the videos kept, clipped; how many frames lie past the end of their video; what was dropped."""
-    records = {record.video_id: record for record in index.records}
-    truth, dropped, outside = [], 0, []
-    for (video_id, frame), boxes in sorted(source.boxes.items()):
-        record = records.get(video_id)
-        if record is None or frame >= record.num_frames:
-            dropped += record is not None
-            continue
-        cleaned = [(box, clean_box(tuple(box), record.size)) for box in boxes]
-        inside = tuple(clean for _, clean in cleaned if clean is not None)
-        if inside:
-            truth.append(FrameTruth(video_id, frame, record.label, inside))
-        outside += [
-            VideoFailure(video_id, f"box {tuple(box)} of frame {frame} lies outside the image; it is left out")
-            for box, clean in cleaned
-            if clean is None
-        ]
-    return tuple(truth), dropped, tuple(outside)
 
 
 def count_splits(index: VideoIndex, origin: str) -> str:

@@ -131,7 +131,7 @@ def draw_maps(
         size: network input, (height, width).
     """
     for record in records:
-        annotated = [item for item in truth if item.video_id == record.video_id]
+        annotated = [item for item in truth if item.video_id == record.video_id and item.boxes]
         middle = annotated[len(annotated) // 2] if annotated else None
         frame, boxes = (middle.frame_index, middle.boxes) if middle else (record.num_frames // 2, ())
         try:

@@ -47,7 +47,7 @@ class Validator:
     ) -> None:
         self._settings = settings
         self._class_names = index.class_names
-        self._truth = {(item.video_id, item.frame_index): item for item in truth}
+        self._truth = {(item.video_id, item.frame_index): item for item in truth if item.boxes}
         self._sizes = {record.video_id: record.size for record in index.records}
         frames = [
             (record, frame)

@@ -204,7 +204,7 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     localizers = load_localizers(run)
     thresholds, chosen_on = choose_thresholds(run, localizers)
     save_thresholds(run.folder / "evaluation" / "thresholds.json", thresholds, chosen_on=chosen_on)
-    annotated = {item.video_id for item in run.truth}
+    annotated = {item.video_id for item in run.truth if item.boxes}
     test = [record for record in run.index.of_split("test") if record.video_id in annotated]
     rows: list[tuple[str, CorLocResult]] = []
     if test:
@@ -245,7 +245,7 @@ def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Pa
 
 def choose_thresholds(run: Run, localizers: Mapping[str, Localizer]) -> tuple[dict[str, float], str]:
     """Give each localizer's map threshold and where it comes from: the validation boxes, or else the default."""
-    annotated = {item.video_id for item in run.truth}
+    annotated = {item.video_id for item in run.truth if item.boxes}
     if any(record.video_id in annotated for record in run.index.of_split("val")):
         return score_split(run, localizers, "val").best_thresholds(), "validation"
     console.print("no validation boxes: map thresholds are the default", style="dim")

@@ -107,12 +107,16 @@ class VideoRecord:
 
 @dataclass(frozen=True, slots=True)
 class FrameTruth:
-    """The annotated boxes of one frame, in original pixels."""
+    """What is known of one frame: its boxes, in original pixels, and the file of its mask (empty: it has none).
+
+    A frame without boxes is known to hold no object.
+    """
 
     video_id: str
     frame_index: int
     label: int
     boxes: tuple[Box, ...]
+    mask: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A folder of videos whose sub-folders are the tags: ``<root>/<class>/<clip>.mp4`` or ``<class>/<clip>/frame0001.jpg``.
 
-``<root>/clips.csv`` (video, class, split) and ``<root>/boxes.csv`` (video, frame, x0, y0, x1, y1) are optional; a
-``video`` is a path below the root with ``/``.
+``<root>/clips.csv`` (video, class, split), ``<root>/boxes.csv`` (video, frame, x0, y0, x1, y1) and ``<root>/masks``
+(`masks.py`) are optional; a ``video`` is a path below the root with ``/``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 
 from tcam.errors import DataError
 from tcam.types import SPLITS, Box, Split
+from tcam.video.masks import MASKS, find_masks
 from tcam.video.pixels import IMAGE_SUFFIXES
-from tcam.video.tables import Row, as_box, as_frame, read_rows
+from tcam.video.tables import Row, as_boxes, as_frame, read_rows
 
 _SUFFIXES: Final = """
 mp4 m4v mov qt mkv avi divx webm mpg mpeg mpe m1v m2v vob ts mts m2ts m2t tod mod wmv asf flv f4v ogv ogg ogm 3gp 3g2
@@ -41,12 +42,16 @@ class FolderEntry:
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """What a data folder holds; ``boxes`` by video and frame, in pixels of the frame in display orientation."""
+    """What a data folder holds; ``boxes`` by video and frame, in pixels of the frame in display orientation.
+
+    A frame with an empty tuple of boxes is known to hold no object. ``masks`` are image files by video and frame.
+    """
 
     root: Path
     class_names: tuple[str, ...]
     entries: tuple[FolderEntry, ...]
     boxes: dict[tuple[str, int], tuple[Box, ...]]
+    masks: dict[tuple[str, int], Path]
 
 
 def scan_class_folders(root: Path, *, min_classes: int = 2) -> FolderSource:
@@ -63,7 +68,7 @@ def scan_class_folders(root: Path, *, min_classes: int = 2) -> FolderSource:
         children = sorted(child for child in root.iterdir() if not child.name.startswith("."))
     except OSError as error:
         raise DataError(f"cannot read the data folder {root} ({error.strerror}): {_EXPECTED}") from error
-    folders = [child for child in children if child.is_dir()]
+    folders = [child for child in children if child.is_dir() and child.name != MASKS]
     entries = [entry for folder in folders for entry in _scan_class(root, folder)]
     if not entries:
         raise DataError(f"{root} holds no videos: {_EXPECTED}, found {_describe(children)}")
@@ -72,7 +77,13 @@ def scan_class_folders(root: Path, *, min_classes: int = 2) -> FolderSource:
         raise DataError(
             f"{root} holds one class only ({class_names[0]!r}): learning from tags needs at least two class folders"
         )
-    return FolderSource(root, class_names, _read_clips(root, class_names, entries), _read_boxes(root, entries))
+    return FolderSource(
+        root,
+        class_names,
+        _read_clips(root, class_names, entries),
+        _read_boxes(root, entries),
+        find_masks(root, [entry.video_id for entry in entries]),
+    )
 
 
 def assign_splits(
@@ -170,7 +181,7 @@ def _read_boxes(root: Path, entries: Sequence[FolderEntry]) -> dict[tuple[str, i
     if (root / "boxes.csv").exists():
         for row in read_rows(root / "boxes.csv", required=("video", "frame", "x0", "y0", "x1", "y1")):
             entry = _known_video(row, known, root)
-            boxes.setdefault((entry.video_id, as_frame(row)), []).append(as_box(row))
+            boxes.setdefault((entry.video_id, as_frame(row)), []).extend(as_boxes(row))
     return {key: tuple(found) for key, found in boxes.items()}
 
 

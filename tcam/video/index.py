@@ -15,7 +15,7 @@ from typing import Final, TextIO, get_args
 from tcam.errors import DataError
 from tcam.files import replacing
 from tcam.types import SPLITS, Box, Decoder, FrameRun, FrameTruth, Shot, Size, VideoIndex, VideoRecord
-from tcam.video.tables import as_box, as_frame, read_rows
+from tcam.video.tables import as_boxes, as_frame, read_rows
 
 INDEX_VERSION: Final = 1
 _TRUTH_COLUMNS: Final = ("video", "frame", "x0", "y0", "x1", "y1")
@@ -134,20 +134,17 @@ def _from_json(entry: dict[str, object]) -> VideoRecord:
 
 
 def write_truth(truth: Sequence[FrameTruth], path: Path) -> None:
-    """Write boxes as CSV (video, frame, x0, y0, x1, y1), one row per box.
+    """Write boxes as CSV (video, frame, x0, y0, x1, y1, mask): a row per box, one without sides for a frame without.
 
     Raises:
-        ValueError: a frame without boxes, which the table cannot hold.
         DataError: the file cannot be written.
     """
     with write_whole(path) as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(_TRUTH_COLUMNS)
+        table.writerow((*_TRUTH_COLUMNS, "mask"))
         for frame in truth:
-            if not frame.boxes:
-                raise ValueError(f"expected at least one box in frame {frame.frame_index} of {frame.video_id}")
-            for box in frame.boxes:
-                table.writerow([frame.video_id, frame.frame_index, *(f"{side!r}" for side in box)])
+            rows = [[repr(side) for side in box] for box in frame.boxes] or [[""] * 4]
+            table.writerows([frame.video_id, frame.frame_index, *sides, frame.mask] for sides in rows)
 
 
 def clean_box(corners: Sequence[float], size: Size) -> Box | None:
@@ -179,14 +176,15 @@ def read_truth(path: Path, index: VideoIndex) -> tuple[FrameTruth, ...]:
     """
     labels = {record.video_id: record.label for record in index.records}
     boxes: dict[tuple[str, int], list[Box]] = {}
+    masks: dict[tuple[str, int], str] = {}
     for row in read_rows(path, required=_TRUTH_COLUMNS):
         video = row["video"]
         if video not in labels:
             raise DataError(f"{row.where}: video {video!r} is not in the index of {len(labels)} videos")
-        boxes.setdefault((video, as_frame(row)), []).append(as_box(row))
-    return tuple(
-        FrameTruth(video, frame, labels[video], tuple(found)) for (video, frame), found in sorted(boxes.items())
-    )
+        key = video, as_frame(row)
+        boxes.setdefault(key, []).extend(as_boxes(row))
+        masks[key] = row["mask"]
+    return tuple(FrameTruth(*key[:2], labels[key[0]], tuple(found), masks[key]) for key, found in sorted(boxes.items()))
 
 
 @contextmanager

@@ -60,13 +60,16 @@ def as_frame(row: Row) -> int:
     return int(text)
 
 
-def as_box(row: Row) -> Box:
-    """Give the box of a row.
+def as_boxes(row: Row) -> tuple[Box, ...]:
+    """Give the box of a row; none where all four sides are left empty: the frame holds no object.
 
     Raises:
         DataError: a side is not a number, or the box is empty.
     """
+    sides = [row[side] for side in ("x0", "y0", "x1", "y1")]
+    if not any(sides):
+        return ()
     try:
-        return Box(*(float(row[side]) for side in ("x0", "y0", "x1", "y1")))
+        return (Box(*map(float, sides)),)
     except ValueError as error:
         raise DataError(f"{row.where}: expected a box with x0 < x1 and y0 < y1 ({error})") from error

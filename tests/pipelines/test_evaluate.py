@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from pipelines.evaluate import (
     FLOORS,
@@ -276,6 +277,20 @@ def test_a_frame_known_to_hold_no_object_counts_for_false_alarms_only(tiny_data)
     assert scored.evaluators["tcam"].table("oracle").num_frames == 15
     figures = {item.name: item.value for item in list_metrics(scored.judges, "validation") if item.method == "tcam"}
     assert (figures["Presence"], figures["Presence: false alarms"]) == (100, 100)
+
+
+def test_pixels_are_judged_where_frames_have_masks(tiny_data, tmp_path):
+    pixels = torch.zeros(SIDE, SIDE, dtype=torch.uint8)
+    pixels[: SIDE // 4] = 255
+    Image.fromarray(pixels.numpy()).save(tmp_path / "0.png")
+    truth = list(whole_frame_truth(tiny_data.index))
+    truth[0] = dataclasses.replace(truth[0], mask=str(tmp_path / "0.png"))
+    truth[1] = dataclasses.replace(truth[1], mask=str(tmp_path / "0.png"), boxes=())
+    scored = score(tiny_data, truth, chosen={"tcam": 0.5}, tcam=undecided())
+    figures = {item.name: item.value for item in list_metrics(scored.judges, "validation") if item.method == "tcam"}
+    assert figures["PxAP"] == pytest.approx(25)  # a map of one value cannot tell pixels apart
+    scored = score(tiny_data, whole_frame_truth(tiny_data.index), chosen={"tcam": 0.5}, tcam=undecided())
+    assert {item.name: item.value for item in list_metrics(scored.judges, "validation")}["PxAP"] is None
 
 
 def test_a_frame_whose_truth_lies_outside_the_picture_is_not_judged(tiny_data, capsys, monkeypatch):

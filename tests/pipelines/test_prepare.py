@@ -2,11 +2,14 @@ import os
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipelines.prepare import VideoFailure, prepare, write_failures
 from tcam.errors import DataError
+from tcam.types import Box
 from tcam.video.reader import ClipReader, stream_frames
 from tests.tcam.video.encoded import encode
 
@@ -41,6 +44,28 @@ def test_good_videos_are_indexed_and_bad_ones_are_rows(videos, tmp_path):
     assert steps[-1] == (9, 9)
     for label in range(2):
         assert "train" in {record.split for record in prepared.index.records if record.label == label}
+
+
+def test_masks_make_boxes_where_the_table_has_none(videos):
+    for name, rows in ("cat/0/2.png", 16), ("cat/0/3.png", 0), ("dog/1/1.png", 4), ("dog/1/99.png", 4):
+        pixels = np.zeros((32, 48), np.uint8)  # half the size of the video
+        pixels[:rows, 24:] = 255
+        (videos / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(videos / "masks" / name)
+    (videos / "masks/cat/0/4.png").write_text("no image")
+    (videos / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ndog/1.mp4,1,5,6,7,8\ncat/2.mp4,5,,,,\n")
+    prepared = prepare(videos, cache_dir=None, workers=0)
+    found = {(item.video_id, item.frame_index): (item.boxes, Path(item.mask).name) for item in prepared.truth}
+    assert found == {
+        ("cat/0.mp4", 2): ((Box(48, 0, 96, 32),), "2.png"),
+        ("cat/0.mp4", 3): ((), "3.png"),
+        ("cat/2.mp4", 5): ((), ""),
+        ("dog/1.mp4", 1): ((Box(5, 6, 7, 8),), "1.png"),
+    }
+    assert "the boxes of 1 frames past the end" in prepared.split_note
+    (warning,) = prepared.warnings
+    assert warning.video_id == "cat/0.mp4"
+    assert "4.png: not a readable image" in warning.reason
 
 
 def test_the_copy_is_small_intra_and_shows_the_same_frames(videos, tmp_path):

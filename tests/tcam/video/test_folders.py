@@ -42,6 +42,45 @@ def test_tables_give_splits_and_boxes(tmp_path):
     assert source.boxes == {("dog/a.mp4", 3): (Box(1, 2, 3, 4), Box(0, 0, 9, 9.5))}
 
 
+def test_a_row_without_sides_says_that_a_frame_holds_no_object(tmp_path):
+    lay(tmp_path, "dog/a.mp4", "cat/b.mp4")
+    (tmp_path / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ndog/a.mp4,3,,,,\ndog/a.mp4,4,1,,3,4\n")
+    with pytest.raises(DataError, match=r"boxes.csv, line 3: expected a box"):
+        scan_class_folders(tmp_path)
+    (tmp_path / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ndog/a.mp4,3,,,,\n")
+    assert scan_class_folders(tmp_path).boxes == {("dog/a.mp4", 3): ()}
+
+
+def test_masks_belong_to_videos_with_or_without_their_suffix_and_are_no_class(tmp_path):
+    lay(
+        tmp_path,
+        "dog/a.mp4",
+        "cat/b/frame1.png",
+        "masks/dog/a/000012.png",
+        "masks/dog/a.mp4/3.png",
+        "masks/cat/b/0.png",
+    )
+    source = scan_class_folders(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert {key: path.name for key, path in source.masks.items()} == {
+        ("dog/a.mp4", 12): "000012.png",
+        ("dog/a.mp4", 3): "3.png",
+        ("cat/b", 0): "0.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("masks/dog/c/000012.png", r"000012\.png: a mask lies in masks/<class>/<video>/, and .* holds no such video"),
+        ("masks/dog/a/frame12.png", r"frame12\.png: a mask is named after its frame, counted from 0"),
+    ],
+)
+def test_a_mask_that_belongs_nowhere_is_named(tmp_path, name, message):
+    with pytest.raises(DataError, match=message):
+        scan_class_folders(lay(tmp_path, "dog/a.mp4", "cat/b.mp4", name))
+
+
 def test_no_videos_and_one_class_say_what_is_expected(tmp_path):
     with pytest.raises(DataError, match=r"holds no videos: expected <class>/<clip>\.mp4 .*, found nothing"):
         scan_class_folders(tmp_path)

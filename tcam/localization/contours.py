@@ -13,29 +13,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tcam.localization.sweep import Ints, by_rank, compiled, find, for_each, row_shift
+from tcam.localization.sweep import EIGHT, Ints, add_layer, by_rank, compiled, for_each, joins, plane, row_shift
 
 Ranks = NDArray[np.int16]
 Boxes = NDArray[np.float64]
-
-
-def _joins(corners_touch: bool) -> NDArray[np.int8]:
-    """Say for each set of kept neighbours which of them stand for a component each: ``[256, 4]``, -1 behind the last.
-
-    The neighbours of a pixel are numbered clockwise from the one above: those of even number share a side with it.
-    """
-    table = np.full((256, 4), -1, np.int8)
-    for kept in range(256):
-        group = [place if kept >> place & 1 else -1 for place in range(8)]
-        for _ in range(8):  # enough for the smallest number to go around
-            for a in range(8):
-                for b in (a + 1) % 8, *(((a + 2) % 8,) if corners_touch and a % 2 == 0 else ()):
-                    if group[a] >= 0 and group[b] >= 0:
-                        group[a] = group[b] = min(group[a], group[b])
-        sides = {group[place]: place for place in range(7, -1, -1) if corners_touch or place % 2 == 0}
-        found = sorted(place for number, place in sides.items() if number >= 0)
-        table[kept, : len(found)] = found
-    return table
 
 
 def _gained() -> NDArray[np.int8]:
@@ -44,7 +25,7 @@ def _gained() -> NDArray[np.int8]:
     return np.array([sum(sum(kept >> p & 1 for p in three) >= 2 for three in squares) for kept in range(256)], np.int8)
 
 
-_EIGHT, _FOUR, _GAINED = _joins(True), _joins(False), _gained()
+_FOUR, _GAINED = joins(corners_touch=False), _gained()
 
 
 def largest_contours(rank: Ranks, layers: int) -> Boxes:
@@ -123,67 +104,15 @@ def _by_filled_rank(rank: Ranks, layers: int) -> tuple[Ints, NDArray[np.int64]]:
 
 
 @compiled
-def _add(root: Ints, about: Ints, pixel: int, shift: int, around: NDArray[np.int64], joins: NDArray[np.int8]) -> bool:
-    """Add a pixel to the components around it and join them; says whether it began one of its own.
-
-    ``about[root]`` is left, top, right, bottom (inclusive, in the plane with its border), first pixel, twice the area.
-    """
-    kept = 0
-    for place in range(8):
-        kept |= (root[pixel + around[place]] >= 0) << place
-    x, y = pixel & ((1 << shift) - 1), pixel >> shift
-    if joins[kept, 0] < 0:
-        root[pixel] = pixel
-        about[pixel, 0] = about[pixel, 2] = x
-        about[pixel, 1] = about[pixel, 3] = y
-        about[pixel, 4], about[pixel, 5] = pixel, 0
-        return True
-    here = find(root, pixel + around[joins[kept, 0]])
-    root[pixel] = here
-    about[here, 0], about[here, 1] = min(about[here, 0], x), min(about[here, 1], y)
-    about[here, 2], about[here, 3] = max(about[here, 2], x), max(about[here, 3], y)
-    about[here, 4] = min(about[here, 4], pixel)
-    about[here, 5] += _GAINED[kept]
-    for number in range(1, 4):
-        if joins[kept, number] < 0:
-            break
-        other = find(root, pixel + around[joins[kept, number]])
-        if other != here:
-            root[other] = here
-            about[here, 0], about[here, 1] = min(about[here, 0], about[other, 0]), min(about[here, 1], about[other, 1])
-            about[here, 2], about[here, 3] = max(about[here, 2], about[other, 2]), max(about[here, 3], about[other, 3])
-            about[here, 4] = min(about[here, 4], about[other, 4])
-            about[here, 5] += about[other, 5]
-    return False
-
-
-@compiled
-def _roots(root: Ints, alive: Ints, count: int) -> int:
-    """Keep those of the first ``count`` pixels that are still roots; gives how many."""
-    kept = 0
-    for i in range(count):
-        pixel = alive[i]
-        if root[pixel] == pixel:
-            alive[kept] = pixel
-            kept += 1
-    return kept
-
-
-@compiled
 def _largest(pixels: tuple[Ints, NDArray[np.int64]], shape: tuple[int, int], boxes: Boxes) -> None:
     """Write the box of the largest contour of each layer ``[L, 4]`` of a map without holes."""
     order, begins = pixels
-    shift = row_shift(shape[1])
-    size, pitch = (shape[0] + 2) << shift, 1 << shift
-    root, about, alive = np.full(size, -1, np.int32), np.empty((size, 6), np.int32), np.empty(size, np.int32)
-    around = np.array([-pitch, -pitch + 1, 1, pitch + 1, pitch, pitch - 1, -1, -pitch - 1])
+    state = plane(shape)
+    about, alive = state[2], state[3]
     count = 0
     for layer in range(len(boxes) - 1, -1, -1):
-        for pixel in order[begins[layer + 1] : begins[layer + 2]]:
-            if _add(root, about, pixel, shift, around, _EIGHT):
-                alive[count] = pixel
-                count += 1
-        count = _roots(root, alive, count)
+        added = order[begins[layer + 1] : begins[layer + 2]]
+        count = add_layer(state, count, added, row_shift(shape[1]), EIGHT, _GAINED)
         best = -1
         for one in alive[:count]:
             if (
@@ -225,19 +154,14 @@ def _best(
     """
     order, begins = pixels
     shift, layers = row_shift(shape[1]), len(boxes)
-    size, pitch = (shape[0] + 2) << shift, 1 << shift
-    root, about, alive = np.full(size, -1, np.int32), np.empty((size, 6), np.int32), np.empty(size, np.int32)
-    around = np.array([-pitch, -pitch + 1, 1, pitch + 1, pitch, pitch - 1, -1, -pitch - 1])
-    joins = _FOUR if holes else _EIGHT
+    state = plane(shape)
+    about, alive = state[2], state[3]
+    sides = _FOUR if holes else EIGHT
     count = 0
     for turn in range(layers):
         layer = turn if holes else layers - 1 - turn
-        added = layer if holes else layer + 1
-        for pixel in order[begins[added] : begins[added + 1]]:
-            if _add(root, about, pixel, shift, around, joins):
-                alive[count] = pixel
-                count += 1
-        count = _roots(root, alive, count)
+        first = layer if holes else layer + 1
+        count = add_layer(state, count, order[begins[first] : begins[first + 1]], shift, sides, _GAINED)
         for one in alive[:count]:
             left, top, right, bottom = about[one, 0], about[one, 1], about[one, 2], about[one, 3]
             if holes:

@@ -38,7 +38,8 @@ make_venv() {
 install_package() {
     printf 'bootstrap: installing the package and its tools into .venv (PyTorch is large: some minutes)\n' >&2
     if command -v uv >/dev/null; then
-        uv pip install --quiet --python "$VENV_BIN/python" -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
+        # Where Python may not keep bytecode, every command would compile PyTorch anew: 20 s a start.
+        uv pip install --quiet ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python "$VENV_BIN/python" -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
     else
         "$VENV_BIN/python" -m pip install -qq --disable-pip-version-check --no-input \
             -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"

@@ -39,7 +39,8 @@ install_package() {
     printf 'bootstrap: installing the package and its tools into .venv (PyTorch is large: some minutes)\n' >&2
     if command -v uv >/dev/null; then
         # Where Python may not keep bytecode, every command would compile PyTorch anew: 20 s a start.
-        uv pip install --quiet ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python "$VENV_BIN/python" -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
+        uv pip install --quiet ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python "$VENV_BIN/python" \
+            -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
     else
         "$VENV_BIN/python" -m pip install -qq --disable-pip-version-check --no-input \
             -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"

@@ -28,7 +28,7 @@ def list_metrics(judges: Mapping[str, MethodJudge], chosen_on: str) -> list[Metr
     metrics = []
     for judge in judges.values():
         floor = len(judge.corloc.thresholds) == 1
-        at = "no map" if floor else f"map threshold: {chosen_on} ({judge.chosen:g})"
+        at = "no map" if floor else f"map threshold: {chosen_on}"
         figures = [*_box_accuracy(judge, floor)]
         if not floor:
             figures += _classes(judge, at)

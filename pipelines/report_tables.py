@@ -84,7 +84,10 @@ def large_figures(evaluation: Evaluation) -> list[dict[str, object]]:
 
 
 def metric_table(evaluation: Evaluation) -> dict[str, object]:
-    """Give the other metrics as one line per metric, one column per method, with all protocols of the line."""
+    """Give the other metrics as one line per metric that some method has, and one column per method.
+
+    The protocol is that of the last method: floors, which have no map threshold, come first.
+    """
     methods = list(dict.fromkeys(metric.method for metric in evaluation.metrics))
     named: dict[tuple[str, str, int], dict[str, Metric]] = {}
     for metric in evaluation.metrics:
@@ -94,10 +97,11 @@ def metric_table(evaluation: Evaluation) -> dict[str, object]:
     lines = [
         {
             "name": f"{name} (%)" if unit == "%" else name,
-            "protocol": "; ".join(dict.fromkeys(metric.protocol for metric in found.values())),
+            "protocol": list(found.values())[-1].protocol,
             "cells": [_metric_text(found[m].value, unit) if m in found else "–" for m in methods],
         }
         for (name, unit, _), found in named.items()
+        if not all(math.isnan(metric.value) for metric in found.values())
     ]
     return {"methods": methods, "lines": lines}
 

@@ -51,12 +51,11 @@ def test_the_large_figures_are_the_fair_ones_with_their_interval_and_the_best_fl
     assert figures[1]["interval"] == "12.5 to 87.5"
 
 
-def test_other_metrics_have_a_column_per_method_and_a_dash_where_there_is_none(evaluation):
+def test_other_metrics_have_a_column_per_method_and_no_line_where_none_has_any(evaluation):
     table = metric_table(evaluation)
     assert table["methods"] == ["layercam", "tcam"]
     assert [(line["name"], line["cells"]) for line in table["lines"]] == [
         ("MaxBoxAcc (%)", ["61.2", "61.2"]),
-        ("PxAP", ["–", "–"]),
     ]
 
 
@@ -125,15 +124,16 @@ def test_names_can_neither_break_a_markdown_table_nor_become_tags():
     ]
 
 
-def test_a_metric_has_one_line_whatever_its_methods_say_of_their_protocol(evaluation):
+def test_a_metric_has_one_line_and_the_protocol_of_a_method_with_a_map(evaluation):
     metrics = (
-        Metric("layercam", "Top-1 localization", 40.0, "%", "map threshold 0.3"),
-        Metric("tcam", "Top-1 localization", 50.0, "%", "map threshold 0.9"),
+        Metric("full frame", "Top-1 localization", 40.0, "%", "no map"),
+        Metric("tcam", "Top-1 localization", 50.0, "%", "map threshold: validation"),
+        Metric("tcam", "PxAP", math.nan, "%", "there were no masks"),
         Metric("tcam", "Top-1 localization", 55.0, "%", "oracle"),
     )
     lines = metric_table(replace(evaluation, metrics=metrics))["lines"]
     assert [(line["cells"], line["protocol"]) for line in lines] == [
-        (["40.0", "50.0"], "map threshold 0.3; map threshold 0.9"),
+        (["40.0", "50.0"], "map threshold: validation"),
         (["–", "55.0"], "oracle"),
     ]
 

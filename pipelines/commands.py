@@ -14,7 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from pipelines.compare import compare_runs
-from pipelines.compare_page import as_values, difference_rows, score_rows, write_comparison_page
+from pipelines.compare_page import NUM_SUMMARY_COLUMNS, as_values, difference_rows, score_rows, write_comparison_page
 from pipelines.config import RunConfig, load_config, save_config
 from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thresholds, results_table
 from pipelines.files import hash_file, write_json
@@ -236,7 +236,12 @@ def compare_finished(request: CompareRequest, *, quiet: bool) -> None:
     """Compare runs, show the tables and write the pages."""
     console.quiet = quiet
     comparison = compare_runs(request.runs)
-    print_text_table("CorLoc, mean ± standard deviation over seeds", *score_rows(comparison))
+    head, rows = score_rows(comparison)
+    print_text_table(
+        "CorLoc, mean ± standard deviation over seeds (by class: the page)",
+        head[:NUM_SUMMARY_COLUMNS],
+        [row[:NUM_SUMMARY_COLUMNS] for row in rows],
+    )
     print_text_table("paired differences, points", *difference_rows(comparison))
     page = write_comparison_page(request.output, comparison)
     console.print(f"comparison: {page}")

@@ -61,6 +61,10 @@ def as_values(comparison: Comparison) -> dict[str, object]:
     }
 
 
+NUM_SUMMARY_COLUMNS: Final = 6
+"""Columns of ``score_rows`` in front of those by class, which only a page has room for."""
+
+
 def score_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Give head and rows of the table of scores, as text."""
     names = _class_names(comparison)

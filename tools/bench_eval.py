@@ -63,9 +63,8 @@ def main() -> None:
     for kind, maps in make_maps(options).items():
         for count in (1, 2):
             print_row(kind, maps, TRUTH[:count], 1 if kind == "noisy" else options.rounds)
-    print(
-        f"\nOurs in ms and how many times faster than the loop and the published loop; goals: {GOALS}. Every box and overlap was equal."
-    )
+    print("\nOurs in ms, and how many times faster than the loop and the published loop.", end=" ")
+    print(f"Goals: {GOALS}. All boxes and overlaps were equal.")
 
 
 def print_row(kind: str, maps: Tensor, truth: Tensor, rounds: int) -> None:

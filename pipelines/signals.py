@@ -103,6 +103,16 @@ def raise_if_interrupted() -> None:
         raise Interrupted(_state.signum)
 
 
+def interrupted_by() -> int | None:
+    """Give the number of the signal that came, or None."""
+    return _state.signum
+
+
+def wish_to_end(signum: int) -> None:
+    """Act as if a signal had come: another process got it and passed it on."""
+    _state.signum = signum
+
+
 def advise(text: str) -> None:
     """Say what the user can do after an interrupt from now on, such as how to resume."""
     _state.advice = text

@@ -150,9 +150,7 @@ def train_run(
         return _train_stages(videos, config, folder, cache_dir, train_stage)
 
 
-def _train_stages(
-    videos: Path, config: RunConfig, folder: Path, cache_dir: Path, train_stage: TrainStage
-) -> RunResult:
+def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path, train_stage: TrainStage) -> RunResult:
     compute = choose_compute(config.device, config.precision)
     prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
     run = Run(folder, config, compute, prepared.index, prepared.truth)

@@ -25,7 +25,7 @@ from tcam.errors import ConfigError, TrainingError
 from tcam.types import LossTerms
 
 PATIENCE: Final = timedelta(days=2)
-"""The others wait so long while the first one prepares data, validates or evaluates; one that dies is noticed at once."""
+"""The others wait so long while the leader prepares data, validates or evaluates; its end they notice at once."""
 
 _MOST_BYTES: Final = 4096
 _LOOK_EVERY_S: Final = 0.1
@@ -108,7 +108,7 @@ class Team:
         """Give every parameter the sum of its gradients over the team, by one message."""
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         sums = self.sum(torch.cat([grad.flatten() for grad in grads]))
-        for grad, part in zip(grads, sums.split([grad.numel() for grad in grads]), strict=True):
+        for grad, part in zip(grads, torch.split(sums, [grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
 
     def tell(self, text: str) -> None:

@@ -69,7 +69,9 @@ class WholeBatch(TorchFunctionMode):
             running_var.lerp_((var * (count / max(count - 1, 1))).to(running_var.dtype), momentum)
         scale = torch.ones_like(mean) if weight is None else weight
         shift = torch.zeros_like(mean) if bias is None else bias
-        normalised: Tensor = _BatchNorm.apply(values, scale, shift, (mean, var, count, eps, self._team, self._frames.counts))
+        normalised: Tensor = _BatchNorm.apply(
+            values, scale, shift, (mean, var, count, eps, self._team, self._frames.counts)
+        )
         return normalised
 
 
@@ -84,7 +86,7 @@ def _moments(values: Tensor, team: Team, counts: bool) -> tuple[Tensor, Tensor, 
     if counts:
         var, mean = torch.var_mean(wide, dim=[i for i in range(values.ndim) if i != 1], correction=0)
         table[team.rank] = torch.cat([mean, var, mean.new_tensor([own_count])])
-    means, variances, shares = team.sum(table).double().split([channels, channels, 1], dim=1)
+    means, variances, shares = torch.split(team.sum(table).double(), [channels, channels, 1], dim=1)
     total = shares.sum()
     mean = (shares * means).sum(dim=0) / total
     var = (shares * (variances + (means - mean).square())).sum(dim=0) / total
@@ -102,8 +104,8 @@ class _BatchNorm(torch.autograd.Function):
         bias: Tensor,
         facts: tuple[Tensor, Tensor, float, float, Team, bool],
     ) -> Tensor:
-        mean, var, _, eps, _, _ = facts
-        ctx.facts = facts[2:]  # type: ignore[attr-defined]
+        mean, var, count, eps, team, counts = facts
+        ctx.facts = count, eps, team, counts  # type: ignore[attr-defined]
         ctx.save_for_backward(values, weight, mean, var)
         return functional.batch_norm(values, mean, var, weight, bias, training=False, eps=eps)
 

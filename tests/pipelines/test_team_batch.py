@@ -78,5 +78,5 @@ def test_two_processes_find_loss_gradients_statistics_and_luck_of_the_whole_batc
     one, two = (found[number] for found in steps)
     assert one.keys() == two.keys()
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-9)
     assert one["gradient of 0.weight"].abs().max() > 1e-4

@@ -7,7 +7,7 @@ every process, which then takes its own rows, so that the numbers are those of o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -112,7 +112,7 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.BackwardCFunction, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        values, weight, mean, var = ctx.saved_tensors
+        values, weight, mean, var = cast("tuple[Tensor, ...]", ctx.saved_tensors)
         count, eps, team, counts = ctx.facts  # type: ignore[attr-defined]
         inverse = (var + eps).rsqrt()
         grad_values, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(

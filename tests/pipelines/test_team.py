@@ -2,11 +2,12 @@ import json
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from pipelines.cams import write_cams
 from tests.pipelines.teams import Case, in_team, train_case
-from tests.pipelines.tiny import SIDE, tiny_config, tiny_localizer
+from tests.pipelines.tiny import SIDE, files_of, tiny_config, tiny_localizer
 
 EPOCHS = (
     "classifier.epochs=2",
@@ -58,3 +59,41 @@ def test_two_processes_lose_the_same_in_every_step_and_end_with_the_same_weights
     weights = [load_file(folder / "last.safetensors") for folder in (one, two)]
     for key, alone in weights[0].items():
         torch.testing.assert_close(weights[1][key], alone, rtol=1e-3, atol=1e-4)
+
+
+class PowerCut(BaseException):
+    """Ends a training in all processes of a team at once, as a kill would."""
+
+
+def cut_off_and_go_on(data, cams, folder, team) -> None:
+    """Train a case in one go, and again cut off in its second step and resumed."""
+    case, real, taken = CASES[2], torch.optim.SGD.step, []
+    train_case(case, data, cams, folder / "whole", team)
+
+    def step(self, *arguments, **keywords):
+        taken.append(1)
+        if len(taken) == 2:
+            raise PowerCut
+        return real(self, *arguments, **keywords)
+
+    torch.optim.SGD.step = step
+    with pytest.raises(PowerCut):
+        train_case(case, data, cams, folder / "parts", team)
+    dist.barrier()
+    train_case(case, data, cams, folder / "parts", team)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_a_step_byte_for_byte(tiny_data, cam_folder, tmp_path):
+    in_team(2, tmp_path, cut_off_and_go_on, (tiny_data, cam_folder, tmp_path))
+    whole, parts = (files_of(tmp_path / name) for name in ("whole", "parts"))
+    for name in ("metrics.jsonl", "last.safetensors", "best_localization.safetensors"):
+        assert whole[name] == parts[name]
+
+
+def test_validation_counts_every_frame_once_however_the_batches_were_shared(trained):
+    for case in CASES:
+        one, two = ([json.loads(line) for line in (f / case.name / "metrics.jsonl").open()] for f in trained)
+        assert [row["epoch"] for row in two] == [1, 2]
+        for key in ("val_corloc", "val_accuracy"):
+            assert [row[key] for row in two] == [row[key] for row in one]

@@ -30,8 +30,8 @@ _LOOK_EVERY_S: Final = 0.2
 _SAVING_S: Final = 5.0
 """For the workers to finish a step and save it; what is left of the ten seconds to an end is Ray's."""
 
-_STARTS: Final = 4
-"""Ray gives itself 30 seconds to start, too few where the cores are busy."""
+_START_LIMIT_S: Final = "120"
+"""For Ray to start; its own 30 seconds are too few where the cores are busy."""
 
 _OBJECT_STORE_BYTES: Final = 100_000_000
 """Nothing but settings goes through it."""
@@ -50,6 +50,7 @@ class RayTraining:
     def __init__(self, config: RunConfig, num_workers: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", _START_LIMIT_S)
         try:
             import ray.train.torch
         except ImportError as error:
@@ -118,7 +119,7 @@ class RayTraining:
             options |= {"address": "local", "num_cpus": cores, "object_store_memory": _OBJECT_STORE_BYTES}
             options["include_dashboard"] = False
         try:
-            self._init(options)
+            self._ray.init(**options)
         except Exception as error:  # ConnectionError, RuntimeError, Ray's own
             where = f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if self._on_cluster else "on this machine"
             reason = " ".join(str(error).split())[:200]
@@ -129,17 +130,6 @@ class RayTraining:
         found = int(self._ray.cluster_resources().get(kind, 0))
         if found < self._num_workers:
             raise ConfigError(f"every worker needs a {kind}: the cluster has {found}, got {self._num_workers} workers")
-
-    def _init(self, options: dict[str, Any]) -> None:
-        for left in reversed(range(_STARTS)):
-            try:
-                self._ray.init(**options)
-            except Exception as error:
-                self._ray.shutdown()
-                if not left or "timed out during startup" not in str(error):
-                    raise
-            else:
-                return
 
     def _show(self, log: RunLog, name: str, shown: int) -> int:
         for row in log.rows(name)[shown:]:

@@ -30,9 +30,6 @@ _LOOK_EVERY_S: Final = 0.2
 _SAVING_S: Final = 5.0
 """For the workers to finish a step and save it; what is left of the ten seconds to an end is Ray's."""
 
-_START_LIMIT_S: Final = "120"
-"""For Ray to start; its own 30 seconds are too few where the cores are busy."""
-
 _OBJECT_STORE_BYTES: Final = 100_000_000
 """Nothing but settings goes through it."""
 
@@ -50,7 +47,6 @@ class RayTraining:
     def __init__(self, config: RunConfig, num_workers: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", _START_LIMIT_S)
         try:
             import ray.train.torch
         except ImportError as error:

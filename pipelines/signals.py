@@ -48,7 +48,7 @@ def raising_signals() -> Iterator[None]:
     loader's worker ends). A signal that was ignored before, as in a background shell, stays ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    hard_end = threading.Timer(GRACE_S, _end_hard)
+    hard_end = threading.Timer(GRACE_S, end_hard)
     hard_end.daemon = True
     child_watch = None
     _state.signum, _state.holding, _state.advice = None, 0, ""
@@ -128,7 +128,8 @@ def _describe(signum: int) -> str:
     return f"tcam: interrupted by {signal.Signals(signum).name}" + (f"; {_state.advice}" if _state.advice else "")
 
 
-def _end_hard() -> None:
+def end_hard() -> None:
+    """End this process and its children at once, with the line and the exit code of its signal."""
     signum = _state.signum or signal.SIGTERM
     end_children()
     sys.stderr.flush()

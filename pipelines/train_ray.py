@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -20,7 +21,7 @@ from pipelines.config import RunConfig
 from pipelines.device import choose_compute
 from pipelines.runlog import RunLog, console
 from pipelines.selection import Validator
-from pipelines.signals import Interrupted, wish_to_end
+from pipelines.signals import Interrupted, end_hard, wish_to_end
 from pipelines.stages import Run, train_beside
 from pipelines.team import PATIENCE, TeamError, backend_of, check_gpus, present_team
 from tcam.errors import ConfigError, MissingPartError, TcamError, TrainingError
@@ -78,6 +79,8 @@ class RayTraining:
         fit.start()
         try:
             while fit.is_alive():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.getsignal(number))  # Ray's core puts its own below Python's
                 fit.join(_LOOK_EVERY_S)
                 shown = self._show(log, name, shown)
         except Interrupted as interrupt:
@@ -88,6 +91,9 @@ class RayTraining:
             self._ray.shutdown()
             (stage / _WISH).unlink(missing_ok=True)
             shutil.rmtree(stage / "ray", ignore_errors=True)
+            fit.join(_LOOK_EVERY_S)
+            if fit.is_alive():  # Python aborts where a thread is inside Ray at its end
+                end_hard()
         for failure in failures:
             raise _explain(failure, name)
 

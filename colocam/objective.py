@@ -43,4 +43,8 @@ class ColocamObjective:
         if not self.joint_weight:
             return base
         joint = joint_color_energy(map_logits, frames, sigma_rgb=self.joint_sigma_rgb, adaptive=self.adaptive)
-        return LossTerms({**base.terms, "joint": joint}, {**base.weights, "joint": self.joint_weight})
+        return LossTerms(
+            {**base.terms, "joint": joint},
+            {**base.weights, "joint": self.joint_weight},
+            {**base.counts, "joint": len(map_logits)},
+        )

@@ -89,6 +89,9 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that probe and cache videos.")] = None,
+    num_workers: Annotated[
+        int, typer.Option(help="Processes that train together, through Ray Train; they share every batch.")
+    ] = 1,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run from its last saved step; its own settings hold.")
     ] = None,
@@ -109,7 +112,13 @@ def train(
     }
     overrides += [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     request = TrainRequest(
-        videos=videos, config=config, overrides=tuple(overrides), name=name, resume=resume, runs=runs
+        videos=videos,
+        config=config,
+        overrides=tuple(overrides),
+        name=name,
+        resume=resume,
+        runs=runs,
+        num_workers=num_workers,
     )
     _leave(start_or_resume(request, quiet=quiet))
 

@@ -47,6 +47,8 @@ from pipelines.stages import (
     score_split,
     train_run,
 )
+from pipelines.team import Team, joined_team
+from pipelines.train_team import choose_training, help_leader, release_others
 from tcam.errors import ConfigError, DataError, VideoError
 from tcam.types import Components, FrameTruth, VideoIndex
 from tcam.video.reader import stream_frames
@@ -68,16 +70,31 @@ class TrainRequest:
     name: str | None
     resume: Path | None
     runs: Path
+    num_workers: int = 1
 
 
 def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
-    """Train a new run or go on with one; gives the number of videos left out."""
+    """Train a new run or go on with one; gives the number of videos left out.
+
+    Where torchrun started several processes, one of them does all this and the others help it to train.
+    """
     console.quiet = quiet
+    with joined_team() as team:
+        if not team.leads:
+            help_leader(team)
+            return 0
+        failures = _lead_run(request, team)
+        release_others(team)
+        return failures
+
+
+def _lead_run(request: TrainRequest, team: Team) -> int:
     if request.resume is not None:
         folder = open_run(request.resume)
         if request.config or request.overrides or request.name:
             raise ConfigError("--resume goes on with the run's own settings: leave out --config, --set and other flags")
         videos = resolve_videos(request.videos or _videos_of(folder))
+        train_stage = choose_training(load_config(folder / "config.yaml"), request.num_workers, team)
     else:
         if request.videos is None:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
@@ -87,12 +104,14 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
         name = check_run_name(request.name or f"{own_name}-{config.method}")
         check_folder(videos)
         check_settings(config)
+        train_stage = choose_training(config, request.num_workers, team)
         folder = create_run(request.runs, name)
         save_config(config, folder / "config.yaml")
         write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})
     console.print(f"run folder: {folder}")
     try:
-        result = train_run(videos, load_config(folder / "config.yaml"), folder, cache_dir=cache_folder())
+        config = load_config(folder / "config.yaml")
+        result = train_run(videos, config, folder, cache_dir=cache_folder(), train_stage=train_stage)
     except DataError:
         if request.resume is None and not (folder / "index").exists():
             shutil.rmtree(folder)  # the videos are unusable: nothing was begun

@@ -75,7 +75,7 @@ class OptimizerSettings(_Settings):
     """SGD with Nesterov momentum; the learning rate falls by ``lr_gamma`` every ``lr_step`` epochs."""
 
     epochs: Positive = 100
-    batch: Positive = Field(32, description="frames per step")
+    batch: Positive = Field(32, description="frames per step, of all workers together")
     frames_per_shot: Positive = Field(
         1, description="random frames (sequences, with colocam) drawn from each shot per epoch"
     )

@@ -160,6 +160,10 @@ class RunLog:
         if self._path.read_text(encoding="utf-8") != text:
             write_text(self._path, text)
 
+    def rows(self, stage: str) -> list[dict[str, Any]]:
+        """Give what was logged of a stage, by whichever process."""
+        return [row for row in self._rows() if row["stage"] == stage]
+
     def _rows(self) -> list[dict[str, Any]]:
         lines = self._path.read_text(encoding="utf-8").splitlines()
         return [row for row in map(_row_of, lines) if row is not None]

@@ -15,7 +15,7 @@ from tcam.localization.boxes import scale_boxes
 from tcam.localization.corloc import CorLocEvaluator
 from tcam.localization.extract import boxes_at_thresholds
 from tcam.localization.rules import match_boxes
-from tcam.types import FrameTruth, Size, VideoIndex, VideoRecord
+from tcam.types import ClipBatch, FrameTruth, Size, VideoIndex, VideoRecord
 from tcam.video.dataset import FrameDataset, collate_clips
 
 
@@ -40,7 +40,7 @@ class ValidationScores:
 
 
 class Validator:
-    """Scores a localizer on fixed validation frames, decoded once and kept in memory."""
+    """Scores a localizer on fixed validation frames, decoded when first asked and kept in memory."""
 
     def __init__(
         self, index: VideoIndex, truth: Sequence[FrameTruth], *, settings: EvaluationSettings, size: Size
@@ -54,17 +54,19 @@ class Validator:
             for record in index.of_split("val")
             for frame in _chosen_frames(record, self._truth.keys(), settings.selection_frames)
         ]
-        loader = DataLoader(
+        self._loader = DataLoader(
             FrameDataset(frames, size=size),
             batch_size=settings.batch,
             collate_fn=collate_clips,
             generator=torch.Generator(),
         )
-        self._batches = list(loader)
+        self._batches: list[ClipBatch] | None = None
 
     def __call__(self, localizer: Localizer) -> ValidationScores:
         """Give the macro CorLoc at its best single threshold, and the share of frames classified right."""
         localizer.network.eval()
+        if self._batches is None:
+            self._batches = list(self._loader)
         thresholds = threshold_grid(self._settings.threshold_step)
         evaluator = CorLocEvaluator(self._class_names, thresholds, iou_threshold=self._settings.iou_threshold)
         right, seen, judged = 0, 0, 0

@@ -48,7 +48,7 @@ def raising_signals() -> Iterator[None]:
     loader's worker ends). A signal that was ignored before, as in a background shell, stays ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    hard_end = threading.Timer(GRACE_S, _end_hard)
+    hard_end = threading.Timer(GRACE_S, end_hard)
     hard_end.daemon = True
     child_watch = None
     _state.signum, _state.holding, _state.advice = None, 0, ""
@@ -103,6 +103,16 @@ def raise_if_interrupted() -> None:
         raise Interrupted(_state.signum)
 
 
+def interrupted_by() -> int | None:
+    """Give the number of the signal that came, or None."""
+    return _state.signum
+
+
+def wish_to_end(signum: int) -> None:
+    """Act as if a signal had come: another process got it and passed it on."""
+    _state.signum = signum
+
+
 def advise(text: str) -> None:
     """Say what the user can do after an interrupt from now on, such as how to resume."""
     _state.advice = text
@@ -118,7 +128,8 @@ def _describe(signum: int) -> str:
     return f"tcam: interrupted by {signal.Signals(signum).name}" + (f"; {_state.advice}" if _state.advice else "")
 
 
-def _end_hard() -> None:
+def end_hard() -> None:
+    """End this process and its children at once, with the line and the exit code of its signal."""
     signum = _state.signum or signal.SIGTERM
     end_children()
     sys.stderr.flush()

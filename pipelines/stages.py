@@ -6,8 +6,8 @@ Each stage reads files of the stages before it and leaves a folder; it is skippe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from pipelines.runlog import RunLog, Stage, console, run_stage
 from pipelines.selection import Validator
 from pipelines.signals import advise
 from pipelines.sources import read_source
+from pipelines.team import ALONE, Team, team_compute
 from pipelines.train import train_classifier, train_localizer
 from pipelines.trainer import TrainingContext
 from tcam.errors import VideoError
@@ -108,8 +109,35 @@ class Run:
         )
 
 
-def train_run(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path) -> RunResult:
+TrainStage = Callable[[Run, str, Validator, RunLog], None]
+"""Trains the stage of this name into its folder, in this process or in many."""
+
+
+def train_here(run: Run, name: str, validator: Validator, log: RunLog, team: Team = ALONE) -> None:
+    """Train stage "classifier" or "localizer" in this process, together with the others of its team."""
+    (_classifier if name == "classifier" else _localizer)(run, validator, log, team)
+
+
+def train_beside(folder: Path, name: str, team: Team) -> None:
+    """Train a stage as one of a team in a run that another process prepared."""
+    run = load_run(folder)
+    run = replace(run, compute=team_compute(run.config.device, run.config.precision))
+    validator = Validator(run.index, run.truth, settings=run.config.evaluation, size=run.input_size)
+    with RunLog(folder) as log:
+        train_here(run, name, validator, log, team)
+
+
+def train_run(
+    videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path, train_stage: TrainStage = train_here
+) -> RunResult:
     """Take tagged videos to a trained run and its tables; goes on where an earlier call in this folder stopped.
+
+    Args:
+        videos: the data folder.
+        config: all settings.
+        folder: of the run.
+        cache_dir: where frame caches live.
+        train_stage: what trains the two stages.
 
     Raises:
         TcamError: another process works in this folder, or data, weights or settings do not allow it; what was
@@ -119,19 +147,19 @@ def train_run(videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path)
     with locked(folder):
         sweep_leftovers(folder)
         advise(f"'tcam train --resume {folder}' goes on from the last step")
-        return _train_stages(videos, config, folder, cache_dir)
+        return _train_stages(videos, config, folder, cache_dir, train_stage)
 
 
-def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path) -> RunResult:
+def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path, train_stage: TrainStage) -> RunResult:
     compute = choose_compute(config.device, config.precision)
     prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
     run = Run(folder, config, compute, prepared.index, prepared.truth)
     with RunLog(folder) as log:
         validator = Validator(run.index, run.truth, settings=config.evaluation, size=run.input_size)
-        run_stage(run.classifier_stage(), lambda: _classifier(run, validator, log))
+        run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
         if config.method != "cam":
             run_stage(run.cams_stage(), lambda: _cams(run))
-            run_stage(run.localizer_stage(), lambda: _localizer(run, validator, log))
+            run_stage(run.localizer_stage(), lambda: train_stage(run, "localizer", validator, log))
     rows = evaluate_and_report(run)
     return RunResult(rows, len(prepared.failures))
 
@@ -290,7 +318,7 @@ def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:
     return hash_json([index.class_names, records, boxes])
 
 
-def _context(run: Run, stage: Stage, validator: Validator, log: RunLog) -> TrainingContext:
+def _context(run: Run, stage: Stage, validator: Validator, log: RunLog, team: Team) -> TrainingContext:
     return TrainingContext(
         config=run.config,
         index=run.index,
@@ -299,14 +327,15 @@ def _context(run: Run, stage: Stage, validator: Validator, log: RunLog) -> Train
         compute=run.compute,
         folder=stage.folder,
         fingerprint=stage.fingerprint,
+        team=team,
     )
 
 
-def _classifier(run: Run, validator: Validator, log: RunLog) -> None:
+def _classifier(run: Run, validator: Validator, log: RunLog, team: Team) -> None:
     config = run.config
     network = build_network(config.model, len(run.index.class_names), decoder=False, seed=config.seed)
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
-    train_classifier(network.to(run.compute.device), _context(run, run.classifier_stage(), validator, log))
+    train_classifier(network.to(run.compute.device), _context(run, run.classifier_stage(), validator, log, team))
 
 
 def _cams(run: Run) -> None:
@@ -317,7 +346,7 @@ def _cams(run: Run) -> None:
     write_cams(run.index, localizer, run.cams_stage().folder, settings=config.cam, size=run.input_size)
 
 
-def _localizer(run: Run, validator: Validator, log: RunLog) -> None:
+def _localizer(run: Run, validator: Validator, log: RunLog, team: Team) -> None:
     config, classes = run.config, len(run.index.class_names)
     network = build_network(config.model, classes, decoder=True, seed=config.seed)
     classifier = build_network(config.model, classes, decoder=False, seed=0)
@@ -325,4 +354,4 @@ def _localizer(run: Run, validator: Validator, log: RunLog) -> None:
     network.backbone.load_state_dict(classifier.backbone.state_dict())
     network.head.load_state_dict(classifier.head.state_dict())
     cams = CamCache.open(run.cams_stage().folder, run.index, config.localizer.temporal)
-    train_localizer(network.to(run.compute.device), cams, _context(run, run.localizer_stage(), validator, log))
+    train_localizer(network.to(run.compute.device), cams, _context(run, run.localizer_stage(), validator, log, team))

@@ -13,6 +13,7 @@ from pipelines.cams import CamCache
 from pipelines.config import OptimizerSettings
 from pipelines.localizer import Localizer
 from pipelines.methods import clip_sampler, localizer_objective, seed_sampler
+from pipelines.team import Share
 from pipelines.trainer import EpochOrder, Trainer, TrainingContext
 from tcam.model.backbone import late_parameters
 from tcam.model.network import FrameCamNet
@@ -36,11 +37,12 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
         groups.append({"params": slow, "lr": settings.lr})
     loader, order = _loader(context, settings, choose_frames=FrameSampler(settings.frame_limit), read_cams=None)
 
-    def losses(batch: ClipBatch, _: torch.Generator) -> LossTerms:
+    def losses(batch: ClipBatch, _: Share, __: torch.Generator) -> LossTerms:
         with context.compute.autocast():
             output = network(batch.frames.flatten(0, 1))
         labels = batch.label.repeat_interleave(batch.frames.shape[1])
-        return LossTerms({"classes": functional.cross_entropy(output.class_logits, labels)}, {"classes": 1.0})
+        error = functional.cross_entropy(output.class_logits, labels)
+        return LossTerms({"classes": error}, {"classes": 1.0}, {"classes": len(labels)})
 
     localizer = Localizer(network, context.config.cam.method, context.compute)
     trainer = Trainer(context, "classifier", settings, localizer, groups)
@@ -57,12 +59,13 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
     make_labels, objective = seed_sampler(settings), localizer_objective(context.config)
     loader, order = _loader(context, settings, choose_frames=clip_sampler(context.config), read_cams=cams)
 
-    def losses(batch: ClipBatch, generator: torch.Generator) -> LossTerms:
+    def losses(batch: ClipBatch, share: Share, generator: torch.Generator) -> LossTerms:
         with context.compute.autocast():
             output = network(batch.frames.flatten(0, 1))
         if batch.cams is None or output.map_logits is None:
             raise ValueError("the localizer stage needs cached CAMs and a network with a decoder")
-        labels = make_labels(batch.cams.flatten(0, 1), generator)
+        frames = share.times(batch.frames.shape[1])
+        labels = make_labels(batch.cams.flatten(0, 1), generator, first=frames.first, total=frames.total)
         barrier_t = min(settings.size.initial_t * settings.size.growth**order.epoch, settings.size.max_t)
         map_logits = output.map_logits.unflatten(0, batch.frames.shape[:2])
         return objective(map_logits, batch.frames, labels, barrier_t=barrier_t)
@@ -104,7 +107,8 @@ def _loader(
         read_cams=read_cams,
     )
     lengths = [choose_frames.length(shot) for _, shot in slots]
-    order = EpochOrder(EpochBatches(lengths, frames_per_batch=settings.batch, seed=context.config.seed))
+    batches = EpochBatches(lengths, frames_per_batch=settings.batch, seed=context.config.seed)
+    order = EpochOrder(batches, context.team)
     loader: DataLoader[Clip] = DataLoader(
         dataset,
         batch_sampler=order,

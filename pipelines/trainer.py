@@ -1,13 +1,15 @@
 """The loop both training stages share: steps, schedule, validation, checkpoints, and a state to go on from.
 
 Randomness of an epoch comes from (seed, epoch) alone, and its state is saved with the rest: a run that was killed goes
-on from any step as if it had never stopped.
+on from any step as if it had never stopped. Several processes train as one: each step takes its batch apart and puts
+losses and gradients together again (``pipelines.team``).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,13 +26,15 @@ from pipelines.device import Compute
 from pipelines.localizer import Localizer
 from pipelines.runlog import RunLog, console, progress_bar
 from pipelines.selection import ValidationScores, Validator
-from pipelines.signals import Interrupted, finishing, raise_if_interrupted
+from pipelines.signals import Interrupted, finishing, interrupted_by, raise_if_interrupted
+from pipelines.team import ALONE, Share, Team, TeamError
+from pipelines.team_batch import WholeBatch
 from tcam.errors import TrainingError
 from tcam.types import ClipBatch, LossTerms, VideoIndex
 from tcam.video.dataset import Clip, EpochBatches
 
-Losses = Callable[[ClipBatch, torch.Generator], LossTerms]
-"""Runs the network on a batch; the generator is of all randomness on the device."""
+Losses = Callable[[ClipBatch, Share, torch.Generator], LossTerms]
+"""Runs the network on this process's share of a batch; the generator is of all randomness on the device."""
 
 _STATE_FORMAT: Final = 2
 """Raise it when a saved state holds other things: an older one is then not read, and the stage starts again."""
@@ -50,19 +54,28 @@ class TrainingContext:
     compute: Compute
     folder: Path
     fingerprint: str
+    team: Team = ALONE
 
 
 class EpochOrder(Sampler[list[tuple[int, int]]]):
-    """The batches of epoch ``epoch`` from step ``first`` on; those before it are never decoded."""
+    """The batches of epoch ``epoch`` from step ``first`` on, of each the part of this process; no other is decoded."""
 
-    def __init__(self, batches: EpochBatches) -> None:
-        self._batches = batches
+    def __init__(self, batches: EpochBatches, team: Team = ALONE) -> None:
+        self._batches, self._team = batches, team
         self.epoch = self.first = 0
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch, share in zip(self._whole(), self.shares(), strict=True):
+            yield batch[share.first : share.stop]
+
+    def shares(self) -> Iterator[Share]:
+        """Give the share of this process in each of the batches."""
+        return (self._team.share(len(batch)) for batch in self._whole())
+
+    def _whole(self) -> Iterator[list[tuple[int, int]]]:
         self._batches.epoch = self.epoch
         return itertools.islice(self._batches, self.first, None)
 
@@ -89,6 +102,7 @@ class Trainer:
         groups: list[dict[str, object]],
     ) -> None:
         self._context, self._stage, self._settings, self._localizer = context, stage, settings, localizer
+        self._team = context.team
         self._optimizer = torch.optim.SGD(
             groups, momentum=settings.momentum, nesterov=settings.momentum > 0, weight_decay=settings.weight_decay
         )
@@ -103,7 +117,7 @@ class Trainer:
         """Train from the last saved state to the end.
 
         Raises:
-            TrainingError: a loss is not finite, or a decoding process ended.
+            TrainingError: a loss is not finite, a decoding process ended, or another one of the team.
             Interrupted: by a signal; the state is saved.
         """
         self._restore()
@@ -112,12 +126,15 @@ class Trainer:
                 task = bar.add_task(self._stage, total=self._settings.epochs * len(order), terms="")
                 bar.advance(task, self._at.epoch * len(order) + self._at.step)
                 while self._at.epoch < self._settings.epochs:
-                    self._epoch(loader, order, losses, lambda text: bar.update(task, advance=1, terms=text))
-                    scores = self._context.validator(self._localizer)
-                    with finishing():
-                        self._finish_epoch(scores, keep)
+                    with self._team.holding_signals():
+                        self._epoch(loader, order, losses, lambda text: bar.update(task, advance=1, terms=text))
+                    self._end_epoch(keep)
         except Interrupted:
             self._save_state()
+            raise
+        except TeamError:
+            time.sleep(0.5)  # it may have been ended by a signal to all processes that is on its way to us
+            raise_if_interrupted()
             raise
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
@@ -141,15 +158,24 @@ class Trainer:
         for group, lr in zip(self._optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = max(lr * self._settings.lr_gamma ** (at.epoch // self._settings.lr_step), 1e-7)
         self._localizer.network.train()
-        for batch in loader:
+        for batch, share in zip(loader, order.shares(), strict=False):  # the loader alone knows its end
             with finishing():
-                numbers = self._step(losses(batch.to(self._context.compute.device), self._generator))
+                numbers = self._step(self._losses(losses, batch.to(self._context.compute.device), share), share)
                 at.step += 1
                 at.sums = {name: at.sums.get(name, 0.0) + number for name, number in numbers.items()}
             self._save_state_if_due()
             show("  ".join(f"{name} {total / at.step:.4g}" for name, total in at.sums.items()))
+            if self._team.any(interrupted_by() is not None):
+                raise Interrupted(interrupted_by() or signal.SIGTERM)
 
-    def _step(self, terms: LossTerms) -> dict[str, float]:
+    def _losses(self, losses: Losses, batch: ClipBatch, share: Share) -> LossTerms:
+        if self._team.size == 1:
+            return losses(batch, share, self._generator)
+        with WholeBatch(self._team, share.times(batch.frames.shape[1])):
+            return losses(batch, share, self._generator)
+
+    def _step(self, terms: LossTerms, share: Share) -> dict[str, float]:
+        own, terms = (terms, terms) if self._team.size == 1 else self._team.join_losses(terms, share)
         values: dict[str, Tensor] = {name: (terms.weights[name] * term).detach() for name, term in terms.terms.items()}
         numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))  # one look at the device
         bad = [name for name, number in numbers.items() if not math.isfinite(number)]
@@ -160,10 +186,21 @@ class Trainer:
                 f"try a lower {self._stage}.lr, or precision=fp32"
             )
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        self._scaler.scale(own.total).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        if self._team.size > 1:
+            self._team.add_gradients(self._localizer.network.parameters())
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return numbers
+
+    def _end_epoch(self, keep: Sequence[str]) -> None:
+        """Judge and log the epoch, where this process leads; the others go on and wait in their next step."""
+        if not self._team.leads:
+            self._at = _Position(epoch=self._at.epoch + 1)
+            return
+        scores = self._context.validator(self._localizer)
+        with finishing():
+            self._finish_epoch(scores, keep)
 
     def _finish_epoch(self, scores: ValidationScores, keep: Sequence[str]) -> None:
         """Log, keep the best weights, save the state, in this order: what a kill cuts off is done again, alike."""
@@ -202,6 +239,8 @@ class Trainer:
             self._save_state()
 
     def _save_state(self) -> None:
+        if not self._team.leads:
+            return
         began = time.monotonic()
         save_state(self._context.folder / "resume.pt", self._state())
         self._saved_at = time.monotonic()
@@ -233,4 +272,15 @@ class Trainer:
             self._generator.set_state(state["generator"])
             at = self._at
             console.print(f"{self._stage}: goes on after epoch {at.epoch}" + (f", step {at.step}" if at.step else ""))
-        self._context.log.rewind(self._stage, self._at.epoch)
+        if self._team.size > 1:
+            self._check_same_start()
+        if self._team.leads:
+            self._context.log.rewind(self._stage, self._at.epoch)
+
+    def _check_same_start(self) -> None:
+        own = torch.tensor([self._at.epoch, self._at.step, *self._localizer.network.head.weight.detach().flatten()[:8]])
+        if self._team.any(not torch.equal(self._team.sum(own.double()), self._team.size * own.double())):
+            raise TrainingError(
+                f"the workers of {self._stage} do not start from the same state: expected the run folder "
+                f"{self._context.folder.parent} on a disk that all of them see"
+            )

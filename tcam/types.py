@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import torch
@@ -220,10 +220,15 @@ class PixelLabels:
 
 @dataclass(frozen=True, slots=True)
 class LossTerms:
-    """Unweighted scalar losses by name, and the weight of each."""
+    """Unweighted scalar losses by name, and the weight of each.
+
+    ``counts`` says of how many things (frames, labelled pixels, sequences) each term is the mean, so that the means of
+    the parts of a batch can be put together.
+    """
 
     terms: Mapping[str, Tensor]
     weights: Mapping[str, float]
+    counts: Mapping[str, Tensor | int] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:

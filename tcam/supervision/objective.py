@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier
-from tcam.types import LossTerms, PixelLabels
+from tcam.types import IGNORE, LossTerms, PixelLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +53,5 @@ class TcamObjective:
         if self.size_weight:
             terms["size"] = size_barrier(map_logits, barrier_t)
         weights = {"seeds": self.seed_weight, "crf": self.crf_weight, "size": self.size_weight}
-        return LossTerms(terms, {name: weights[name] for name in terms})
+        frames_and_pixels = dict.fromkeys(terms, len(map_logits)) | {"seeds": (labels.labels != IGNORE).sum()}
+        return LossTerms(terms, {name: weights[name] for name in terms}, frames_and_pixels)

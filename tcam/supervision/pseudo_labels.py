@@ -142,7 +142,9 @@ class SeedSampler:
             raise ValueError(f"region must be one of {', '.join(get_args(Region))}, got '{self.region}'")
 
     @torch.no_grad()
-    def __call__(self, cams: Tensor, generator: torch.Generator) -> PixelLabels:
+    def __call__(
+        self, cams: Tensor, generator: torch.Generator, *, first: int = 0, total: int | None = None
+    ) -> PixelLabels:
         """Draw labels for N images at once, without a round trip to the host but for the component regions.
 
         Pixels that fall to both sides are left out; a constant CAM gets no label at all. CAM values closer than
@@ -151,11 +153,17 @@ class SeedSampler:
         Args:
             cams: ``[N, H, W]``, in 0..1.
             generator: on the device of ``cams``.
+            first: position of the first map where these are part of a batch of ``total`` maps. The numbers are drawn
+                for all of that batch, so that labels and generator are as if the batch had come whole.
+            total: maps of the whole batch; None: these are all.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape, or maps that are not within ``total``.
         """
         _check(cams, "cams")
+        total = first + len(cams) if total is None else total
+        if not 0 <= first <= total - len(cams):
+            raise ValueError(f"maps {first} to {first + len(cams)} must be within the batch of {total}")
         values = cams.float().nan_to_num(nan=0.0).clamp(0, 1)
         region = self._find_region(values).flatten(1)
         flat = values.flatten(1)
@@ -163,9 +171,11 @@ class SeedSampler:
         varied = flat.amax(dim=1) > flat.amin(dim=1)
         pool = (region.sum(dim=1).double() * self.foreground_fraction).long() * varied
         weights = flat + _FLOOR if self.weighted else None
-        foreground = _draw(levels.masked_fill(~region, 0), pool, self.foreground, weights, generator)
+        chance = _chance(flat, generator, first, total)
+        foreground = _draw(levels.masked_fill(~region, 0), pool, self.foreground, weights, chance)
         pool = varied * int(flat.shape[1] * self.background_fraction)
-        background = _draw(_LEVELS - levels, pool, self.background, None, generator)
+        chance = _chance(flat, generator, first, total)
+        background = _draw(_LEVELS - levels, pool, self.background, None, chance)
         size = (values.shape[1], values.shape[2])
         return PixelLabels(_assemble(_grow(background, size, self.kernel), _grow(foreground, size, self.kernel)))
 
@@ -180,7 +190,13 @@ class SeedSampler:
         return bounding_mask(region) if self.box_mask else region
 
 
-def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, generator: torch.Generator) -> Tensor:
+def _chance(maps: Tensor, generator: torch.Generator, first: int, total: int) -> Tensor:
+    """Draw two numbers for every pixel of ``total`` maps ``[N, P]``, and give those of the maps from ``first`` on."""
+    drawn = torch.rand((2, total, maps.shape[1]), generator=generator, device=maps.device)
+    return drawn[:, first : first + len(maps)]
+
+
+def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, chance: Tensor) -> Tensor:
     """Draw ``min(count, pool)`` of each row's ``pool`` highest levels without replacement.
 
     Every pixel runs a race, exponential with its weight as rate; the first ``count`` of the pool win, which draws
@@ -192,7 +208,7 @@ def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, gene
         pool: int64 ``[N]``, at most the pixels of level 1 and above.
         count: pixels to draw.
         weights: positive ``[N, P]``; None draws uniformly.
-        generator: source of chance.
+        chance: uniform in 0..1, ``[2, N, P]``.
 
     Returns:
         int64 ``[N, min(count, P)]``, places in 0..P - 1; P where a row's pool was too small.
@@ -203,7 +219,7 @@ def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, gene
     up_to = counts.long().cumsum(dim=1)  # pixels of this level or a lower one
     edge = torch.searchsorted(up_to, (pixels - pool)[:, None], right=True).clamp_max(_LEVELS - 1)
     room = (pool[:, None] - pixels + up_to.gather(1, edge)) / counts.gather(1, edge)
-    luck, time = torch.rand((2, *levels.shape), generator=generator, device=levels.device)
+    luck, time = chance
     if weights is not None:
         time = -torch.log1p(-time) / weights
     # Whoever has no room in the pool starts so late that only a pool short of runners lets it win.

@@ -48,6 +48,7 @@ class RayTraining:
     def __init__(self, config: RunConfig, num_workers: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets its workers starve on a busy machine
         try:
             import ray.train.torch
         except ImportError as error:

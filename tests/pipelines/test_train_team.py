@@ -96,9 +96,7 @@ def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, ti
     assert took < 10
     assert said[-1] == f"tcam: interrupted by {number.name}; 'tcam train --resume {run}' goes on from the last step"
     assert not living_processes(job.pid)
-    at = position_of(run / "classifier")
-    assert at["epoch"] >= 1
-    assert at["epoch"] + at["step"] > 1
+    assert position_of(run / "classifier")["epoch"] >= 1
 
 
 @pytest.mark.slow

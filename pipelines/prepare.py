@@ -19,7 +19,7 @@ from typing import Final
 
 import torch
 
-from pipelines.parallel import ItemFailure, ordered_map
+from pipelines.parallel import ItemFailure, Progress, Spread, ordered_map
 from tcam.errors import DataError, VideoError
 from tcam.types import SPLITS, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av
@@ -62,9 +62,21 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
+    """One whole video: its clean copy comes out of one encoder, from the first frame to the last."""
+
+    video_id: str
     path: Path
     cache_dir: Path | None
     short_side: int
+
+    def __str__(self) -> str:
+        return self.video_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    time_s: float
+    memory_mb: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +89,14 @@ def prepare(
     root: Path,
     *,
     cache_dir: Path | None,
+    spread: Spread,
     short_side: int = 256,
-    workers: int = 2,
     seed: int = 0,
     val_fraction: float = 0.15,
     test_fraction: float = 0.25,
     time_limit_s: float = 30.0,
-    progress: Callable[[int, int], None] | None = None,
+    memory_limit_mb: float = 4000.0,
+    progress: Callable[[Progress], None] | None = None,
     follow_links: bool = False,
     for_training: bool = True,
 ) -> Prepared:
@@ -92,13 +105,14 @@ def prepare(
     Args:
         root: ``<root>/<class>/<clip>``, see ``tcam.video.folders``.
         cache_dir: where clean copies go; None reads the originals in place (slower, more memory).
+        spread: where the work is done; this process alone keeps no limits.
         short_side: of the copies; never scaled up.
-        workers: child processes; 0 works in this process without time limits.
         seed: of the splits drawn where ``clips.csv`` gives none.
         val_fraction: share of videos drawn for validation, per class.
         test_fraction: share of videos drawn for testing, per class.
         time_limit_s: per video, plus a second per 200 kB.
-        progress: called with (done, all).
+        memory_limit_mb: of a process that works on a video.
+        progress: told after every video.
         follow_links: also use videos that are links to places outside ``root``.
         for_training: require two classes, each with a usable training video; data to evaluate on needs neither.
 
@@ -114,7 +128,10 @@ def prepare(
         require_av()
     if cache_dir is not None:
         _open_cache(cache_dir)
-    outcomes = _check_all(source, cache_dir, short_side, workers, time_limit_s, progress, follow_links)
+    limits = _Limits(time_limit_s, memory_limit_mb)
+    jobs, strays = _plan(source, cache_dir, short_side, follow_links)
+    outcomes = {**strays, **_check_all(jobs, spread, limits, progress)}
+    outcomes = {entry.video_id: outcomes[entry.video_id] for entry in source.entries}
     good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, _Good)}
     failures = tuple(VideoFailure(video_id, o) for video_id, o in outcomes.items() if isinstance(o, str))
     if for_training or not good:
@@ -160,34 +177,42 @@ def _open_cache(cache_dir: Path) -> None:
         ) from error
 
 
-def _check_all(
-    source: FolderSource,
-    cache_dir: Path | None,
-    short_side: int,
-    workers: int,
-    time_limit_s: float,
-    progress: Callable[[int, int], None] | None,
-    follow_links: bool,
-) -> dict[str, _Good | str]:
-    """Give what is known of every video, or what is wrong with it, in the order of the source."""
+def _plan(
+    source: FolderSource, cache_dir: Path | None, short_side: int, follow_links: bool
+) -> tuple[list[_Job], dict[str, _Good | str]]:
+    """Give what to check, and what is wrong with the links that lead out of the folder."""
     real_root = source.root.resolve()
-    outcomes: dict[str, _Good | str] = {}
-    jobs: dict[str, _Job] = {}
+    jobs: list[_Job] = []
+    strays: dict[str, _Good | str] = {}
     for entry in source.entries:
         stray = None if follow_links else _find_stray_link(entry.path, real_root)
-        outcomes[entry.video_id] = f"{stray} is a link out of the data folder: copy the file there" if stray else ""
-        if not stray:
-            jobs[entry.video_id] = _Job(entry.path, cache_dir, short_side)
+        if stray:
+            strays[entry.video_id] = f"{stray} is a link out of the data folder: copy the file there"
+        else:
+            jobs.append(_Job(entry.video_id, entry.path.absolute(), cache_dir, short_side))
+    return jobs, strays
+
+
+def _check_all(
+    jobs: Sequence[_Job], spread: Spread, limits: _Limits, progress: Callable[[Progress], None] | None
+) -> dict[str, _Good | str]:
+    """Give what is known of every video, or what is wrong with it."""
     results = ordered_map(
-        check_video,
-        list(jobs.values()),
-        workers=workers,
-        time_limit_s=lambda job: time_limit_s + _file_size(job.path) / _BYTES_PER_S,
+        _start_checking,
+        jobs,
+        spread=spread,
+        time_limit_s=lambda job: limits.time_s + _file_size(job.path) / _BYTES_PER_S,
+        memory_limit_mb=limits.memory_mb,
         progress=progress,
     )
-    for video_id, result in zip(jobs, results, strict=True):
-        outcomes[video_id] = result.reason if isinstance(result, ItemFailure) else result
-    return outcomes
+    return {
+        job.video_id: result.reason if isinstance(result, ItemFailure) else result
+        for job, result in zip(jobs, results, strict=True)
+    }
+
+
+def _start_checking() -> Callable[[_Job], _Good]:
+    return check_video
 
 
 def _find_stray_link(path: Path, real_root: Path) -> str | None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
+from pipelines.spread import Spread
 from tcam.errors import TcamError
 
 A = TypeVar("A")
@@ -24,34 +25,6 @@ _AHEAD: Final = 4
 """Items begun beyond the first unfinished one, per worker: bounds the results waiting for their turn."""
 _TRIES: Final = 2
 """How often an item is begun whose worker dies: a machine may go down, but a poisonous file must not go round."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Where the work is done.
-
-    Attributes:
-        workers: child processes, or Ray tasks at a time; 0 works in this process (with ``ray``: one per CPU).
-        ray: work on a Ray cluster.
-        address: of a running cluster; None starts one on this machine, which ends with the work.
-        actors: Ray workers that hold a model; None takes as many as there is room for.
-        gpus_per_actor: share of a GPU that each of them gets.
-    """
-
-    workers: int = 0
-    ray: bool = False
-    address: str | None = None
-    actors: int | None = None
-    gpus_per_actor: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ValueError(f"workers must be 0 or more, got {self.workers}")
-
-    @property
-    def here(self) -> bool:
-        """Whether this process does the work itself."""
-        return not self.ray and self.workers == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +111,7 @@ def ordered_map(
     holds_model: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[B | ItemFailure]:
-    """Give the result of every item, in order; an item that raises, hangs, kills its process or eats memory fails alone.
+    """Give the result of every item, in order; one that raises, hangs, kills its process or eats memory fails alone.
 
     Args:
         start: gives the function of one item; every worker calls it once, so it is the place to load a model. It, the
@@ -158,7 +131,7 @@ def ordered_map(
     """
     limit = time_limit_s if callable(time_limit_s) else lambda _item: time_limit_s
     memory = 0 if memory_limit_mb is None else int(memory_limit_mb * 2**20)
-    work = _Work(items, limit=limit, memory_limit=memory, report=progress)
+    work: _Work[A, B] = _Work(items, limit=limit, memory_limit=memory, report=progress)
     return work.run(lambda: _find_crew(start, spread, len(items), holds_model)) if items else iter(())
 
 
@@ -172,7 +145,7 @@ def _find_crew(start: Callable[[], Callable[[A], B]], spread: Spread, items: int
         return RayCrew(packed, spread, items=items, holds_model=holds_model)
     from pipelines.parallel_process import ProcessCrew
 
-    return ProcessCrew(packed, min(spread.workers, items))
+    return ProcessCrew(packed, min(spread.workers or 1, items))
 
 
 class _Here(Generic[A, B]):

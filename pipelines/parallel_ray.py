@@ -11,11 +11,16 @@ import pickle
 import signal
 import socket
 import time
-from typing import Any, ClassVar, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pipelines.parallel import Answer, Job, Spread, one_line
+from pipelines.parallel import Answer, Job, one_line
 from pipelines.parallel_process import Child
+from pipelines.spread import Spread
 from tcam.errors import MissingPartError, TcamError
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 START_LIMIT_S: Final = 240.0
 _WAIT_S: Final = 0.2
@@ -102,6 +107,7 @@ class RayCrew:
         except BaseException:
             self.close()
             raise
+        self._task = self._ray.remote(num_cpus=1, max_retries=0)(_run_task)
         self._key = time.monotonic_ns()
         self._jobs: dict[Any, tuple[int, Any]] = {}
         self._hiring: dict[Any, tuple[Any, float]] = {}
@@ -110,19 +116,19 @@ class RayCrew:
 
     def _room_for(self, spread: Spread) -> int:
         resources = self._ray.cluster_resources()
-        room = int(resources.get("CPU", 0))
+        room = cpus = int(resources.get("CPU", 0))
         if not self._holds_model:
             return spread.workers or room
         if self._gpus:
             room = min(room, int(resources.get("GPU", 0) / self._gpus + 1e-6))
         if room < 1:
             raise ClusterError(
-                f"the Ray cluster has no room for one actor of 1 CPU and {self._gpus:g} GPU: it has "
-                f"{resources.get('CPU', 0):g} CPU and {resources.get('GPU', 0):g} GPU; lower --gpus-per-actor or add nodes"
+                f"the Ray cluster has no room for one actor of 1 CPU and {self._gpus:g} GPU: it has {cpus} CPU and "
+                f"{resources.get('GPU', 0):g} GPU; lower --gpus-per-actor or add nodes"
             )
         return min(spread.actors or spread.workers or room, room)
 
-    def _put(self, start: bytes) -> Any:
+    def _put(self, start: bytes) -> ObjectRef:
         """Share the function with all nodes.
 
         Raises:
@@ -153,8 +159,7 @@ class RayCrew:
             actor = self._idle.pop()
             self._jobs[actor.run.remote(job)] = (job.index, actor)
         else:
-            task = self._ray.remote(_run_task).options(num_cpus=1, max_retries=0, max_calls=0)
-            self._jobs[task.remote(self._key, self._start, job)] = (job.index, None)
+            self._jobs[self._task.remote(self._key, self._start, job)] = (job.index, None)
 
     def wait(self) -> list[Answer]:
         """Collect what is ready, one by one: a lost worker costs its own job alone."""
@@ -169,7 +174,7 @@ class RayCrew:
         self._check_staff()
         return answers
 
-    def _greet(self, reference: Any) -> None:
+    def _greet(self, reference: ObjectRef) -> None:
         actor, _ = self._hiring.pop(reference)
         try:
             self._ray.get(reference)
@@ -179,7 +184,7 @@ class RayCrew:
             raise ClusterError(one_line(error.cause if isinstance(error.cause, TcamError) else error)) from None
         self._idle.append(actor)
 
-    def _collect(self, reference: Any) -> Answer:
+    def _collect(self, reference: ObjectRef) -> Answer:
         index, actor = self._jobs.pop(reference)
         try:
             answer: Answer = pickle.loads(self._ray.get(reference))  # noqa: S301 (from our own worker)
@@ -218,7 +223,7 @@ class RayCrew:
             self._ray.shutdown()
 
 
-def _import_ray() -> Any:
+def _import_ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
@@ -226,7 +231,8 @@ def _import_ray() -> Any:
             f"--ray needs the package ray, which cannot be imported ({one_line(error)}): pip install 'tcam[ray]', or "
             "leave --ray out: --workers N uses the processors of this machine"
         ) from None
-    return ray
+    module: ModuleType = ray
+    return module
 
 
 def _connect(address: str | None, model_bytes: int) -> bool:

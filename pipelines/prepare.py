@@ -19,7 +19,8 @@ from typing import Final
 
 import torch
 
-from pipelines.parallel import ItemFailure, Progress, Spread, ordered_map
+from pipelines.parallel import ItemFailure, Progress, ordered_map
+from pipelines.spread import Spread
 from tcam.errors import DataError, VideoError
 from tcam.types import SPLITS, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av

@@ -9,9 +9,9 @@ from typing import Final
 import platformdirs
 
 from pipelines.config import RunConfig
-from pipelines.parallel import Spread
 from pipelines.prepare import Prepared, VideoFailure, count_splits, prepare, require_training
 from pipelines.runlog import item_bar
+from pipelines.spread import Spread
 from tcam.errors import DataError
 from tcam.video.youtube_objects import YoutubeObjects, read_youtube_objects
 from tcam.video.youtube_objects_layout import Version, find_youtube_objects

@@ -11,8 +11,8 @@ import pytest
 
 from pipelines import cli
 from pipelines.commands import TrainRequest, start_or_resume
-from pipelines.parallel import Spread
 from pipelines.prepare import Prepared, prepare
+from pipelines.spread import Spread
 from tests.pipelines.tiny import SETTINGS, Outcome, TinyRun
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.parallel import ItemFailure, Progress, Spread, ordered_map
+from pipelines.parallel import ItemFailure, Progress, ordered_map
+from pipelines.spread import Spread
 from tcam.errors import TcamError, VideoError
 from tests.pipelines.test_signals import has_ended
 
@@ -178,13 +179,15 @@ def test_work_travels_as_it_is():
 LONG_WORK = """
 import sys, time
 from pathlib import Path
-from pipelines.parallel import Spread, ordered_map
+from pipelines.parallel import ordered_map
+from pipelines.spread import Spread
 from pipelines.signals import Interrupted, raising_signals
 from tests.pipelines import test_parallel
 if __name__ == "__main__":
     with raising_signals():
         try:
-            list(ordered_map(test_parallel.start_waiting, [1, 2], spread={spread}, time_limit_s=600, holds_model={holds}))
+            begin, limits = test_parallel.start_waiting, {{"time_limit_s": 600, "holds_model": {holds}}}
+            list(ordered_map(begin, [1, 2], spread={spread}, **limits))
         except Interrupted as interrupt:
             sys.exit(interrupt.exit_code)
 """
@@ -211,8 +214,7 @@ def test_a_signal_leaves_no_process(spread, number, code, tmp_path):
     mark = f"tcam-test-{os.getpid()}-{number}-{spread.ray}-{spread.actors}"
     environment = {**os.environ, "NOTES": str(notes), "TCAM_MARK": mark}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    code_line = "import signal, runpy, sys; signal.signal(2, signal.default_int_handler); runpy.run_path(sys.argv[1], run_name='__main__')"
-    process = subprocess.Popen([sys.executable, "-c", code_line, str(script)], env=environment)
+    process = subprocess.Popen([sys.executable, str(script)], env=environment, preexec_fn=hear_interrupts)
     try:
         deadline = time.monotonic() + 120
         while len(list(notes.iterdir())) < 2 and time.monotonic() < deadline:
@@ -229,6 +231,10 @@ def test_a_signal_leaves_no_process(spread, number, code, tmp_path):
     while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left == []
+
+
+def hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
 
 
 def marked(mark: str) -> list[str]:

@@ -5,8 +5,8 @@ import av
 import pytest
 import torch
 
-from pipelines.parallel import Spread
 from pipelines.prepare import VideoFailure, prepare, write_failures
+from pipelines.spread import Spread
 from tcam.errors import DataError
 from tcam.video.reader import ClipReader, stream_frames
 from tests.tcam.video.encoded import encode

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli_data import SOME_FAILED, Quiet
+from pipelines.cli_data import SOME_FAILED
 from pipelines.spread import Spread
 from tcam.errors import ConfigError
 
@@ -32,6 +32,7 @@ class Protocol(StrEnum):
     benchmark = "benchmark"
 
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. classifier.epochs=10.")
@@ -107,7 +108,7 @@ def predict(
     output: Annotated[
         str,
         typer.Option(
-            "--output", "-o", help="boxes.csv, .jsonl or .parquet; FOLDER/: a CSV per video; - is JSON Lines."
+            "--output", "-o", help="boxes.csv, .jsonl or .parquet; FOLDER/: one CSV per video; -: JSON Lines."
         ),
     ] = "-",
     save_video: Annotated[Path | None, typer.Option(help="Folder for videos with box and map drawn.")] = None,

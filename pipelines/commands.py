@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,7 +46,8 @@ from pipelines.stages import (
     score_split,
     train_run,
 )
-from tcam.errors import ConfigError, DataError
+from tcam.errors import ConfigError, DataError, WeightsError
+from tcam.files import sweep_leftovers
 from tcam.types import SPLITS, Components, FrameTruth, VideoIndex
 
 

@@ -19,7 +19,7 @@ from typing import Final
 from pipelines.parallel import Answer, Job, one_line, one_thread
 from tcam.errors import TcamError
 
-START_LIMIT_S: Final = 180.0
+START_LIMIT_S: Final = 600.0
 _WATCH_S: Final = 0.2
 """How often the memory of busy children is looked at."""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096

@@ -22,7 +22,7 @@ from tcam.errors import MissingPartError, TcamError
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-START_LIMIT_S: Final = 240.0
+START_LIMIT_S: Final = 600.0
 _WAIT_S: Final = 0.2
 _STORE: Final = 200 * 2**20
 """Object store, in bytes, of a Ray that we start: results are small, and it should not take the machine's memory."""
@@ -246,7 +246,8 @@ def _connect(address: str | None, model_bytes: int) -> bool:
     if ray.is_initialized():
         return False
     _knock(address)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do: silences a warning
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets its workers starve on a busy machine
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:

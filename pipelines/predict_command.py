@@ -82,7 +82,7 @@ def _into_table(
 def _into_folder(
     sources: Sequence[Source], work: Predict, metadata: dict[str, object], request: PredictRequest, run: Run
 ) -> int:
-    """Write ``<folder>/<video>.csv`` for each video; one whose table of the same bytes and model is there is skipped."""
+    """Write ``<folder>/<video>.csv`` for each video; one with a table of the same bytes and model is skipped."""
     folder = Path(request.output)
     if folder.is_dir():
         sweep_leftovers(folder)

@@ -1,7 +1,8 @@
 """The ``tcam`` command. Heavy imports happen inside the commands: ``tcam --help`` loads no torch.
 
 Data goes to stdout, everything people read to stderr. Exit codes: 0 ok, 1 unexpected, 2 usage, 3 data missing or
-invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network, 130 and 143 interrupted by
+invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network or no Ray
+cluster, 130 and 143 interrupted by
 SIGINT and SIGTERM.
 """
 

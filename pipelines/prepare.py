@@ -7,31 +7,25 @@ short side asked for, so that a random frame costs one frame; it is named after 
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from pipelines.parallel import ItemFailure, Progress, ordered_map
+from pipelines.prepare_video import GoodVideo, VideoJob, check_video
 from pipelines.spread import Spread
-from tcam.errors import DataError, VideoError
-from tcam.types import SPLITS, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
+from tcam.errors import DataError
+from tcam.types import SPLITS, FrameTruth, Shot, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av
 from tcam.video.folders import FolderEntry, FolderSource, assign_splits, scan_class_folders
 from tcam.video.index import clean_box, write_whole
-from tcam.video.probe import VideoProbe, probe_video
-from tcam.video.reader import stream_frames
-from tcam.video.writer import VideoWriter
 
-_CACHE_CRF: Final = 12
-_CACHE_VERSION: Final = 1
 _BYTES_PER_S: Final = 200_000
 """Slowest pace that is still progress: large files get more time, small ones that decode for ever do not."""
 
@@ -62,28 +56,9 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """One whole video: its clean copy comes out of one encoder, from the first frame to the last."""
-
-    video_id: str
-    path: Path
-    cache_dir: Path | None
-    short_side: int
-
-    def __str__(self) -> str:
-        return self.video_id
-
-
-@dataclass(frozen=True, slots=True)
 class _Limits:
     time_s: float
     memory_mb: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Good:
-    probe: VideoProbe
-    cache_path: str | None
 
 
 def prepare(
@@ -133,7 +108,7 @@ def prepare(
     jobs, strays = _plan(source, cache_dir, short_side, follow_links)
     outcomes = {**strays, **_check_all(jobs, spread, limits, progress)}
     outcomes = {entry.video_id: outcomes[entry.video_id] for entry in source.entries}
-    good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, _Good)}
+    good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, GoodVideo)}
     failures = tuple(VideoFailure(video_id, o) for video_id, o in outcomes.items() if isinstance(o, str))
     if for_training or not good:
         _require_every_class(source, good, failures)
@@ -180,23 +155,23 @@ def _open_cache(cache_dir: Path) -> None:
 
 def _plan(
     source: FolderSource, cache_dir: Path | None, short_side: int, follow_links: bool
-) -> tuple[list[_Job], dict[str, _Good | str]]:
+) -> tuple[list[VideoJob], dict[str, GoodVideo | str]]:
     """Give what to check, and what is wrong with the links that lead out of the folder."""
     real_root = source.root.resolve()
-    jobs: list[_Job] = []
-    strays: dict[str, _Good | str] = {}
+    jobs: list[VideoJob] = []
+    strays: dict[str, GoodVideo | str] = {}
     for entry in source.entries:
         stray = None if follow_links else _find_stray_link(entry.path, real_root)
         if stray:
             strays[entry.video_id] = f"{stray} is a link out of the data folder: copy the file there"
         else:
-            jobs.append(_Job(entry.video_id, entry.path.absolute(), cache_dir, short_side))
+            jobs.append(VideoJob(entry.video_id, entry.path.absolute(), cache_dir, short_side))
     return jobs, strays
 
 
 def _check_all(
-    jobs: Sequence[_Job], spread: Spread, limits: _Limits, progress: Callable[[Progress], None] | None
-) -> dict[str, _Good | str]:
+    jobs: Sequence[VideoJob], spread: Spread, limits: _Limits, progress: Callable[[Progress], None] | None
+) -> dict[str, GoodVideo | str]:
     """Give what is known of every video, or what is wrong with it."""
     results = ordered_map(
         _start_checking,
@@ -212,7 +187,7 @@ def _check_all(
     }
 
 
-def _start_checking() -> Callable[[_Job], _Good]:
+def _start_checking() -> Callable[[VideoJob], GoodVideo]:
     return check_video
 
 
@@ -238,62 +213,7 @@ def _file_size(path: Path) -> int:
         return 0
 
 
-def check_video(job: _Job) -> _Good:
-    """Probe one video and, where a cache is wanted, write its clean copy (unless it is there already).
-
-    Raises:
-        VideoError: it cannot be used.
-        DataError: the copy cannot be written.
-    """
-    if job.cache_dir is None or job.path.is_dir():
-        return _Good(probe_video(job.path), None)
-    if not job.path.is_file():
-        return _Good(probe_video(job.path, try_decord=False), None)  # raises: it is missing, a pipe or a device
-    copy = job.cache_dir / f"{_content_key(job)}.mp4"
-    known = _read_note(copy)
-    if known is not None:
-        return _Good(replace(known, path=str(job.path)), str(copy))
-    probe = probe_video(job.path, try_decord=False)
-    size = _shrink(probe.size, job.short_side)
-    num_frames = 0
-    with VideoWriter(copy, size=size, fps=min(probe.fps, 240.0), intra=True, crf=_CACHE_CRF) as writer:
-        for frame in stream_frames(job.path, size=size):
-            writer.write(frame.pixels)
-            num_frames += 1
-    probe = replace(probe, num_frames=num_frames)
-    with write_whole(copy.with_suffix(".json")) as file:
-        json.dump(asdict(probe), file)
-    return _Good(probe, str(copy))
-
-
-def _content_key(job: _Job) -> str:
-    digest = hashlib.sha256(f"{_CACHE_VERSION} {job.short_side} {_CACHE_CRF} ".encode())
-    try:
-        with job.path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError as error:
-        raise VideoError(f"{job.path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()[:32]
-
-
-def _read_note(copy: Path) -> VideoProbe | None:
-    """Read what an earlier run noted beside its copy; None where either is missing or not whole."""
-    try:
-        values = json.loads(copy.with_suffix(".json").read_text(encoding="utf-8"))
-        values["size"] = (int(values["size"][0]), int(values["size"][1]))
-        return VideoProbe(**values) if copy.stat().st_size > 0 else None
-    except (OSError, ValueError, TypeError, KeyError, IndexError):
-        return None
-
-
-def _shrink(size: Size, short_side: int) -> Size:
-    """Give the size of the copy: even sides, at least 16, the short one not above ``short_side``."""
-    scale = min(short_side / min(size), 1.0)
-    return (max(round(size[0] * scale / 2) * 2, 16), max(round(size[1] * scale / 2) * 2, 16))
-
-
-def _require_every_class(source: FolderSource, good: Mapping[str, _Good], failures: Sequence[VideoFailure]) -> None:
+def _require_every_class(source: FolderSource, good: Mapping[str, GoodVideo], failures: Sequence[VideoFailure]) -> None:
     usable = {entry.class_name for entry in source.entries if entry.video_id in good}
     empty = [name for name in source.class_names if name not in usable]
     if empty:
@@ -316,7 +236,7 @@ def require_training(names: Sequence[str], videos: Sequence[tuple[str, Split | N
         raise DataError(f"class {missing[0]!r} has no usable video in the train split: give it one in {where}")
 
 
-def _record(entry: FolderEntry, good: Mapping[str, _Good], class_names: Sequence[str]) -> VideoRecord:
+def _record(entry: FolderEntry, good: Mapping[str, GoodVideo], class_names: Sequence[str]) -> VideoRecord:
     probe, split = good[entry.video_id].probe, entry.split
     if split is None:
         raise AssertionError(f"{entry.video_id} was given no split")

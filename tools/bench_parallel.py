@@ -28,7 +28,7 @@ from pipelines.config import load_config
 from pipelines.device import choose_compute
 from pipelines.localizer import Localizer, PackedLocalizer, build_network
 from pipelines.parallel import ItemFailure, ordered_map
-from pipelines.prepare import _Job, check_video
+from pipelines.prepare_video import VideoJob, check_video
 from pipelines.spread import Spread, split_range
 from tcam.types import Shot, VideoRecord
 from tcam.video.dataset import OpenReaders
@@ -62,10 +62,10 @@ class Bench:
         localizer = Localizer(network, "layercam", choose_compute("cpu", "fp32"))
         self.make_cams = MakeCams(PackedLocalizer.pack(localizer), 8, SIZE)
 
-    def jobs(self, cache: Path) -> list[_Job]:
+    def jobs(self, cache: Path) -> list[VideoJob]:
         """List the clips as prepare does."""
         cache.mkdir(parents=True, exist_ok=True)
-        return [_Job(path.name, path.absolute(), cache, 240) for path in self.clips]
+        return [VideoJob(path.name, path.absolute(), cache, 240) for path in self.clips]
 
     def prepare(self, spread: Spread) -> float:
         """Time making all clean copies anew."""

@@ -69,6 +69,7 @@ def score_videos(
     spread: Spread,
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
+    memory_limit_mb: float | None = None,
 ) -> ScoredSet:
     """Run localizers over the annotated frames of some videos; each frame is seen once.
 
@@ -85,6 +86,7 @@ def score_videos(
         spread: where the work is done; the figures are the same, bit for bit.
         chosen: map threshold by localizer, for every figure besides CorLoc; None counts CorLoc only.
         components: the rule of boxes and overlap; any but ``largest`` is the WSOL benchmark's.
+        memory_limit_mb: of a worker.
 
     Raises:
         DataError: none of the videos has a box.
@@ -121,6 +123,7 @@ def score_videos(
             parts,
             spread=spread.settled(device, sum(len(part.truth) for part in parts)),
             time_limit_s=lambda part: model_time_limit_s(part.truth[-1].frame_index + len(part.truth) * len(names)),
+            memory_limit_mb=memory_limit_mb,
             holds_model=True,
             progress=progress,
         )

@@ -135,6 +135,18 @@ def ordered_map(
     return work.run(lambda: _find_crew(start, spread, len(items), holds_model)) if items else iter(())
 
 
+@contextmanager
+def staying(spread: Spread) -> Iterator[None]:
+    """Stay in the cluster, where there is one, for several maps within the block."""
+    if not spread.ray:
+        yield
+        return
+    from pipelines.parallel_ray import joined
+
+    with joined(spread.address):
+        yield
+
+
 def _find_crew(start: Callable[[], Callable[[A], B]], spread: Spread, items: int, holds_model: bool) -> Crew:
     if spread.here:
         return _Here(start)

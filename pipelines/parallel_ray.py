@@ -11,6 +11,8 @@ import pickle
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 START_LIMIT_S: Final = 600.0
 _WAIT_S: Final = 0.2
-_STORE: Final = 200 * 2**20
-"""Object store, in bytes, of a Ray that we start: results are small, and it should not take the machine's memory."""
+_STORE: Final = 2**30
+"""Object store, in bytes, of a Ray that we start, enough for a model: Ray takes a third of the memory."""
 _SPARE: Final = 30 * 2**20
 
 
@@ -98,7 +100,7 @@ class RayCrew:
 
     def __init__(self, start: bytes, spread: Spread, *, items: int, holds_model: bool) -> None:
         self._ray = _import_ray()
-        self._began = _connect(spread.address, len(start))
+        self._began = _connect(spread.address)
         self._holds_model = holds_model
         self._gpus = spread.gpus_per_actor
         try:
@@ -223,6 +225,23 @@ class RayCrew:
             self._ray.shutdown()
 
 
+@contextmanager
+def joined(address: str | None) -> Iterator[None]:
+    """Stay in a cluster for several maps within the block: starting a Ray takes seconds.
+
+    Raises:
+        MissingPartError: ray is not installed.
+        ClusterError: no cluster answers, or none can be started.
+    """
+    ray = _import_ray()
+    began = _connect(address)
+    try:
+        yield
+    finally:
+        if began:
+            ray.shutdown()
+
+
 def _import_ray() -> ModuleType:
     try:
         import ray
@@ -235,7 +254,7 @@ def _import_ray() -> ModuleType:
     return module
 
 
-def _connect(address: str | None, model_bytes: int) -> bool:
+def _connect(address: str | None) -> bool:
     """Start or join a cluster; gives whether we did (and must leave again): an open connection is used as it is.
 
     Raises:
@@ -251,7 +270,7 @@ def _connect(address: str | None, model_bytes: int) -> bool:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        options |= {"include_dashboard": False, "object_store_memory": _STORE + 2 * model_bytes}
+        options |= {"include_dashboard": False, "object_store_memory": _STORE}
     try:
         ray.init(address=address or "local", **options)
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:

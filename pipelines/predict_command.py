@@ -10,6 +10,7 @@ from pathlib import Path
 from pipelines.evaluate import read_thresholds
 from pipelines.files import hash_file, hash_json
 from pipelines.localizer import PackedLocalizer
+from pipelines.parallel import staying
 from pipelines.predict import find_sources
 from pipelines.predict_many import FoundFrame, Known, Predict, Source, look_at, predict_all
 from pipelines.prepare import VideoFailure, write_failures
@@ -54,9 +55,9 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
         drawn=None if request.save_video is None else (request.save_video.absolute(), run.index.class_names),
     )
     metadata = _metadata(run, name, threshold)
-    if request.output.endswith("/") or (request.output != "-" and Path(request.output).is_dir()):
-        return _into_folder(sources, work, metadata, request, run)
-    return _into_table(sources, work, metadata, request, run)
+    into_folder = request.output.endswith("/") or (request.output != "-" and Path(request.output).is_dir())
+    with staying(request.spread):
+        return (_into_folder if into_folder else _into_table)(sources, work, metadata, request, run)
 
 
 def _into_table(

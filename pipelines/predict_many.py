@@ -148,6 +148,7 @@ def look_at(sources: Sequence[Source], *, spread: Spread, memory_limit_mb: float
             spread=spread,
             time_limit_s=lambda source: 60.0 + _size_of(source.path) / 5e6,
             memory_limit_mb=memory_limit_mb,
+            holds_model=True,  # actors: on Ray they end with this map
             progress=progress,
         )
         return [result.reason if isinstance(result, ItemFailure) else result for result in results]

@@ -278,6 +278,7 @@ def score_split(
         settings=run.config.evaluation,
         size=run.input_size,
         spread=spread,
+        memory_limit_mb=run.config.data.memory_limit_mb,
         chosen=chosen,
         components=components,
     )

@@ -10,13 +10,15 @@ import pytest
 from tests.pipelines.tiny import files_of, spoil
 from tests.tcam.video.encoded import encode
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     """A head node of one processor; tests add others."""
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "240")  # a busy machine
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     import ray
     from ray.cluster_utils import Cluster
 

@@ -267,6 +267,7 @@ def _connect(address: str | None) -> bool:
     _knock(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do: silences a warning
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets its workers starve on a busy machine
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 by itself: too few on a busy machine
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:

@@ -122,7 +122,7 @@ def check(folder: Path, broken: dict[str, str], options: argparse.Namespace) -> 
     listed = Counter(row["video"] for row in rows)
     promises = {
         f"exit code {SOME_FAILED}": process.returncode == SOME_FAILED,
-        "one row for each broken clip and none for another": listed == Counter(broken),
+        "one row for each broken clip and none for another": listed == Counter(broken.keys()),
         "one line of at most 300 characters each": all(
             len(r["reason"]) <= 300 and "\n" not in r["reason"] for r in rows
         ),

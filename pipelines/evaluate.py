@@ -103,7 +103,6 @@ def score_videos(
     judges = {name: MethodJudge(name, shared, [0.0], None if chosen is None else 0.0) for name in FLOORS}
     for name in localizers:
         judges[name] = MethodJudge(name, shared, grid, None if chosen is None else chosen[name])
-    names = list(localizers)
     parts = [
         ScoredPart(record, tuple(by_video[record.video_id][i] for i in frames))
         for record in judged
@@ -111,11 +110,25 @@ def score_videos(
     ]
     work = Score(
         tuple(PackedLocalizer.pack(localizer) for localizer in localizers.values()),
-        tuple(judges[name] for name in names),
+        tuple(judges[name] for name in localizers),
         settings.batch,
         size,
     )
-    device = next((localizer.compute.device.type for localizer in localizers.values()), "cpu")
+    failures = _score_all(parts, work, judges, spread=spread, memory_limit_mb=memory_limit_mb)
+    return ScoredSet(judges, tuple(failures.items()))
+
+
+def _score_all(
+    parts: Sequence[ScoredPart],
+    work: Score,
+    judges: Mapping[str, MethodJudge],
+    *,
+    spread: Spread,
+    memory_limit_mb: float | None,
+) -> dict[str, str]:
+    """Let workers compare, and count here, in order; gives why videos failed."""
+    names = [judge.name for judge in work.judges]
+    device = work.localizers[0].compute.device.type if work.localizers else "cpu"
     failures: dict[str, str] = {}
     with item_bar("evaluation") as progress:
         results = ordered_map(
@@ -132,7 +145,7 @@ def score_videos(
                 failures.setdefault(part.record.video_id, result.reason)
             else:
                 _count(part.record, result, judges, names)
-    return ScoredSet(judges, tuple(failures.items()))
+    return failures
 
 
 @dataclass(frozen=True, slots=True)

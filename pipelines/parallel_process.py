@@ -59,6 +59,9 @@ class Child:
         Raises:
             TcamError: it could not start.
         """
+        if self.job is not None and self.job.memory_limit and self._resident() > self.job.memory_limit:
+            limit = f"{self.job.memory_limit / 2**20:.0f} MB"
+            return self._give_up("failed", f"it needed more than {limit} of memory and was stopped")
         try:
             if self.pipe.poll():
                 return self._read(self.pipe.recv_bytes())
@@ -67,9 +70,6 @@ class Child:
             return self._give_up("died", f"its process ended ({_describe_exit(self._process.exitcode)})")
         if time.monotonic() >= self._deadline and (self.job is not None or not self.ready):
             return self._give_up("failed", "it took longer than its time limit and was stopped")
-        if self.job is not None and self.job.memory_limit and self._resident() > self.job.memory_limit:
-            limit = f"{self.job.memory_limit / 2**20:.0f} MB"
-            return self._give_up("failed", f"it needed more than {limit} of memory and was stopped")
         return None
 
     @property

@@ -95,7 +95,7 @@ def prepare(
     Raises:
         DataError: no usable videos, or a class without a training video.
         MissingPartError: PyAV is not installed.
-        ValueError: a short side below 16, or fractions that leave nothing for training.
+        ValueError: a short side below 16, or fractions that leave nothing.
     """
     if short_side < 16:
         raise ValueError(f"short_side must be at least 16, got {short_side}")
@@ -104,10 +104,9 @@ def prepare(
         require_av()
     if cache_dir is not None:
         _open_cache(cache_dir)
-    limits = _Limits(time_limit_s, memory_limit_mb)
     jobs, strays = _plan(source, cache_dir, short_side, follow_links)
-    outcomes = {**strays, **_check_all(jobs, spread, limits, progress)}
-    outcomes = {entry.video_id: outcomes[entry.video_id] for entry in source.entries}
+    found = strays | _check_all(jobs, spread, _Limits(time_limit_s, memory_limit_mb), progress)
+    outcomes = {entry.video_id: found[entry.video_id] for entry in source.entries}
     good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, GoodVideo)}
     failures = tuple(VideoFailure(video_id, o) for video_id, o in outcomes.items() if isinstance(o, str))
     if for_training or not good:
@@ -120,11 +119,15 @@ def prepare(
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
     truth, dropped, outside = _collect_truth(source, index)
     damaged = [VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None]
-    drawn = sum(entry.split is None for entry in kept)
-    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
-    lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
-    variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
-    return Prepared(index, truth, failures, count_splits(index, origin) + lost, (*damaged, *outside), variable)
+    splits = _describe_splits(index, drawn=sum(entry.split is None for entry in kept), seed=seed, dropped=dropped)
+    return Prepared(
+        index,
+        truth,
+        failures,
+        splits,
+        (*damaged, *outside),
+        tuple(video_id for video_id, found in good.items() if found.probe.variable_rate),
+    )
 
 
 def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:
@@ -276,6 +279,12 @@ def _collect_truth(
             if clean is None
         ]
     return tuple(truth), dropped, tuple(outside)
+
+
+def _describe_splits(index: VideoIndex, *, drawn: int, seed: int, dropped: int) -> str:
+    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
+    lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
+    return count_splits(index, origin) + lost
 
 
 def count_splits(index: VideoIndex, origin: str) -> str:

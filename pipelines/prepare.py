@@ -116,18 +116,26 @@ def prepare(
     entries = assign_splits(kept, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
     if for_training:
         require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
+    drawn = sum(entry.split is None for entry in kept)
+    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
+    return _build(source, entries, good=good, failures=failures, origin=origin)
+
+
+def _build(
+    source: FolderSource,
+    entries: Sequence[FolderEntry],
+    *,
+    good: Mapping[str, GoodVideo],
+    failures: tuple[VideoFailure, ...],
+    origin: str,
+) -> Prepared:
+    """Make the index and the table of boxes of the videos that can be used; ``origin`` says who chose the splits."""
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
     truth, dropped, outside = _collect_truth(source, index)
     damaged = [VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None]
-    splits = _describe_splits(index, drawn=sum(entry.split is None for entry in kept), seed=seed, dropped=dropped)
-    return Prepared(
-        index,
-        truth,
-        failures,
-        splits,
-        (*damaged, *outside),
-        tuple(video_id for video_id, found in good.items() if found.probe.variable_rate),
-    )
+    lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
+    variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
+    return Prepared(index, truth, failures, count_splits(index, origin) + lost, (*damaged, *outside), variable)
 
 
 def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:
@@ -279,12 +287,6 @@ def _collect_truth(
             if clean is None
         ]
     return tuple(truth), dropped, tuple(outside)
-
-
-def _describe_splits(index: VideoIndex, *, drawn: int, seed: int, dropped: int) -> str:
-    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
-    lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
-    return count_splits(index, origin) + lost
 
 
 def count_splits(index: VideoIndex, origin: str) -> str:

@@ -1,7 +1,8 @@
 """The ``tcam`` command. Heavy imports happen inside the commands: ``tcam --help`` loads no torch.
 
 Data goes to stdout, everything people read to stderr. Exit codes: 0 ok, 1 unexpected, 2 usage, 3 data missing or
-invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network, 130 and 143 interrupted by
+invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network or no Ray
+cluster, 130 and 143 interrupted by
 SIGINT and SIGTERM.
 """
 
@@ -16,8 +17,9 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli_data import SOME_FAILED, data
 from pipelines.cli_data import configs as show_configs
+from pipelines.cli_data import data
+from pipelines.cli_videos import Device, Quiet, Sets, cams, evaluate, leave, predict, prepare
 from pipelines.signals import Interrupted, end_children, raising_signals
 from tcam.errors import TcamError
 from tcam.files import cannot_write
@@ -42,28 +44,7 @@ class Method(StrEnum):
     colocam = "colocam"
 
 
-class EvaluatedSplit(StrEnum):
-    """Which videos ``tcam evaluate`` looks at."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-    all = "all"
-
-
-class Protocol(StrEnum):
-    """By which rule ``tcam evaluate`` makes boxes and counts overlap."""
-
-    ours = "ours"
-    benchmark = "benchmark"
-
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Runs = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. classifier.epochs=10.")
-]
 
 
 @app.command(short_help="Tagged videos in, trained run and CorLoc table out.")
@@ -120,76 +101,7 @@ def train(
         runs=runs,
         num_workers=num_workers,
     )
-    _leave(start_or_resume(request, quiet=quiet))
-
-
-@app.command(short_help="Videos in, one box per frame out.")
-def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
-    source: Annotated[str, typer.Option(help="Video file, folder of videos, or glob.")],
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="boxes.csv, .jsonl or .parquet; - is JSON Lines.")
-    ] = "-",
-    save_video: Annotated[Path | None, typer.Option(help="Folder for videos with box and map drawn.")] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Of the map, relative to its maximum; the run's own if left out."),
-    ] = None,
-    class_name: Annotated[
-        str | None, typer.Option("--class", help="Look for this tag; else the most probable one.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1)] = 8,
-    device: Device = "auto",
-    quiet: Quiet = False,
-) -> None:
-    """Write one row per frame: class, box, scores."""
-    from pipelines.commands import PredictRequest, predict_sources
-
-    request = PredictRequest(
-        run=run,
-        source=source,
-        output=output,
-        save_video=save_video,
-        threshold=threshold,
-        class_name=class_name,
-        batch=batch,
-        device=device,
-    )
-    _leave(predict_sources(request, quiet=quiet))
-
-
-@app.command(short_help="Compare a run with true boxes: CorLoc.")
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
-    videos: Annotated[
-        Path | None, typer.Option(help="Folder of videos with boxes.csv, or yto_v1; the run's own if left out.")
-    ] = None,
-    split: Annotated[EvaluatedSplit, typer.Option(help="Which videos.")] = EvaluatedSplit.test,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for results and report; the run itself for its own test videos."),
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,
-    protocol: Annotated[
-        Protocol,
-        typer.Option(help="ours: largest component, plain IoU; benchmark: the WSOL benchmark's contours and IoU."),
-    ] = Protocol.ours,
-    device: Device = "auto",
-    quiet: Quiet = False,
-) -> None:
-    """Compare a run's boxes with true ones: CorLoc per class and mean, beside centre-box and full-frame floors."""
-    from pipelines.commands import EvaluateRequest, evaluate_run
-
-    request = EvaluateRequest(
-        run=run,
-        videos=videos,
-        split=split.value,
-        output=output,
-        as_json=json_,
-        device=device,
-        benchmark=protocol is Protocol.benchmark,
-    )
-    _leave(evaluate_run(request, quiet=quiet))
+    leave(start_or_resume(request, quiet=quiet))
 
 
 @app.command(short_help="Lay finished runs side by side: scores over seeds, paired differences, settings.")
@@ -222,6 +134,10 @@ def demo(
     run_demo(output, seed=seed, device=device, quiet=quiet)
 
 
+app.command(short_help="Probe videos and write their clean copies, for tcam train to find.")(prepare)
+app.command(short_help="Make the CAM cache of a run whose classifier is trained.")(cams)
+app.command(short_help="Videos in, one box per frame out.")(predict)
+app.command(short_help="Compare a run with true boxes: CorLoc.")(evaluate)
 app.add_typer(data, name="data")
 app.command("configs", short_help="The configs that come with tcam.")(show_configs)
 
@@ -233,11 +149,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
         typer.echo(installed("tcam"))
         raise typer.Exit
-
-
-def _leave(failures: int) -> None:
-    if failures:
-        raise typer.Exit(SOME_FAILED)
 
 
 def main() -> None:

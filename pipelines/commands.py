@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +18,9 @@ from pipelines.compare import compare_runs
 from pipelines.compare_page import NUM_SUMMARY_COLUMNS, as_values, difference_rows, score_rows, write_comparison_page
 from pipelines.config import RunConfig, load_config, save_config
 from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thresholds, results_table
-from pipelines.files import hash_file, write_json
+from pipelines.files import write_json
+from pipelines.lock import locked
 from pipelines.metrics import list_metrics
-from pipelines.overlay_video import save_overlay
-from pipelines.predict import FramePrediction, find_sources, predict_video
-from pipelines.prepare import VideoFailure, write_failures
 from pipelines.report_results import read_evaluation
 from pipelines.report_run import write_run_report
 from pipelines.results import save_results
@@ -32,16 +31,16 @@ from pipelines.runlog import (
     describe_environment,
     open_run,
     print_text_table,
-    progress_bar,
+    run_stage,
 )
-from pipelines.sinks import BoxSink, open_box_sink
 from pipelines.sources import check_folder, resolve_videos
+from pipelines.spread import AS_FITS, Spread
 from pipelines.stages import (
     Run,
     check_settings,
     load_localizers,
     load_run,
-    main_localizer,
+    make_cams,
     picture_source,
     prepare_data,
     score_split,
@@ -49,9 +48,9 @@ from pipelines.stages import (
 )
 from pipelines.team import Team, joined_team
 from pipelines.train_team import choose_training, help_leader, release_others
-from tcam.errors import ConfigError, DataError, VideoError
-from tcam.types import Components, FrameTruth, VideoIndex
-from tcam.video.reader import stream_frames
+from tcam.errors import ConfigError, DataError, WeightsError
+from tcam.files import sweep_leftovers
+from tcam.types import SPLITS, Components, FrameTruth, VideoIndex
 
 
 def cache_folder() -> Path:
@@ -141,54 +140,40 @@ def _videos_of(run: Path) -> Path:
         raise DataError(f"{run / 'env.json'} does not say which videos the run is of: pass --videos FOLDER") from None
 
 
-@dataclass(frozen=True, slots=True)
-class PredictRequest:
-    """Flags of ``tcam predict``."""
-
-    run: Path
-    source: str
-    output: str
-    save_video: Path | None
-    threshold: float | None
-    class_name: str | None
-    batch: int
-    device: str
-
-
-def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
-    """Localize in every source and write the box table; gives the number of videos that failed."""
+def prepare_videos(
+    source: Path, config: Path | None, overrides: Sequence[str], *, output: Path, spread: Spread, quiet: bool
+) -> int:
+    """Probe and cache videos, leave their index in ``output`` and show the splits; gives the number of broken ones."""
     console.quiet = quiet
-    run = load_run(open_run(request.run), device=request.device)
-    sources = find_sources(request.source)
-    name = main_localizer(run)
-    threshold = request.threshold
-    if threshold is None:
-        threshold = read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
-    label = _label(run, request.class_name)
-    localizer = load_localizers(run)[name]
-    failures: list[VideoFailure] = []
-    with open_box_sink(request.output, metadata=_metadata(run, name, threshold)) as sink, progress_bar() as bar:
-        task = bar.add_task("predict", total=len(sources))
-        for video_id, path in sources:
-            frames = predict_video(
-                localizer,
-                video_id,
-                stream_frames(path, size=run.input_size, keep_original=request.save_video is not None),
-                threshold=threshold,
-                batch=request.batch,
-                label=label,
-            )
-            if request.save_video is not None:
-                target = request.save_video / (video_id if video_id.endswith(".mp4") else f"{video_id}.mp4")
-                frames = save_overlay(frames, target, run.index.class_names)
-            try:
-                _write_rows(frames, sink, run, threshold)
-            except VideoError as error:
-                failures.append(VideoFailure(video_id, str(error)))
-                console.print(f"failed {video_id}: {error}", markup=False)
-            bar.advance(task)
-    _report_failures(failures, request.output, len(sources))
-    return len(failures)
+    settings = load_config(config, list(overrides))
+    prepared = prepare_data(
+        resolve_videos(source), settings, output, cache_dir=cache_folder(), spread=spread.for_probing()
+    )
+    counts = Counter((record.label, record.split) for record in prepared.index.records)
+    rows = [
+        [name, *(str(counts[label, split]) for split in SPLITS)]
+        for label, name in enumerate(prepared.index.class_names)
+    ]
+    print_text_table(f"videos of {source}", ["class", *SPLITS], rows)
+    console.print(f"index: {output / 'index.json'}; clean copies: {cache_folder()}")
+    return len(prepared.failures)
+
+
+def cache_cams(folder: Path, *, device: str, spread: Spread, quiet: bool) -> None:
+    """Make the CAM cache of a run, unless it is there.
+
+    Raises:
+        DataError: another process works in the run, or a training video cannot be read.
+        WeightsError: the classifier is not trained yet.
+    """
+    console.quiet = quiet
+    run = load_run(open_run(folder), device=device)
+    with locked(folder):
+        sweep_leftovers(folder)
+        if not run.classifier_stage().done:
+            raise WeightsError(f"{folder} has no trained classifier: finish it with 'tcam train --resume {folder}'")
+        run_stage(run.cams_stage(), lambda: make_cams(run, spread))
+    console.print(f"CAM cache: {run.cams_stage().folder}; next: tcam train --resume {folder}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +187,7 @@ class EvaluateRequest:
     as_json: bool
     device: str
     benchmark: bool = False
+    spread: Spread = AS_FITS
 
 
 def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
@@ -215,12 +201,16 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     failures = 0
     if request.videos is not None:
         videos = resolve_videos(request.videos)
-        prepared = prepare_data(videos, run.config, output, cache_dir=None, for_training=False)
+        prepared = prepare_data(
+            videos, run.config, output, cache_dir=None, for_training=False, spread=request.spread.for_probing()
+        )
         index, truth = _with_classes_of(run, prepared.index, prepared.truth)
         run, failures = replace(run, index=index, truth=truth), len(prepared.failures)
     localizers = load_localizers(run)
     components: Components = "largest contour" if request.benchmark else "largest"
-    scored = score_split(run, localizers, request.split, chosen=thresholds, components=components)
+    scored = score_split(
+        run, localizers, request.split, chosen=thresholds, components=components, spread=request.spread
+    )
     rows = results_table(scored, thresholds, chosen_on)
     print_table(rows, f"{request.split} split of {request.videos or 'the videos of the run'}")
     print_metrics(list_metrics(scored.judges, chosen_on))
@@ -268,33 +258,6 @@ def compare_finished(request: CompareRequest, *, quiet: bool) -> None:
         sys.stdout.write(json.dumps(as_values(comparison)) + "\n")
 
 
-def _write_rows(frames: Iterator[FramePrediction], sink: BoxSink, run: Run, threshold: float) -> None:
-    for frame in frames:
-        sink.write(frame.box, size=frame.size, class_name=run.index.class_names[frame.box.label], threshold=threshold)
-
-
-def _label(run: Run, class_name: str | None) -> int | None:
-    if class_name is None:
-        return None
-    if class_name not in run.index.class_names:
-        raise ConfigError(f"--class {class_name}: the run knows {', '.join(run.index.class_names)}")
-    return run.index.class_names.index(class_name)
-
-
-def _metadata(run: Run, name: str, threshold: float) -> dict[str, object]:
-    stage = "classifier" if run.config.method == "cam" else "localizer"
-    checkpoint = run.folder / stage / "best_localization.safetensors"
-    return {
-        "run": run.folder.name,
-        "method": name,
-        "threshold": threshold,
-        "classes": list(run.index.class_names),
-        "weights_hash": hash_file(checkpoint) if checkpoint.is_file() else None,
-        "config": run.config.model_dump(mode="json"),
-        "versions": describe_environment()["versions"],
-    }
-
-
 def _with_classes_of(
     run: Run, index: VideoIndex, truth: tuple[FrameTruth, ...]
 ) -> tuple[VideoIndex, tuple[FrameTruth, ...]]:
@@ -314,11 +277,3 @@ def _scoring_failures(scored: ScoredSet) -> int:
     for video_id, reason in scored.failures:
         console.print(f"failed {video_id}: {reason}", markup=False)
     return len(scored.failures)
-
-
-def _report_failures(failures: list[VideoFailure], output: str, total: int) -> None:
-    if not failures:
-        return
-    folder = Path(output).parent if output != "-" else Path()
-    write_failures(tuple(failures), folder / "errors.csv")
-    console.print(f"{len(failures)} of {total} videos failed, listed in {folder / 'errors.csv'}")

@@ -35,6 +35,7 @@ class DataSettings(_Settings):
     time_limit_s: float = Field(
         30.0, gt=0, description="wall time to probe and cache one video, plus a second per 200 kB"
     )
+    memory_limit_mb: float = Field(4000.0, gt=0, description="memory of a child process that works on videos")
     workers: int = Field(2, ge=0, description="child processes that probe and cache videos")
     follow_links: bool = Field(False, description="use videos that are links to places outside the data folder")
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.commands import PredictRequest, predict_sources
 from pipelines.config import load_config, save_config
 from pipelines.evaluate import print_table, read_thresholds
 from pipelines.files import write_json
 from pipelines.localizer import Localizer
+from pipelines.predict_command import PredictRequest, predict_sources
 from pipelines.report import Rows, write_report
 from pipelines.report_run import MOST_PICTURES, draw_maps
 from pipelines.runlog import console, create_run, describe_environment

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,21 +19,22 @@ from torch import Tensor
 
 from pipelines.config import EvaluationSettings
 from pipelines.files import write_json
-from pipelines.judge import BENCHMARK_THRESHOLDS, JudgeSettings, MethodJudge, Seen
-from pipelines.localizer import Localizer
+from pipelines.judge import BENCHMARK_THRESHOLDS, Findings, JudgeSettings, MethodJudge, Seen
+from pipelines.localizer import Localizer, PackedLocalizer
 from pipelines.metrics import Metric
+from pipelines.parallel import ItemFailure, ordered_map
 from pipelines.report import describe_threshold
 from pipelines.results import Rows
-from pipelines.runlog import console, progress_bar
+from pipelines.runlog import console, item_bar
 from pipelines.selection import threshold_grid
-from tcam.errors import DataError, VideoError
+from pipelines.spread import Spread, model_time_limit_s, split_range
+from tcam.errors import DataError
 from tcam.localization.boxes import centre_box, full_frame_box
 from tcam.localization.corloc import CorLocEvaluator
 from tcam.localization.rules import visible_boxes
 from tcam.types import IGNORE, Box, Components, FrameTruth, Size, ThresholdChoice, VideoIndex, VideoRecord
 from tcam.video.dataset import stream_original
 from tcam.video.masks import read_mask
-from tcam.video.reader import DecodedFrame
 
 FLOORS: Mapping[str, Callable[[Size], Box]] = {
     "centre box (50 %)": lambda size: centre_box(size, 0.5),
@@ -66,10 +68,12 @@ def score_videos(
     *,
     settings: EvaluationSettings,
     size: Size,
+    spread: Spread,
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
+    memory_limit_mb: float | None = None,
 ) -> ScoredSet:
-    """Run localizers over the annotated frames of some videos; each video is decoded once, each frame seen once.
+    """Run localizers over the annotated frames of some videos; each frame is seen once.
 
     Memory grows by a small row per frame. A frame whose true boxes all lie outside the picture is not judged; one that
     is listed without boxes is known to hold no object, and counts for presence only.
@@ -81,8 +85,10 @@ def score_videos(
         truth: boxes of any videos.
         settings: of the evaluation.
         size: network input, (height, width).
+        spread: where the work is done; the figures are the same, bit for bit.
         chosen: map threshold by localizer, for every figure besides CorLoc; None counts CorLoc only.
         components: the rule of boxes and overlap; any but ``largest`` is the WSOL benchmark's.
+        memory_limit_mb: of a worker.
 
     Raises:
         DataError: none of the videos has a box.
@@ -99,17 +105,85 @@ def score_videos(
     judges = {name: MethodJudge(name, shared, [0.0], None if chosen is None else 0.0) for name in FLOORS}
     for name in localizers:
         judges[name] = MethodJudge(name, shared, grid, None if chosen is None else chosen[name])
-    failures = []
-    with progress_bar() as bar:
-        task = bar.add_task("evaluation", total=len(judged))
-        for record in judged:
-            try:
-                for batch in _annotated_batches(record, by_video[record.video_id], settings.batch, size):
-                    _score_batch(batch, record, localizers, judges)
-            except VideoError as error:
-                failures.append((record.video_id, str(error)))
-            bar.advance(task)
-    return ScoredSet(judges, tuple(failures))
+    parts = [
+        ScoredPart(record, tuple(by_video[record.video_id][i] for i in frames))
+        for record in judged
+        for frames in _cut(sorted(by_video[record.video_id]), settings.batch)
+    ]
+    work = Score(
+        tuple(PackedLocalizer.pack(localizer) for localizer in localizers.values()),
+        tuple(judges[name] for name in localizers),
+        settings.batch,
+        size,
+    )
+    failures = _score_all(parts, work, judges, spread=spread, memory_limit_mb=memory_limit_mb)
+    return ScoredSet(judges, tuple(failures.items()))
+
+
+def _score_all(
+    parts: Sequence[ScoredPart],
+    work: Score,
+    judges: Mapping[str, MethodJudge],
+    *,
+    spread: Spread,
+    memory_limit_mb: float | None,
+) -> dict[str, str]:
+    """Let workers compare, and count here, in order; gives why videos failed."""
+    names = [judge.name for judge in work.judges]
+    device = work.localizers[0].compute.device.type if work.localizers else "cpu"
+    failures: dict[str, str] = {}
+    with item_bar("evaluation") as progress:
+        results = ordered_map(
+            work,
+            parts,
+            spread=spread.settled(device, sum(len(part.truth) for part in parts)),
+            time_limit_s=lambda part: model_time_limit_s(part.truth[-1].frame_index + len(part.truth) * len(names)),
+            memory_limit_mb=memory_limit_mb,
+            holds_model=True,
+            progress=progress,
+        )
+        for part, result in zip(parts, results, strict=True):
+            if isinstance(result, ItemFailure):
+                failures.setdefault(part.record.video_id, result.reason)
+            else:
+                _count(part.record, result, judges, names)
+    return failures
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPart:
+    """Some annotated frames of a video: the work item."""
+
+    record: VideoRecord
+    truth: tuple[FrameTruth, ...]
+
+    def __str__(self) -> str:
+        return f"{self.record.video_id} {self.truth[0].frame_index}-{self.truth[-1].frame_index}"
+
+
+Batch = tuple[list[FrameTruth], list[Findings]]
+"""Annotated frames that went through the networks together, and what each localizer's maps came to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Gives the function that compares a part with its boxes, with the models loaded; its judges count nothing."""
+
+    localizers: tuple[PackedLocalizer, ...]
+    judges: tuple[MethodJudge, ...]
+    batch: int
+    size: Size
+
+    def __call__(self) -> Callable[[ScoredPart], list[Batch]]:
+        """Load the models."""
+        loaded = [localizer.unpack() for localizer in self.localizers]
+        return partial(_score_part, localizers=loaded, judges=self.judges, batch=self.batch, size=self.size)
+
+
+def _cut(frames: Sequence[int], batch: int) -> Iterator[Sequence[int]]:
+    """Cut the annotated frames of a video into parts of whole batches."""
+    for part in split_range(0, len(frames), batch=batch):
+        yield frames[part.start : part.stop]
 
 
 def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[str, dict[int, FrameTruth]]:
@@ -128,32 +202,35 @@ def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[st
     return by_video
 
 
-def _annotated_batches(
-    record: VideoRecord, truth: Mapping[int, FrameTruth], batch: int, size: Size
-) -> Iterator[list[tuple[DecodedFrame, FrameTruth]]]:
-    frames = stream_original(record, size=size, only=truth)
-    annotated = ((frame, truth[frame.index]) for frame in frames)
-    while chunk := list(itertools.islice(annotated, batch)):
-        yield chunk
+def _score_part(
+    part: ScoredPart, *, localizers: Sequence[Localizer], judges: Sequence[MethodJudge], batch: int, size: Size
+) -> list[Batch]:
+    truth = {item.frame_index: item for item in part.truth}
+    frames = stream_original(part.record, size=size, only=truth)
+    batches: list[Batch] = []
+    while chunk := list(itertools.islice(frames, batch)):
+        annotated = [truth[frame.index] for frame in chunk]
+        stacked = torch.stack([frame.pixels for frame in chunk])
+        labels = torch.full((len(chunk),), part.record.label)
+        masks = _read_masks(annotated, size)
+        found = []
+        for localizer, judge in zip(localizers, judges, strict=True):
+            maps = localizer(stacked, labels)
+            seen = Seen(maps.maps.float().cpu(), maps.probabilities.float().cpu(), masks)
+            found.append(judge.look(annotated, part.record.size, seen))
+        batches.append((annotated, found))
+    return batches
 
 
-def _score_batch(
-    batch: list[tuple[DecodedFrame, FrameTruth]],
-    record: VideoRecord,
-    localizers: Mapping[str, Localizer],
-    judges: Mapping[str, MethodJudge],
+def _count(
+    record: VideoRecord, batches: Sequence[Batch], judges: Mapping[str, MethodJudge], names: Sequence[str]
 ) -> None:
-    frames = torch.stack([frame.pixels for frame, _ in batch])
-    truth = [item for _, item in batch]
-    labels = torch.full((len(frames),), record.label)
-    masks = _read_masks(truth, (frames.shape[2], frames.shape[3]))
-    for name, localizer in localizers.items():
-        found = localizer(frames, labels)
-        seen = Seen(found.maps.float().cpu(), found.probabilities.float().cpu(), masks)
-        judges[name].add_maps(truth, record.size, seen)
-    for name, make in FLOORS.items():
-        box = torch.tensor(list(make(record.size)), dtype=torch.float64)
-        judges[name].add_boxes(truth, record.size, box)
+    for truth, found in batches:
+        for name, findings in zip(names, found, strict=True):
+            judges[name].add(truth, record.size, findings)
+        for name, make in FLOORS.items():
+            box = torch.tensor(list(make(record.size)), dtype=torch.float64)
+            judges[name].add_boxes(truth, record.size, box)
 
 
 def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:

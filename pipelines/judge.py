@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -82,6 +82,29 @@ class Seen:
     masks: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the maps of N annotated frames came to, before anything is counted: small, so that it can travel.
+
+    Attributes:
+        in_empty: whether something was found in each frame that is known to hold no object.
+        values: IoU at every map threshold ``[M, L]`` of the M frames with boxes; None where there are none.
+        at_chosen: the same at the chosen threshold alone, and its boxes: ``[M]``, ``[M, 4]``.
+        contours: the IoU of the benchmark's largest and of all contours, ``[M, 1000]`` each.
+        probabilities: ``[M, K]``.
+        peaks: maximum of each map, ``[M]``.
+        pixels: histograms of the frames that have a mask (``PxApEvaluator.counts``).
+    """
+
+    in_empty: Tensor | None = None
+    values: Tensor | None = None
+    at_chosen: Overlaps | None = None
+    contours: tuple[Tensor, Tensor] | None = None
+    probabilities: Tensor | None = None
+    peaks: Tensor | None = None
+    pixels: Tensor | None = None
+
+
 class MethodJudge:
     """All evaluators of one method; memory grows with videos, and by a small row per frame.
 
@@ -115,29 +138,57 @@ class MethodJudge:
         self.presence, self.pxap = PresenceEvaluator(), PxApEvaluator()
         self._rows: list[pa.RecordBatch] = []
 
-    def add_maps(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> None:
-        """Judge the maps of N annotated frames of (height, width); one without boxes is known to hold no object."""
+    def look(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> Findings:
+        """Compare the maps of N annotated frames of (height, width) with their boxes: all that takes time.
+
+        Nothing is counted, so another process may do it. A frame without boxes is known to hold no object.
+        """
+        empty = [i for i, item in enumerate(truth) if not item.boxes]
+        found_in_empty = None
+        if self.full and empty:
+            found_in_empty = ~boxes_at_thresholds(seen.maps[empty], [self.chosen])[:, 0, 0].isnan()
+        pixels = PxApEvaluator()
         if self.full and seen.masks is not None:
-            self.pxap.add(seen.maps, seen.masks)
-        if self.full and not all(item.boxes for item in truth):
-            self._add_empty([not item.boxes for item in truth], seen.maps)
+            pixels.add(seen.maps, seen.masks)
         kept = [i for i, item in enumerate(truth) if item.boxes]
         if not kept:
-            return
+            return Findings(found_in_empty, pixels=pixels.counts)
         truth, seen = [truth[i] for i in kept], Seen(seen.maps[kept], seen.probabilities[kept])
         found = match_maps(seen.maps, self.corloc.thresholds, truth, size, components=self.settings.components)
-        self.corloc.add(truth, found.value)
+        at_chosen = Overlaps(*(part[:, self._column].clone() for part in (found.value, found.which, found.boxes)))
+        contours = None
+        if self.full and HAS_CONTOURS:
+            one, many = (
+                match_maps(seen.maps, BENCHMARK_THRESHOLDS, truth, size, components=components).value
+                for components in ("largest contour", "all contours")
+            )
+            contours = (one, many)
+        peaks = seen.maps.double().flatten(1).amax(dim=1)
+        return Findings(found_in_empty, found.value, at_chosen, contours, seen.probabilities, peaks, pixels.counts)
+
+    def add(self, truth: Sequence[FrameTruth], size: Size, found: Findings) -> None:
+        """Count what ``look`` gave of these frames."""
+        if found.in_empty is not None:
+            self.presence.add(found.in_empty, torch.zeros_like(found.in_empty))
+        if found.pixels is not None:
+            self.pxap.counts += found.pixels
+        if found.values is None or found.at_chosen is None or found.probabilities is None or found.peaks is None:
+            return
+        truth = [item for item in truth if item.boxes]
+        self.corloc.add(truth, found.values)
         if self.full:
-            rank = rank_of_class(seen.probabilities, torch.tensor([item.label for item in truth]))
-            self.at_chosen.add(found.value[:, self._column, None], rank)
-            if HAS_CONTOURS:
-                one, many = (
-                    match_maps(seen.maps, BENCHMARK_THRESHOLDS, truth, size, components=components).value
-                    for components in ("largest contour", "all contours")
-                )
-                self.contour.add(one, rank)
-                self.contours.add(many)
-            self._add_frames(truth, size, found, seen)
+            rank = rank_of_class(found.probabilities, torch.tensor([item.label for item in truth]))
+            self.at_chosen.add(found.at_chosen.value[:, None], rank)
+            if found.contours is not None:
+                self.contour.add(found.contours[0], rank)
+                self.contours.add(found.contours[1])
+            best = found.values.amax(dim=1)
+            classes = self._describe_classes(found.probabilities, found.peaks)
+            self._add_frames(truth, size, found.at_chosen.boxes, best, classes)
+
+    def add_maps(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> None:
+        """Judge the maps of N annotated frames of (height, width) at once."""
+        self.add(truth, size, self.look(truth, size, seen))
 
     def add_boxes(self, truth: Sequence[FrameTruth], size: Size, box: Tensor) -> None:
         """Judge a box ``[4]``, in original pixels, that is the same in N annotated frames of (height, width)."""
@@ -154,19 +205,22 @@ class MethodJudge:
             on_grid = match_boxes(boxes, truth, size, components="largest contour").value
             self.contour.add(on_grid)
             self.contours.add(on_grid)
-            self._add_frames(truth, size, found, None)
+            unknown = dict.fromkeys(("pred_class", "class_score", "map_peak"), [None] * len(truth))
+            self._add_frames(truth, size, found.boxes[:, self._column], found.value.amax(dim=1), unknown)
 
     def rows(self) -> list[pa.RecordBatch]:
         """Give the rows so far."""
         return self._rows
 
-    def _add_empty(self, empty: Sequence[bool], maps: Tensor) -> None:
-        found = ~boxes_at_thresholds(maps[torch.tensor(empty)], [self.chosen])[:, 0, 0].isnan()
-        self.presence.add(found, torch.zeros_like(found))
-
-    def _add_frames(self, truth: Sequence[FrameTruth], size: Size, found: Overlaps, seen: Seen | None) -> None:
-        """Count what belongs to the chosen threshold, and keep a row for each frame."""
-        boxes = found.boxes[:, self._column]
+    def _add_frames(
+        self,
+        truth: Sequence[FrameTruth],
+        size: Size,
+        boxes: Tensor,
+        best: Tensor,
+        classes: Mapping[str, Sequence[object]],
+    ) -> None:
+        """Count what belongs to the chosen threshold (``boxes`` ``[N, 4]``), and keep a row for each frame."""
         true_boxes = visible_boxes(truth, size)
         overlap, which = (part[:, 0] for part in best_overlap(boxes[:, None], true_boxes))
         best_truth = true_boxes[torch.arange(len(truth)), which]
@@ -174,7 +228,7 @@ class MethodJudge:
         self.presence.add(present, torch.ones_like(present))
         self.stability.add([item.video_id for item in truth], boxes, best_truth, overlap)
         areas = (true_boxes[..., 2:] - true_boxes[..., :2]).prod(dim=2).nan_to_num(0.0).amax(dim=1)
-        columns: dict[str, list[object]] = {
+        columns: dict[str, Sequence[object]] = {
             "method": [self.name] * len(truth),
             "video": [item.video_id for item in truth],
             "frame": [item.frame_index for item in truth],
@@ -186,19 +240,17 @@ class MethodJudge:
             **dict(zip(("tx0", "ty0", "tx1", "ty1"), best_truth.T.tolist(), strict=True)),
             **dict(zip(("x0", "y0", "x1", "y1"), boxes.T.tolist(), strict=True)),
             "iou": overlap.tolist(),
-            "best_iou": found.value.amax(dim=1).tolist(),
-            **self._describe_classes(len(truth), seen),
+            "best_iou": best.tolist(),
+            **classes,
         }
         self._rows.append(pa.RecordBatch.from_pydict({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA))
 
-    def _describe_classes(self, count: int, seen: Seen | None) -> dict[str, list[object]]:
-        if seen is None:
-            return {name: [None] * count for name in ("pred_class", "class_score", "map_peak")}
-        score, label = seen.probabilities.double().max(dim=1)
+    def _describe_classes(self, probabilities: Tensor, peaks: Tensor) -> dict[str, list[object]]:
+        score, label = probabilities.double().max(dim=1)
         return {
             "pred_class": [self.settings.class_names[i] for i in label.tolist()],
             "class_score": score.tolist(),
-            "map_peak": seen.maps.double().flatten(1).amax(dim=1).tolist(),
+            "map_peak": peaks.tolist(),
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,6 +78,27 @@ class Localizer:
         size = (frames.shape[2], frames.shape[3])
         maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
         return FrameMaps(maps, probabilities, chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLocalizer:
+    """A localizer on its way to another process: its network lies on the CPU until it is unpacked there."""
+
+    network: FrameCamNet
+    method: MapMethod
+    compute: Compute
+
+    @classmethod
+    def pack(cls, localizer: Localizer) -> PackedLocalizer:
+        """Make a localizer ready to be pickled; that on the CPU is shared, not copied."""
+        network = localizer.network
+        if localizer.compute.device.type != "cpu":
+            network = copy.deepcopy(network).cpu()
+        return cls(network, localizer.method, localizer.compute)
+
+    def unpack(self) -> Localizer:
+        """Bring the network to its device."""
+        return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute)
 
 
 def class_activation(output: FrameOutput, weight: Tensor, labels: Tensor, method: MapMethod) -> Tensor:

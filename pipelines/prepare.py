@@ -7,31 +7,26 @@ short side asked for, so that a random frame costs one frame; it is named after 
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from pipelines.parallel import ItemFailure, ordered_map
+from pipelines.parallel import ItemFailure, Progress, ordered_map
+from pipelines.prepare_video import GoodVideo, VideoJob, check_video
+from pipelines.spread import Spread
 from pipelines.truth import collect_truth
-from tcam.errors import DataError, VideoError
-from tcam.types import SPLITS, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
+from tcam.errors import DataError
+from tcam.types import SPLITS, FrameTruth, Shot, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av
 from tcam.video.folders import FolderEntry, FolderSource, assign_splits, scan_class_folders
 from tcam.video.index import write_whole
-from tcam.video.probe import VideoProbe, probe_video
-from tcam.video.reader import stream_frames
-from tcam.video.writer import VideoWriter
 
-_CACHE_CRF: Final = 12
-_CACHE_VERSION: Final = 1
 _BYTES_PER_S: Final = 200_000
 """Slowest pace that is still progress: large files get more time, small ones that decode for ever do not."""
 
@@ -62,29 +57,23 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    path: Path
-    cache_dir: Path | None
-    short_side: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Good:
-    probe: VideoProbe
-    cache_path: str | None
+class _Limits:
+    time_s: float
+    memory_mb: float
 
 
 def prepare(
     root: Path,
     *,
     cache_dir: Path | None,
+    spread: Spread,
     short_side: int = 256,
-    workers: int = 2,
     seed: int = 0,
     val_fraction: float = 0.15,
     test_fraction: float = 0.25,
     time_limit_s: float = 30.0,
-    progress: Callable[[int, int], None] | None = None,
+    memory_limit_mb: float = 4000.0,
+    progress: Callable[[Progress], None] | None = None,
     follow_links: bool = False,
     for_training: bool = True,
 ) -> Prepared:
@@ -93,20 +82,21 @@ def prepare(
     Args:
         root: ``<root>/<class>/<clip>``, see ``tcam.video.folders``.
         cache_dir: where clean copies go; None reads the originals in place (slower, more memory).
+        spread: where the work is done; this process alone keeps no limits.
         short_side: of the copies; never scaled up.
-        workers: child processes; 0 works in this process without time limits.
         seed: of the splits drawn where ``clips.csv`` gives none.
         val_fraction: share of videos drawn for validation, per class.
         test_fraction: share of videos drawn for testing, per class.
         time_limit_s: per video, plus a second per 200 kB.
-        progress: called with (done, all).
+        memory_limit_mb: of a process that works on a video.
+        progress: told after every video.
         follow_links: also use videos that are links to places outside ``root``.
         for_training: require two classes, each with a usable training video; data to evaluate on needs neither.
 
     Raises:
         DataError: no usable videos, or a class without a training video.
         MissingPartError: PyAV is not installed.
-        ValueError: a short side below 16, or fractions that leave nothing for training.
+        ValueError: a short side below 16, or fractions that leave nothing.
     """
     if short_side < 16:
         raise ValueError(f"short_side must be at least 16, got {short_side}")
@@ -115,8 +105,10 @@ def prepare(
         require_av()
     if cache_dir is not None:
         _open_cache(cache_dir)
-    outcomes = _check_all(source, cache_dir, short_side, workers, time_limit_s, progress, follow_links)
-    good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, _Good)}
+    jobs, strays = _plan(source, cache_dir, short_side, follow_links)
+    found = strays | _check_all(jobs, spread, _Limits(time_limit_s, memory_limit_mb), progress)
+    outcomes = {entry.video_id: found[entry.video_id] for entry in source.entries}
+    good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, GoodVideo)}
     failures = tuple(VideoFailure(video_id, o) for video_id, o in outcomes.items() if isinstance(o, str))
     if for_training or not good:
         _require_every_class(source, good, failures)
@@ -125,11 +117,23 @@ def prepare(
     entries = assign_splits(kept, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
     if for_training:
         require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
+    drawn = sum(entry.split is None for entry in kept)
+    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
+    return _build(source, entries, good=good, failures=failures, origin=origin)
+
+
+def _build(
+    source: FolderSource,
+    entries: Sequence[FolderEntry],
+    *,
+    good: Mapping[str, GoodVideo],
+    failures: tuple[VideoFailure, ...],
+    origin: str,
+) -> Prepared:
+    """Make the index and the table of boxes of the videos that can be used; ``origin`` says who chose the splits."""
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
     truth, dropped, outside = collect_truth(source, index)
     damaged = [VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None]
-    drawn = sum(entry.split is None for entry in kept)
-    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
     lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
     variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
     warnings = (*damaged, *(VideoFailure(*one) for one in outside))
@@ -162,34 +166,42 @@ def _open_cache(cache_dir: Path) -> None:
         ) from error
 
 
-def _check_all(
-    source: FolderSource,
-    cache_dir: Path | None,
-    short_side: int,
-    workers: int,
-    time_limit_s: float,
-    progress: Callable[[int, int], None] | None,
-    follow_links: bool,
-) -> dict[str, _Good | str]:
-    """Give what is known of every video, or what is wrong with it, in the order of the source."""
+def _plan(
+    source: FolderSource, cache_dir: Path | None, short_side: int, follow_links: bool
+) -> tuple[list[VideoJob], dict[str, GoodVideo | str]]:
+    """Give what to check, and what is wrong with the links that lead out of the folder."""
     real_root = source.root.resolve()
-    outcomes: dict[str, _Good | str] = {}
-    jobs: dict[str, _Job] = {}
+    jobs: list[VideoJob] = []
+    strays: dict[str, GoodVideo | str] = {}
     for entry in source.entries:
         stray = None if follow_links else _find_stray_link(entry.path, real_root)
-        outcomes[entry.video_id] = f"{stray} is a link out of the data folder: copy the file there" if stray else ""
-        if not stray:
-            jobs[entry.video_id] = _Job(entry.path, cache_dir, short_side)
+        if stray:
+            strays[entry.video_id] = f"{stray} is a link out of the data folder: copy the file there"
+        else:
+            jobs.append(VideoJob(entry.video_id, entry.path.absolute(), cache_dir, short_side))
+    return jobs, strays
+
+
+def _check_all(
+    jobs: Sequence[VideoJob], spread: Spread, limits: _Limits, progress: Callable[[Progress], None] | None
+) -> dict[str, GoodVideo | str]:
+    """Give what is known of every video, or what is wrong with it."""
     results = ordered_map(
-        check_video,
-        list(jobs.values()),
-        workers=workers,
-        time_limit_s=lambda job: time_limit_s + _file_size(job.path) / _BYTES_PER_S,
+        _start_checking,
+        jobs,
+        spread=spread,
+        time_limit_s=lambda job: limits.time_s + _file_size(job.path) / _BYTES_PER_S,
+        memory_limit_mb=limits.memory_mb,
         progress=progress,
     )
-    for video_id, result in zip(jobs, results, strict=True):
-        outcomes[video_id] = result.reason if isinstance(result, ItemFailure) else result
-    return outcomes
+    return {
+        job.video_id: result.reason if isinstance(result, ItemFailure) else result
+        for job, result in zip(jobs, results, strict=True)
+    }
+
+
+def _start_checking() -> Callable[[VideoJob], GoodVideo]:
+    return check_video
 
 
 def _find_stray_link(path: Path, real_root: Path) -> str | None:
@@ -214,62 +226,7 @@ def _file_size(path: Path) -> int:
         return 0
 
 
-def check_video(job: _Job) -> _Good:
-    """Probe one video and, where a cache is wanted, write its clean copy (unless it is there already).
-
-    Raises:
-        VideoError: it cannot be used.
-        DataError: the copy cannot be written.
-    """
-    if job.cache_dir is None or job.path.is_dir():
-        return _Good(probe_video(job.path), None)
-    if not job.path.is_file():
-        return _Good(probe_video(job.path, try_decord=False), None)  # raises: it is missing, a pipe or a device
-    copy = job.cache_dir / f"{_content_key(job)}.mp4"
-    known = _read_note(copy)
-    if known is not None:
-        return _Good(replace(known, path=str(job.path)), str(copy))
-    probe = probe_video(job.path, try_decord=False)
-    size = _shrink(probe.size, job.short_side)
-    num_frames = 0
-    with VideoWriter(copy, size=size, fps=min(probe.fps, 240.0), intra=True, crf=_CACHE_CRF) as writer:
-        for frame in stream_frames(job.path, size=size):
-            writer.write(frame.pixels)
-            num_frames += 1
-    probe = replace(probe, num_frames=num_frames)
-    with write_whole(copy.with_suffix(".json")) as file:
-        json.dump(asdict(probe), file)
-    return _Good(probe, str(copy))
-
-
-def _content_key(job: _Job) -> str:
-    digest = hashlib.sha256(f"{_CACHE_VERSION} {job.short_side} {_CACHE_CRF} ".encode())
-    try:
-        with job.path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError as error:
-        raise VideoError(f"{job.path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()[:32]
-
-
-def _read_note(copy: Path) -> VideoProbe | None:
-    """Read what an earlier run noted beside its copy; None where either is missing or not whole."""
-    try:
-        values = json.loads(copy.with_suffix(".json").read_text(encoding="utf-8"))
-        values["size"] = (int(values["size"][0]), int(values["size"][1]))
-        return VideoProbe(**values) if copy.stat().st_size > 0 else None
-    except (OSError, ValueError, TypeError, KeyError, IndexError):
-        return None
-
-
-def _shrink(size: Size, short_side: int) -> Size:
-    """Give the size of the copy: even sides, at least 16, the short one not above ``short_side``."""
-    scale = min(short_side / min(size), 1.0)
-    return (max(round(size[0] * scale / 2) * 2, 16), max(round(size[1] * scale / 2) * 2, 16))
-
-
-def _require_every_class(source: FolderSource, good: Mapping[str, _Good], failures: Sequence[VideoFailure]) -> None:
+def _require_every_class(source: FolderSource, good: Mapping[str, GoodVideo], failures: Sequence[VideoFailure]) -> None:
     usable = {entry.class_name for entry in source.entries if entry.video_id in good}
     empty = [name for name in source.class_names if name not in usable]
     if empty:
@@ -292,7 +249,7 @@ def require_training(names: Sequence[str], videos: Sequence[tuple[str, Split | N
         raise DataError(f"class {missing[0]!r} has no usable video in the train split: give it one in {where}")
 
 
-def _record(entry: FolderEntry, good: Mapping[str, _Good], class_names: Sequence[str]) -> VideoRecord:
+def _record(entry: FolderEntry, good: Mapping[str, GoodVideo], class_names: Sequence[str]) -> VideoRecord:
     probe, split = good[entry.video_id].probe, entry.split
     if split is None:
         raise AssertionError(f"{entry.video_id} was given no split")

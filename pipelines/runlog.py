@@ -11,8 +11,8 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from rich.table import Table
 
 from pipelines.device import processor_name
 from pipelines.files import copy_folder, write_json, write_text
+from pipelines.parallel import Progress as WorkProgress
 from tcam.errors import ConfigError, DataError
 from tcam.files import cannot_write, temporary_name
 
@@ -290,3 +291,14 @@ def progress_bar(*columns: str) -> Progress:
         console=console,
         disable=console.quiet or not console.is_terminal,  # a log file gets the line of each epoch instead
     )
+
+
+@contextmanager
+def item_bar(description: str) -> Iterator[Callable[[WorkProgress], None]]:
+    """A bar for work over items: failed, rate, time left and the slowest item stand behind it.
+
+    Gives what to call after every item.
+    """
+    with progress_bar("note") as bar:
+        task = bar.add_task(description, total=None, note="")
+        yield lambda state: bar.update(task, completed=state.done, total=state.total, note=str(state))

@@ -10,7 +10,8 @@ import platformdirs
 
 from pipelines.config import RunConfig
 from pipelines.prepare import Prepared, VideoFailure, count_splits, prepare, require_training
-from pipelines.runlog import progress_bar
+from pipelines.runlog import item_bar
+from pipelines.spread import Spread
 from tcam.errors import DataError
 from tcam.video.folders import scan_class_folders
 from tcam.video.youtube_objects import YoutubeObjects, read_youtube_objects
@@ -61,14 +62,17 @@ def find_split_lists(folder: Path, version: Version) -> Path | None:
     return next((place for place in places if (place / "train" / "image_ids.txt").is_file()), None)
 
 
-def read_source(videos: Path, config: RunConfig, *, cache_dir: Path | None, for_training: bool) -> Prepared:
+def read_source(
+    videos: Path, config: RunConfig, *, cache_dir: Path | None, for_training: bool, spread: Spread | None = None
+) -> Prepared:
     """Index YouTube-Objects as it lies there, or probe and cache a folder of tagged videos.
+
+    ``spread`` says where; None takes the processes that the settings name.
 
     Raises:
         DataError: the data cannot be used; for training, each class needs a training video.
     """
-    with progress_bar() as bar:
-        task = bar.add_task("prepare", total=None)
+    with item_bar("prepare") as progress:
         found = find_youtube_objects(videos)
         if found is not None:
             dataset = read_youtube_objects(videos, splits=find_split_lists(videos, found[1]))
@@ -77,14 +81,15 @@ def read_source(videos: Path, config: RunConfig, *, cache_dir: Path | None, for_
             videos,
             cache_dir=cache_dir,
             short_side=config.data.cache_short_side,
-            workers=config.data.workers,
+            spread=spread or Spread(config.data.workers),
             seed=config.seed,
             val_fraction=config.data.val_fraction,
             test_fraction=config.data.test_fraction,
             time_limit_s=config.data.time_limit_s,
+            memory_limit_mb=config.data.memory_limit_mb,
             follow_links=config.data.follow_links,
             for_training=for_training,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
 
 

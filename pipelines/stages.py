@@ -29,6 +29,7 @@ from pipelines.runlog import RunLog, Stage, console, run_stage
 from pipelines.selection import Validator
 from pipelines.signals import advise
 from pipelines.sources import read_source
+from pipelines.spread import AS_FITS, Spread
 from pipelines.team import ALONE, Team, team_compute
 from pipelines.train import train_classifier, train_localizer
 from pipelines.trainer import TrainingContext
@@ -158,7 +159,7 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
         validator = Validator(run.index, run.truth, settings=config.evaluation, size=run.input_size)
         run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
         if config.method != "cam":
-            run_stage(run.cams_stage(), lambda: _cams(run))
+            run_stage(run.cams_stage(), lambda: make_cams(run))
             run_stage(run.localizer_stage(), lambda: train_stage(run, "localizer", validator, log))
     rows = evaluate_and_report(run)
     return RunResult(rows, len(prepared.failures))
@@ -176,10 +177,16 @@ def check_settings(config: RunConfig) -> None:
 
 
 def prepare_data(
-    videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path | None, for_training: bool = True
+    videos: Path,
+    config: RunConfig,
+    folder: Path,
+    *,
+    cache_dir: Path | None,
+    for_training: bool = True,
+    spread: Spread | None = None,
 ) -> Prepared:
     """Probe, cache and index the videos; leaves index.json, truth.csv and errors.csv in the folder."""
-    prepared = read_source(videos, config, cache_dir=cache_dir, for_training=for_training)
+    prepared = read_source(videos, config, cache_dir=cache_dir, for_training=for_training, spread=spread)
     folder.mkdir(parents=True, exist_ok=True)
     write_index(prepared.index, folder / "index.json")
     write_truth(prepared.truth, folder / "truth.csv")
@@ -287,6 +294,7 @@ def score_split(
     *,
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
+    spread: Spread = AS_FITS,
 ) -> ScoredSet:
     """Score localizers and floors on the annotated frames of one split, or of all (``all``); see ``score_videos``."""
     records = [record for record in run.index.records if split in (record.split, "all")]
@@ -297,6 +305,8 @@ def score_split(
         run.truth,
         settings=run.config.evaluation,
         size=run.input_size,
+        spread=spread,
+        memory_limit_mb=run.config.data.memory_limit_mb,
         chosen=chosen,
         components=components,
     )
@@ -338,12 +348,26 @@ def _classifier(run: Run, validator: Validator, log: RunLog, team: Team) -> None
     train_classifier(network.to(run.compute.device), _context(run, run.classifier_stage(), validator, log, team))
 
 
-def _cams(run: Run) -> None:
+def make_cams(run: Run, spread: Spread = AS_FITS) -> None:
+    """Make the CAM cache with the classifier of the run; shots that are there are kept.
+
+    Raises:
+        WeightsError: the classifier is not trained yet.
+        DataError: a training video cannot be read.
+    """
     config = run.config
     network = build_network(config.model, len(run.index.class_names), decoder=False, seed=0)
     load_weights(network, run.folder / "classifier" / "best_localization.safetensors")
     localizer = Localizer(network.to(run.compute.device).eval(), config.cam.method, run.compute)
-    write_cams(run.index, localizer, run.cams_stage().folder, settings=config.cam, size=run.input_size)
+    write_cams(
+        run.index,
+        localizer,
+        run.cams_stage().folder,
+        settings=config.cam,
+        size=run.input_size,
+        spread=spread,
+        memory_limit_mb=config.data.memory_limit_mb,
+    )
 
 
 def _localizer(run: Run, validator: Validator, log: RunLog, team: Team) -> None:

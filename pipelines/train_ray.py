@@ -19,6 +19,7 @@ import torch
 
 from pipelines.config import RunConfig
 from pipelines.device import choose_compute
+from pipelines.parallel_ray import ClusterError, leave_ray, set_ray_up
 from pipelines.runlog import RunLog, console
 from pipelines.selection import Validator
 from pipelines.signals import Interrupted, end_hard, wish_to_end
@@ -46,9 +47,8 @@ class RayTraining:
     """
 
     def __init__(self, config: RunConfig, num_workers: int) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        set_ray_up()
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets its workers starve on a busy machine
         try:
             import ray.train.torch
         except ImportError as error:
@@ -89,7 +89,7 @@ class RayTraining:
             fit.join(_SAVING_S)
             raise
         finally:
-            self._ray.shutdown()
+            leave_ray()
             (stage / _WISH).unlink(missing_ok=True)
             shutil.rmtree(stage / "ray", ignore_errors=True)
             fit.join(_LOOK_EVERY_S)
@@ -126,7 +126,7 @@ class RayTraining:
         except Exception as error:  # ConnectionError, RuntimeError, Ray's own
             where = f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if self._on_cluster else "on this machine"
             reason = " ".join(str(error).split())[:200]
-            raise MissingPartError(f"Ray does not start or answer {where}: {reason}; resume the run later") from None
+            raise ClusterError(f"Ray does not start or answer {where}: {reason}; resume the run later") from None
         if not self._on_cluster:
             return
         kind = "GPU" if self._gpus else "CPU"

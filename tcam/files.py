@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -41,12 +42,15 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def sweep_leftovers(folder: Path) -> None:
+def sweep_leftovers(folder: Path, *, name: str | None = None) -> None:
     """Remove what killed processes left below a folder under temporary names; those of living ones stay.
 
-    Our own process number counts as dead: a restarted container gives the same one again. Call it before writing.
+    With a ``name`` only what was to become that file in the folder itself, such as ``boxes.csv``, is looked at. Our
+    own process number counts as dead: a restarted container gives the same one again. Call it before writing.
     """
-    for path in [*folder.rglob(".*.tmp"), *folder.rglob(".*.part")]:
+    find = folder.rglob if name is None else folder.glob
+    known = "*" if name is None else f"{glob.escape(name)}*"
+    for path in [*find(f".{known}.tmp"), *find(f".{known}.part")]:
         owner = re.search(r"\.(\d+)\.(tmp|part)$", path.name)
         if owner is not None and (int(owner[1]) == os.getpid() or not _is_alive(int(owner[1]))):
             if path.is_dir():

@@ -18,6 +18,10 @@ class PxApEvaluator:
     Args:
         num_bins: thresholds 0, 1 / num_bins, 2 / num_bins ... 1 that the curve is made of.
 
+    Attributes:
+        counts: int64 ``[2, num_bins + 1]``, pixels of background and of foreground by map value; those of several
+            evaluators add up.
+
     Raises:
         ValueError: no bins.
     """
@@ -26,7 +30,7 @@ class PxApEvaluator:
         if num_bins < 1:
             raise ValueError(f"num_bins must be at least 1, got {num_bins}")
         self._bins = num_bins
-        self._counts = torch.zeros(2, num_bins + 1, dtype=torch.int64)  # background, foreground
+        self.counts = torch.zeros(2, num_bins + 1, dtype=torch.int64)
 
     def add(self, maps: Tensor, masks: Tensor) -> None:
         """Count the pixels of N frames.
@@ -47,11 +51,11 @@ class PxApEvaluator:
             raise ValueError(f"masks must hold 0, 1 and {IGNORE} only")
         seen = inside != IGNORE
         place = (values[seen] * self._bins).long() + inside[seen] * (self._bins + 1)
-        self._counts += torch.bincount(place, minlength=self._counts.numel()).view_as(self._counts)
+        self.counts += torch.bincount(place, minlength=self.counts.numel()).view_as(self.counts)
 
     def compute(self) -> float:
         """Give PxAP in percent; NaN where no mask had a pixel."""
-        background, foreground = self._counts.double().flip(1).cumsum(1)  # taken as foreground, highest values first
+        background, foreground = self.counts.double().flip(1).cumsum(1)  # taken as foreground, highest values first
         if not foreground[-1]:
             return float("nan")
         precision = (foreground / (foreground + background)).nan_to_num(0.0)

@@ -22,7 +22,7 @@ from tcam.types import Decoder, FrameRun, Size
 from tcam.video.container import decode_in_order, frame_time, open_container, reason, refuse
 from tcam.video.frame_files import FrameFiles, find_frame_files
 from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, read_image
-from tcam.video.seek import SeekingReader
+from tcam.video.seek import SeekingReader, count_by_packets
 
 if TYPE_CHECKING:
     from decord import VideoReader
@@ -85,6 +85,53 @@ def stream_frames(
                 break
     if not found and last >= 0:
         refuse(path, "no frame of it can be decoded")
+
+
+class RangeStream:
+    """The frames of parts of one long video as ``stream_frames`` gives them, reached by a seek.
+
+    Args:
+        path: a file whose frames can be counted by packets, or a frame folder.
+        num_frames: that count.
+        size: (height, width) of the frames.
+    """
+
+    def __init__(self, path: Path, *, num_frames: int, size: Size) -> None:
+        self.path, self._size = Path(path), size
+        self._reader = None if self.path.is_dir() else SeekingReader(self.path, num_frames=num_frames, size=size)
+        self._native = (0, 0) if self._reader is None else self._reader.display_size()
+
+    def read(self, frames: range) -> Iterator[DecodedFrame]:
+        """Give the frames of a range.
+
+        Raises:
+            VideoError: the video is damaged, so that only reading it in order counts its frames rightly.
+        """
+        if self._reader is None:  # the first image is read too: it says how large the video is
+            found = stream_frames(self.path, size=self._size, only={0, *frames})
+            yield from (frame for frame in found if frame.index in frames)
+            return
+        for index in frames:
+            pixels = self._reader.read([index])[0]
+            if not self._reader.exact:
+                refuse(self.path, "it is damaged: its frames must be read in order", remedy="read it as a whole")
+            yield DecodedFrame(index, self._reader.time_s(index), pixels, None, self._native)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._reader is not None:
+            self._reader.close()
+
+
+def count_frames(path: Path) -> int:
+    """Count the frames of a file by its packets, or the images of a folder; 0 where a file leaves doubt.
+
+    Raises:
+        VideoError: it is no video that may be read.
+    """
+    if Path(path).is_dir():
+        return len(find_frame_files(path, ()))
+    return count_by_packets(path)
 
 
 def _stream_images(

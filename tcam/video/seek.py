@@ -37,7 +37,9 @@ class SeekingReader:
 
     def __init__(self, path: Path, *, num_frames: int, size: Size) -> None:
         self._path, self._num_frames, self._size = path, num_frames, size
-        self._times, self._keys = _index_frames(path, num_frames)
+        self._times, self._keys = _index_frames(path)
+        if len(self._times) != num_frames:
+            self._times, self._keys = [], []
         self._scale, self._orientation = FrameScaler(), Orientation()
         self._oriented = False
         self._open_files = ExitStack()
@@ -52,6 +54,21 @@ class SeekingReader:
             VideoError: the file ends before the last of them.
         """
         return torch.stack([self._scaled(self._decode(index)) for index in indices])
+
+    @property
+    def exact(self) -> bool:
+        """Whether every frame so far came at the time that its packet promised."""
+        return bool(self._times)
+
+    def time_s(self, index: int) -> float:
+        """Give the time of a frame, in seconds after the first one; the reader must be exact."""
+        base = self._stream.time_base or 0
+        return float(self._times[index] * base) - float(self._times[0] * base)
+
+    def display_size(self) -> Size:
+        """Give (height, width) of the first frame in display orientation."""
+        first = self._decode(0)
+        return Orientation.of_frame(first).size((first.height, first.width))
 
     def close(self) -> None:
         """Close the file."""
@@ -111,7 +128,16 @@ class SeekingReader:
         return self._scale(frame, self._size, self._orientation)
 
 
-def _index_frames(path: Path, num_frames: int) -> tuple[list[int], list[int]]:
+def count_by_packets(path: Path) -> int:
+    """Give the number of frames of a file from its packets alone, or 0 where those leave doubt.
+
+    Raises:
+        VideoError: it is no video that may be read.
+    """
+    return len(_index_frames(path)[0])
+
+
+def _index_frames(path: Path) -> tuple[list[int], list[int]]:
     """Give the presentation time of every frame and which frames are key frames; nothing where they are unsure."""
     errors: list[str] = []
     found: dict[int, bool] = {}
@@ -122,7 +148,7 @@ def _index_frames(path: Path, num_frames: int) -> tuple[list[int], list[int]]:
                 shown += 1
                 if packet.pts is not None:
                     found[packet.pts] = packet.is_keyframe
-    if errors or shown != num_frames or len(found) != num_frames:
+    if errors or len(found) != shown:
         return [], []
     times = sorted(found)
     return times, [index for index, time in enumerate(times) if found[time]]

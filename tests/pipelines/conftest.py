@@ -12,13 +12,14 @@ import pytest
 from pipelines import cli
 from pipelines.commands import TrainRequest, start_or_resume
 from pipelines.prepare import Prepared, prepare
+from pipelines.spread import Spread
 from tests.pipelines.tiny import SETTINGS, Outcome, TinyRun
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Give the index and the boxes of the tiny videos."""
-    return prepare(tiny_videos, cache_dir=tmp_path_factory.mktemp("tiny-cache"), short_side=64, workers=0)
+    return prepare(tiny_videos, cache_dir=tmp_path_factory.mktemp("tiny-cache"), short_side=64, spread=Spread())
 
 
 @pytest.fixture(scope="session")

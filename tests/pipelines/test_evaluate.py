@@ -20,12 +20,15 @@ from pipelines.evaluate import (
 from pipelines.metrics import list_metrics
 from pipelines.results import read_rows, save_results
 from pipelines.runlog import console
+from pipelines.spread import AS_FITS
 from tcam.errors import DataError
 from tcam.types import Box, FrameTruth
 from tests.pipelines.tiny import SIDE, tiny_config, tiny_localizer, whole_frame_truth
 
 
-def score(data, truth, *, batch: int = 8, records=None, chosen=None, components="largest", **localizers):
+def score(
+    data, truth, *, batch: int = 8, records=None, chosen=None, components="largest", spread=AS_FITS, **localizers
+):
     return score_videos(
         localizers,
         data.index,
@@ -33,6 +36,7 @@ def score(data, truth, *, batch: int = 8, records=None, chosen=None, components=
         truth,
         settings=tiny_config(f"evaluation.batch={batch}").evaluation,
         size=(SIDE, SIDE),
+        spread=spread,
         chosen=chosen,
         components=components,
     )

@@ -15,6 +15,7 @@ from pipelines.localizer import build_network
 from pipelines.runlog import RunLog
 from pipelines.selection import Validator
 from pipelines.signals import Interrupted, raising_signals
+from pipelines.spread import Spread
 from pipelines.train import train_classifier, train_localizer
 from pipelines.trainer import TrainingContext
 from tcam.errors import DataError
@@ -31,7 +32,9 @@ class PowerCut(BaseException):
 @pytest.fixture(scope="module")
 def cam_folder(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume-cams")
-    write_cams(tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE))
+    write_cams(
+        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), spread=Spread()
+    )
     return folder
 
 

@@ -13,6 +13,7 @@ from pipelines.localizer import build_network
 from pipelines.prepare import Prepared
 from pipelines.runlog import RunLog
 from pipelines.selection import Validator
+from pipelines.spread import Spread
 from pipelines.train import train_classifier, train_localizer, training_slots
 from pipelines.trainer import TrainingContext
 from tcam.errors import TrainingError
@@ -24,7 +25,9 @@ from tests.pipelines.tiny import CPU, SIDE, record, tiny_config, tiny_localizer
 @pytest.fixture(scope="module")
 def cam_folder(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("train-cams")
-    write_cams(tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE))
+    write_cams(
+        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), spread=Spread()
+    )
     return folder
 
 

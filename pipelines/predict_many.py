@@ -1,0 +1,230 @@
+"""Many videos, or long ones, shared out among workers: looked at first, cut into ranges of frames, joined in order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.files import hash_file, hash_json
+from pipelines.localizer import PackedLocalizer
+from pipelines.overlay_video import save_overlay
+from pipelines.parallel import ItemFailure, one_thread, ordered_map
+from pipelines.predict import FramePrediction, predict_video
+from pipelines.runlog import item_bar
+from pipelines.spread import Spread, model_time_limit_s, split_range
+from tcam.errors import VideoError
+from tcam.types import FrameBox, Size
+from tcam.video.frame_files import list_frame_files
+from tcam.video.reader import DecodedFrame, RangeStream, count_frames, stream_frames
+
+_LONGEST_S = 3 * 3600.0
+"""Wall clock of a video that cannot be cut: its number of frames is not known beforehand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A video to predict."""
+
+    video_id: str
+    path: Path
+
+    def __str__(self) -> str:
+        return self.video_id
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a first look found: a hash of the content (where asked for), and the frames, 0 where they are unsure."""
+
+    content: str | None
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPart:
+    """Some frames of a video, or (``frames`` None) all of it, read in order: the work item."""
+
+    source: Source
+    frames: range | None
+    num_frames: int
+
+    def __str__(self) -> str:
+        part = "" if self.frames is None else f" {self.frames.start}-{self.frames.stop}"
+        return f"{self.source}{part}"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFrame:
+    """One row to be, and the size of its original frame."""
+
+    box: FrameBox
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Predict:
+    """Gives the function that predicts a part, with the model loaded.
+
+    Attributes:
+        localizer: the trained run.
+        size: network input, (height, width).
+        threshold: of the map, relative to its maximum.
+        batch: frames per forward pass.
+        label: the class to look for; None takes the most probable one in each frame.
+        drawn: folder for videos with boxes and maps drawn, with the names of the classes; a video is then one item, as
+            its encoder needs the frames in order.
+    """
+
+    localizer: PackedLocalizer
+    size: Size
+    threshold: float
+    batch: int
+    label: int | None
+    drawn: tuple[Path, tuple[str, ...]] | None = None
+
+    def __call__(self) -> Callable[[VideoPart], list[FoundFrame] | None]:
+        """Load the model."""
+        return Predictor(self)
+
+
+class Predictor:
+    """Holds the model, and the file it read last; gives None for a part of a video that proves damaged."""
+
+    def __init__(self, settings: Predict) -> None:
+        self._settings = settings
+        self._localizer = settings.localizer.unpack()
+        self._stream: RangeStream | None = None
+
+    def __call__(self, part: VideoPart) -> list[FoundFrame] | None:
+        """Predict the frames of a part."""
+        if part.frames is None:
+            return self.read_on(part.source, 0)
+        try:
+            if self._stream is None or self._stream.path != part.source.path:
+                if self._stream is not None:
+                    self._stream.close()
+                size = self._settings.size
+                self._stream = RangeStream(part.source.path, num_frames=part.num_frames, size=size)
+            return list(map(_row, self._predict(part.source, self._stream.read(part.frames))))
+        except VideoError:
+            self._stream = None
+            return None
+
+    def read_on(self, source: Source, first: int) -> list[FoundFrame]:
+        """Predict a video from a frame on, reading it in order from its start: right whatever is damaged."""
+        drawn = self._settings.drawn
+        frames = stream_frames(source.path, size=self._settings.size, keep_original=drawn is not None)
+        found = self._predict(source, (frame for frame in frames if frame.index >= first))
+        if drawn is not None:
+            folder, class_names = drawn
+            name = source.video_id if source.video_id.endswith(".mp4") else f"{source.video_id}.mp4"
+            found = save_overlay(found, folder / name, class_names)
+        return [_row(frame) for frame in found]
+
+    def _predict(self, source: Source, frames: Iterator[DecodedFrame]) -> Iterator[FramePrediction]:
+        settings = self._settings
+        return predict_video(
+            self._localizer,
+            source.video_id,
+            frames,
+            threshold=settings.threshold,
+            batch=settings.batch,
+            label=settings.label,
+        )
+
+
+def _row(frame: FramePrediction) -> FoundFrame:
+    return FoundFrame(frame.box, frame.size)
+
+
+def look_at(sources: Sequence[Source], *, spread: Spread, memory_limit_mb: float, hashed: bool) -> list[Known | str]:
+    """Count the frames of videos and, where asked for, hash their content; a text says why one cannot be looked at."""
+    with item_bar("look") as progress:
+        results = ordered_map(
+            _start_hashing if hashed else _start_counting,
+            sources,
+            spread=spread,
+            time_limit_s=lambda source: 60.0 + _size_of(source.path) / 5e6,
+            memory_limit_mb=memory_limit_mb,
+            holds_model=True,  # actors: on Ray they end with this map
+            progress=progress,
+        )
+        return [result.reason if isinstance(result, ItemFailure) else result for result in results]
+
+
+def _start_counting() -> Callable[[Source], Known]:
+    return lambda source: Known(None, _count(source.path))  # made in the worker: it need not pickle
+
+
+def _start_hashing() -> Callable[[Source], Known]:
+    return lambda source: Known(_hash(source.path), _count(source.path))
+
+
+def _count(path: Path) -> int:
+    try:
+        return count_frames(path)
+    except VideoError:
+        return 0  # predicting it says what is wrong with it
+
+
+def _hash(path: Path) -> str:
+    if path.is_dir():
+        return hash_json([(file.name, hash_file(file)) for file in list_frame_files(path)])
+    return hash_file(path) if path.is_file() else ""
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def predict_all(
+    videos: Sequence[tuple[Source, Known]], work: Predict, *, spread: Spread, memory_limit_mb: float
+) -> Iterator[tuple[Source, Iterator[FoundFrame]]]:
+    """Give the rows of every video, in order; the rows are the same bytes however the work is spread.
+
+    Those of one video must be taken before the next video is; taking them raises ``VideoError`` where it cannot be read
+    or a worker failed.
+    """
+    parts = [part for source, known in videos for part in _cut(source, known, work)]
+    frames = sum(known.num_frames for _, known in videos)
+    with item_bar("predict") as progress:
+        results = ordered_map(
+            work,
+            parts,
+            spread=spread.settled(work.localizer.compute.device.type, frames),
+            time_limit_s=lambda part: _LONGEST_S if part.frames is None else model_time_limit_s(len(part.frames)),
+            memory_limit_mb=memory_limit_mb,
+            holds_model=True,
+            progress=progress,
+        )
+        pairs = zip(parts, results, strict=True)
+        for source, found in itertools.groupby(pairs, key=lambda pair: pair[0].source):
+            yield source, _join(found, work)
+
+
+def _cut(source: Source, known: Known, work: Predict) -> Iterator[VideoPart]:
+    if work.drawn is not None or not known.num_frames:
+        yield VideoPart(source, None, known.num_frames)
+        return
+    for frames in split_range(0, known.num_frames, batch=work.batch):
+        yield VideoPart(source, frames, known.num_frames)
+
+
+def _join(
+    found: Iterator[tuple[VideoPart, list[FoundFrame] | ItemFailure | None]], work: Predict
+) -> Iterator[FoundFrame]:
+    for part, rows in found:
+        if isinstance(rows, ItemFailure):
+            raise VideoError(rows.reason)
+        if rows is None:
+            # The packets before this part all gave their frame; what comes now can only be counted in order.
+            first = 0 if part.frames is None else part.frames.start
+            with one_thread():
+                yield from Predictor(work).read_on(part.source, first)
+            return
+        yield from rows

@@ -141,7 +141,7 @@ def staying(spread: Spread) -> Iterator[None]:
     if not spread.ray:
         yield
         return
-    from pipelines.parallel_ray import joined
+    from pipelines.ray_cluster import joined
 
     with joined(spread.address):
         yield

@@ -19,7 +19,7 @@ import torch
 
 from pipelines.config import RunConfig
 from pipelines.device import choose_compute
-from pipelines.parallel_ray import ClusterError, leave_ray, set_ray_up
+from pipelines.ray_cluster import ClusterError, leave_ray, set_ray_up
 from pipelines.runlog import RunLog, console
 from pipelines.selection import Validator
 from pipelines.signals import Interrupted, end_hard, wish_to_end

@@ -72,3 +72,14 @@ def test_tests_mirror_the_packages():
     rooms = {path.parent.relative_to(REPO / "tests") for path in (REPO / "tests").rglob("test_*.py")}
     known = {Path()} | {path.parent.relative_to(REPO) for path in package_files()}
     assert rooms - known - {Path("tools"), Path("docs")} == set()
+
+
+def test_ray_is_imported_in_three_files():
+    importers = {
+        path.stem
+        for path in package_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "ray" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "ray")
+    }
+    assert importers == {"parallel_ray", "ray_cluster", "train_ray"}

@@ -59,7 +59,8 @@ def small_cluster():
 
 @pytest.mark.slow
 def test_an_object_store_that_is_too_small_and_a_gpu_that_is_not_there(small_cluster):
-    from pipelines.parallel_ray import ClusterError, RayCrew
+    from pipelines.parallel_ray import RayCrew
+    from pipelines.ray_cluster import ClusterError
 
     with pytest.raises(
         ClusterError, match=r"object store is too small: the model needs 90 MB, a node has 80 MB; start"

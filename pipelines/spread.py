@@ -9,7 +9,7 @@ from typing import Final
 
 RANGE_FRAMES: Final = 512
 """Frames of a work item at most: a two-hour video keeps twenty workers busy, and a lost worker costs little."""
-_FEW_FRAMES: Final = 1000
+_FEW_FRAMES: Final = 500
 """Below this, child processes cost more to start than they save."""
 
 

@@ -2,6 +2,7 @@
 
 A Ray worker does no work itself: it minds one child process (``parallel_process.Child``), so that limits, crashes and
 their wording are the same as on one machine. Jobs and results travel as pickled bytes, small ones; frames never do.
+Signals wait until a call of Ray is over: an exception raised within comes out of it as a ``SystemError``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from pipelines.parallel import Answer, Job, one_line
 from pipelines.parallel_process import Child
 from pipelines.ray_cluster import ClusterError, connect_ray, import_ray, leave_ray
+from pipelines.signals import finishing
 from pipelines.spread import Spread
 from tcam.errors import TcamError
 
@@ -117,7 +119,7 @@ class RayCrew:
             )
         return min(spread.actors or spread.workers or room, room)
 
-    def _put(self, start: bytes) -> ObjectRef:
+    def _put(self, start: bytes) -> ObjectRef[Any]:
         """Share the function with all nodes.
 
         Raises:
@@ -134,36 +136,39 @@ class RayCrew:
 
     def room(self, waiting: int) -> int:
         """Hire actors for the jobs that wait, and say how many jobs may be handed out."""
-        if not self._holds_model:
-            return min(waiting, self.size - len(self._jobs))
-        while len(self._hiring) + len(self._idle) + len(self._jobs) < min(self.size, len(self._jobs) + waiting):
-            actor = self._ray.remote(Minder).options(num_cpus=1, num_gpus=self._gpus, max_restarts=0)
-            hired = actor.remote(self._start)
-            self._hiring[hired.ready.remote()] = (hired, time.monotonic() + START_LIMIT_S)
-        return min(waiting, len(self._idle))
+        with finishing():
+            if not self._holds_model:
+                return min(waiting, self.size - len(self._jobs))
+            while len(self._hiring) + len(self._idle) + len(self._jobs) < min(self.size, len(self._jobs) + waiting):
+                actor = self._ray.remote(Minder).options(num_cpus=1, num_gpus=self._gpus, max_restarts=0)
+                hired = actor.remote(self._start)
+                self._hiring[hired.ready.remote()] = (hired, time.monotonic() + START_LIMIT_S)
+            return min(waiting, len(self._idle))
 
     def hand_out(self, job: Job) -> None:
         """Submit a job."""
-        if self._holds_model:
-            actor = self._idle.pop()
-            self._jobs[actor.run.remote(job)] = (job.index, actor)
-        else:
-            self._jobs[self._task.remote(self._key, self._start, job)] = (job.index, None)
+        with finishing():
+            if self._holds_model:
+                actor = self._idle.pop()
+                self._jobs[actor.run.remote(job)] = (job.index, actor)
+            else:
+                self._jobs[self._task.remote(self._key, self._start, job)] = (job.index, None)
 
     def wait(self) -> list[Answer]:
         """Collect what is ready, one by one: a lost worker costs its own job alone."""
-        pending = [*self._jobs, *self._hiring]
-        ready, _ = self._ray.wait(pending, num_returns=1, timeout=_WAIT_S) if pending else ([], [])
-        answers = []
-        for reference in ready:
-            if reference in self._hiring:
-                self._greet(reference)
-            else:
-                answers.append(self._collect(reference))
-        self._check_staff()
-        return answers
+        with finishing():
+            pending = [*self._jobs, *self._hiring]
+            ready, _ = self._ray.wait(pending, num_returns=1, timeout=_WAIT_S) if pending else ([], [])
+            answers = []
+            for reference in ready:
+                if reference in self._hiring:
+                    self._greet(reference)
+                else:
+                    answers.append(self._collect(reference))
+            self._check_staff()
+            return answers
 
-    def _greet(self, reference: ObjectRef) -> None:
+    def _greet(self, reference: ObjectRef[Any]) -> None:
         actor, _ = self._hiring.pop(reference)
         try:
             self._ray.get(reference)
@@ -173,7 +178,7 @@ class RayCrew:
             raise ClusterError(one_line(error.cause if isinstance(error.cause, TcamError) else error)) from None
         self._idle.append(actor)
 
-    def _collect(self, reference: ObjectRef) -> Answer:
+    def _collect(self, reference: ObjectRef[Any]) -> Answer:
         index, actor = self._jobs.pop(reference)
         try:
             answer: Answer = pickle.loads(self._ray.get(reference))  # noqa: S301 (from our own worker)

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from pipelines.parallel import one_line
+from pipelines.signals import finishing
 from tcam.errors import MissingPartError, TcamError
 
 _STORE: Final = 2**30
@@ -129,7 +130,8 @@ def connect_ray(address: str | None) -> bool:
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": _STORE}
     try:
-        ray.init(address=address or "local", **options)
+        with finishing():
+            ray.init(address=address or "local", **options)
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
         ray.shutdown()
         what = f"no Ray cluster answers at {address}" if address else "Ray cannot be started"

@@ -132,7 +132,8 @@ class RayCrew:
                 f"Ray's object store is too small: the model needs {needed / 2**20:.0f} MB, a node has "
                 f"{smallest / 2**20:.0f} MB; start Ray with --object-store-memory {needed * 2}, or leave --ray out"
             )
-        return self._ray.put(start)
+        shared: ObjectRef[Any] = self._ray.put(start)
+        return shared
 
     def room(self, waiting: int) -> int:
         """Hire actors for the jobs that wait, and say how many jobs may be handed out."""

@@ -230,7 +230,9 @@ def test_a_signal_leaves_no_process(spread, number, code, tmp_path):
     deadline = time.monotonic() + 15
     while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert left == []
+    # Where nobody is left to end them, two helpers of Ray itself stay for a while.
+    own = ("ray::DashboardAgent", "ray::RuntimeEnvAgent") if number == signal.SIGKILL else ()
+    assert [name for name in left if not name.startswith(own or "\0")] == []
 
 
 def hear_interrupts() -> None:

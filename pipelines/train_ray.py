@@ -86,7 +86,9 @@ class RayTraining:
                 shown = self._show(log, name, shown)
         except Interrupted as interrupt:
             (stage / _WISH).write_text(str(interrupt.exit_code - 128))
-            fit.join(_SAVING_S)
+            until = time.monotonic() + _SAVING_S
+            while (stage / _WISH).exists() and time.monotonic() < until:  # the leader takes it away when it has saved
+                time.sleep(_LOOK_EVERY_S / 4)
             raise
         finally:
             leave_ray()
@@ -150,6 +152,8 @@ def train_as_worker(order: dict[str, str]) -> None:
         threading.Thread(target=_watch, args=(folder / order["stage"] / _WISH,), daemon=True).start()
     with suppress(Interrupted):  # the state is saved, and whoever asked for it knows
         train_beside(folder, order["stage"], team)
+    if team.leads:
+        (folder / order["stage"] / _WISH).unlink(missing_ok=True)
 
 
 def _watch(wish: Path) -> None:

@@ -56,7 +56,7 @@ def test_masks_make_boxes_where_the_table_has_none(videos):
         Image.fromarray(pixels).save(videos / "masks" / name)
     (videos / "masks/cat/0/4.png").write_text("no image")
     (videos / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ndog/1.mp4,1,5,6,7,8\ncat/2.mp4,5,,,,\n")
-    prepared = prepare(videos, cache_dir=None, workers=0)
+    prepared = prepare(videos, cache_dir=None, spread=Spread(0))
     found = {(item.video_id, item.frame_index): (item.boxes, Path(item.mask).name) for item in prepared.truth}
     assert found == {
         ("cat/0.mp4", 2): ((Box(48, 0, 96, 32),), "2.png"),

@@ -6,6 +6,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from pipelines.cams import write_cams
+from pipelines.spread import Spread
 from tests.pipelines.teams import Case, in_team, train_case
 from tests.pipelines.tiny import SIDE, files_of, tiny_config, tiny_localizer
 
@@ -36,7 +37,9 @@ def train_all(data, cams, folder, *team) -> None:
 @pytest.fixture(scope="module")
 def cam_folder(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("team-cams")
-    write_cams(tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE))
+    write_cams(
+        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), spread=Spread(0)
+    )
     return folder
 
 

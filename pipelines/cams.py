@@ -56,7 +56,7 @@ def _shot_cams(record: VideoRecord, shot: Shot, localizer: Localizer, *, batch: 
             with localizer.compute.autocast():
                 output = localizer.network(frames)
             labels = torch.full((len(frames),), record.label, device=frames.device)
-            parts.append(class_activation(output, localizer.network.head.weight, labels, localizer.method).half().cpu())
+            parts.append(class_activation(localizer, frames, output=output, labels=labels).half().cpu())
     return torch.cat(parts).numpy()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from tcam.model.cam.ablation_cam import AblationCam, closed_ablation_cam
@@ -57,8 +58,11 @@ CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
 """Names in settings and tables, and what they mean."""
 
 
+@torch.no_grad()
 def make_cam(method: str, scene: CamScene) -> Tensor:
     """Make raw maps ``[N, h, w]`` by a method of the table, without a backward pass where it has a closed form.
+
+    The maps are part of no graph.
 
     Raises:
         ValueError: the scene lacks what the method needs.

@@ -97,18 +97,18 @@ def test_a_run_of_any_pooling_makes_maps_by_any_method(pooling):
     for method in FAST if pooling != "wgap" else [*FAST, "scorecam"]:
         once, again = (Localizer(network, method, CPU)(frames).maps for _ in range(2))
         assert torch.equal(once, again)
-        assert (once.amin(), once.amax() > 0.5) == (0, True), method
+        assert once.amin() >= 0
+        assert 0.5 < once.amax() <= 1, method
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_score_cam_looks_at_masked_frames():
-    """The only method that looks at pixels again: its maps change when the layers before the features do."""
+    """It runs the whole network again: its maps change when the layers before the given features do."""
     localizer, frames = tiny_localizer("scorecam"), some_frames(1)
     with torch.no_grad():
         output = localizer.network(frames)
         labels = torch.tensor([0])
         before = class_activation(localizer, frames, output=output, labels=labels)
-        localizer.network.backbone.requires_grad_(False)
         for parameter in localizer.network.backbone.parameters():
             parameter.mul_(1.5)
         after = class_activation(localizer, frames, output=output, labels=labels)

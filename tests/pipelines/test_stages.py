@@ -213,6 +213,7 @@ def test_cam_and_pooling_of_the_settings_train_predict_and_evaluate(tcam, tiny_v
     assert list(load_localizers(load_run(run, device="cpu"))) == [method, "tcam"]
 
 
+@pytest.mark.slow
 def test_a_cam_run_predicts_with_a_method_that_masks_the_frames(tcam, tiny_videos, tmp_path):
     settings = ("cam.method=scorecam", "evaluation.selection_frames=1", "classifier.freeze_backbone=true")
     found = tcam(

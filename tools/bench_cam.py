@@ -123,7 +123,7 @@ def print_row(title: str, form: str, times: dict[str, float], maps: dict[str, Te
 
 
 def take_turns(cases: dict[str, Callable[[], Tensor]], rounds: int) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Give the median processor seconds of every case and what it made; the first round warms up where there are several."""
+    """Give the median processor seconds of every case and what it made; the first of several rounds warms up."""
     taken: dict[str, list[float]] = {name: [] for name in cases}
     made = {}
     for _ in range(rounds + (rounds > 1)):

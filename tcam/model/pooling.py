@@ -212,7 +212,7 @@ class AttentionMil(nn.Module):
         _check_sizes(in_channels, num_classes)
         self.hidden = nn.Conv2d(in_channels, self.HIDDEN, 1)
         _initialise(self.hidden)
-        self.attend = nn.Conv2d(self.HIDDEN, 1, 1)
+        self.attend = nn.Conv2d(self.HIDDEN, 1, 1, bias=False)
         _initialise(self.attend)
         self.linear = nn.Linear(in_channels, num_classes)
         _initialise(self.linear)
@@ -231,7 +231,7 @@ class AttentionMil(nn.Module):
         _check_features(features, self.linear.in_features)
         scores: Tensor = self.attend(self.hidden(features).tanh())[:, 0]
         flat: Tensor = scores.flatten(1).softmax(dim=1)
-        return flat.view_as(scores)
+        return flat.reshape(scores.shape)
 
     def forward(self, features: Tensor) -> Tensor:
         """Score features ``[N, D, h, w]``; gives logits ``[N, K]``."""

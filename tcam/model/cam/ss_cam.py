@@ -17,7 +17,7 @@ class SsCam:
     """Makes SS-CAM maps (Wang et al., arXiv:2006.14255): Score-CAM whose score is the mean over noisy masks.
 
     All channels and images of a batch get the same noise. ``samples`` passes through the whole network for each
-    channel: with thousands of channels this takes an hour per frame on a CPU.
+    channel: with a ResNet-50 hours per frame on a CPU.
 
     Attributes:
         samples: noisy masks of each channel.

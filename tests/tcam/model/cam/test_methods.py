@@ -200,6 +200,16 @@ def test_a_closed_form_equals_the_general_one(method, pooling):
     torch.testing.assert_close(normalize_cam(closed), normalize_cam(general), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["cam", *CLOSED])
+def test_a_closed_form_asks_the_network_nothing(method):
+    def asked(_):
+        raise AssertionError("a closed form needs no pass through the network")
+
+    head = head_of([[8.0, -4.0], [1.0, 1.0]])
+    scene = CamScene(case(), torch.tensor([0]), asked, head, lambda: asked(None), asked)
+    assert make_cam(method, scene).amax() > 0
+
+
 def test_cam_family_identities_of_a_linear_head():
     torch.manual_seed(0)
     scene = random_scene(Wgap(8, 3))
@@ -234,7 +244,7 @@ def test_every_method_works_in_inference_mode_and_frame_by_frame(method, pooling
     assert all(parameter.grad is None for parameter in head.parameters())
 
 
-@pytest.mark.parametrize("method", GRADIENT)
+@pytest.mark.parametrize("method", [*GRADIENT, "ablationcam", "scorecam", "iscam"])
 def test_a_layer_before_the_last_is_mapped_through_what_follows_it(method):
     torch.manual_seed(0)
     rest = nn.Sequential(nn.Conv2d(8, 4, 3, stride=2), nn.ReLU(), Wgap(4, 3))

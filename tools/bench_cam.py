@@ -92,7 +92,7 @@ def report(model: str, count: int, rounds: int, videos: Path, methods: Sequence[
     network = FrameCamNet(backbone, Wgap(backbone.last_channels, CLASSES), None).eval()
     network = network.to(memory_format=torch.channels_last)
     frames = read_frames(videos, count)
-    peer_network, features = PeerNetwork(network).eval(), forward(network, frames).features
+    peer_network, output = PeerNetwork(network).eval(), forward(network, frames)
     print(f"**{model}, {count} frame(s) at once, {rounds} rounds**, milliseconds per frame\n")
     print("| method | whole: ours | peer | ratio | beyond: ours | peer | ratio | least correlation |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
@@ -100,9 +100,9 @@ def report(model: str, count: int, rounds: int, videos: Path, methods: Sequence[
         cases: dict[str, Callable[[], Tensor]] = {"forward": lambda: forward(network, frames).class_logits}
         forms = ("general", "closed") if CAM_METHODS[name].closed else ("general",)
         for form in forms:
-            cases[form] = lambda name=name, form=form: ours(network, frames, features, name=name, form=form)
+            cases[form] = lambda name=name, form=form: ours(network, frames, output, name=name, form=form)
         if name in PEERS:
-            cases["peer"] = lambda name=name: peer(peer_network, network.images(frames), labels_of(frames), name)
+            cases["peer"] = lambda name=name: peer(peer_network, network.images(frames), labels_of(output), name)
         times, maps = take_turns(cases, rounds)
         for form in forms:
             print_row(f"{name}, {form}", form, {k: 1000 * v / count for k, v in times.items()}, maps)
@@ -140,11 +140,11 @@ def forward(network: FrameCamNet, frames: Tensor) -> FrameOutput:
 
 
 @torch.inference_mode()
-def ours(network: FrameCamNet, frames: Tensor, features: Tensor, *, name: str, form: str) -> Tensor:
+def ours(network: FrameCamNet, frames: Tensor, output: FrameOutput, *, name: str, form: str) -> Tensor:
     """Make maps ``[N, H, W]`` from features on, by the closed form where ``form`` says so."""
-    labels = labels_of(frames)
+    labels = labels_of(output)
     scene = CamScene(
-        features,
+        output.features,
         labels,
         score=network.head,
         head=network.head,
@@ -153,13 +153,14 @@ def ours(network: FrameCamNet, frames: Tensor, features: Tensor, *, name: str, f
         generator=torch.Generator().manual_seed(0),
     )
     row = CAM_METHODS[name]
-    raw = row.closed(features, network.head.weight[labels]) if form == "closed" else row.make(scene)
+    raw = row.closed(output.features, network.head.weight[labels]) if form == "closed" else row.make(scene)
     coarse = normalize_cam(raw)
     return functional.interpolate(coarse[:, None], size=frames.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def labels_of(frames: Tensor) -> Tensor:
-    return torch.arange(len(frames)) % CLASSES
+def labels_of(output: FrameOutput) -> Tensor:
+    """Take the likeliest class: its logit is above 0, and the peer divides Ablation-CAM by it."""
+    return output.class_logits.argmax(dim=1).clone()
 
 
 class PeerNetwork(nn.Module):

@@ -139,7 +139,7 @@ def _part_cams(part: ShotPart, *, localizer: Localizer, batch: int, readers: Ope
             with localizer.compute.autocast():
                 output = localizer.network(frames)
             labels = torch.full((len(frames),), part.record.label, device=frames.device)
-            made.append(class_activation(output, localizer.network.head.weight, labels, localizer.method).half().cpu())
+            made.append(class_activation(localizer, frames, output=output, labels=labels).half().cpu())
     return torch.cat(made).numpy()
 
 

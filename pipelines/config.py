@@ -6,20 +6,34 @@ The defaults are the published settings of TCAM (arXiv 2208.14542) with a ResNet
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.config_file import apply_override, explain, read_yaml
 from pipelines.files import write_text
 from tcam.errors import ConfigError
+from tcam.model.cam.methods import CAM_METHODS
+from tcam.model.pooling import POOLINGS, WITH_BACKGROUND
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
+
+
+def _one_of(names: Iterable[str]) -> AfterValidator:
+    """Take only the names of a table."""
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"expected one of {', '.join(known)}, found '{name}'")
+        return name
+
+    known = tuple(names)
+    return AfterValidator(check)
 
 
 class _Settings(BaseModel):
@@ -70,6 +84,15 @@ class ModelSettings(_Settings):
     weights: str = Field("imagenet", description="a file, imagenet (downloads) or random")
     allow_missing: tuple[str, ...] = Field((), description="layer prefixes the weight file may lack")
     decoder_channels: tuple[Positive, ...] = (256, 128, 64, 32, 16)
+    pooling: Annotated[str, _one_of(POOLINGS)] = Field("wgap", description="how features become class scores")
+    background: bool = Field(False, description="one map more, of what belongs to no class; not with wgap, attention")
+
+    @model_validator(mode="after")
+    def _have_a_background(self) -> Self:
+        if self.background and self.pooling not in WITH_BACKGROUND:
+            have = ", ".join(WITH_BACKGROUND)
+            raise ValueError(f"background needs a pooling with maps of its own ({have}): found {self.pooling}")
+        return self
 
 
 class OptimizerSettings(_Settings):
@@ -101,7 +124,9 @@ class ClassifierSettings(OptimizerSettings):
 class CamSettings(_Settings):
     """The CAM cache that seeds the localizer, and the CAM that the cam method predicts with."""
 
-    method: Literal["cam", "layercam"] = "layercam"
+    method: Annotated[str, _one_of(CAM_METHODS)] = Field(
+        "layercam", description="scorecam, sscam and iscam run the network once or more for each channel"
+    )
     batch: Positive = 32
 
 
@@ -235,6 +260,14 @@ class RunConfig(_Settings):
     cam: CamSettings = CamSettings()
     localizer: LocalizerSettings = LocalizerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _fit_cam_and_pooling(self) -> Self:
+        reason = CAM_METHODS[self.cam.method].unfit.get(self.model.pooling)
+        if reason is not None:
+            found = f"found {self.cam.method} and {self.model.pooling}"
+            raise ValueError(f"cam.method must fit model.pooling ({reason}; try cam.method=cam): {found}")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,13 +12,15 @@ from torch.nn import functional
 from pipelines.config import ModelSettings
 from pipelines.device import Compute
 from tcam.model.backbone import Backbone
-from tcam.model.cam import cam, layer_cam, normalize_cam
+from tcam.model.cam.methods import make_cam
+from tcam.model.cam.scene import CamScene, normalize_cam
 from tcam.model.decoder import UnetDecoder
 from tcam.model.network import FrameCamNet
-from tcam.model.pooling import Wgap
+from tcam.model.pooling import POOLINGS
 from tcam.types import FrameOutput
 
-MapMethod = Literal["cam", "layercam", "decoder"]
+MapMethod = str
+"""A name of ``CAM_METHODS``, or ``decoder``."""
 
 
 def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, seed: int) -> FrameCamNet:
@@ -35,7 +36,8 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
         options=settings.backbone_options,
         levels_used=settings.levels_used,
     )
-    head = Wgap(backbone.last_channels, num_classes)
+    options = {"background": True} if settings.background else {}
+    head = POOLINGS[settings.pooling](backbone.last_channels, num_classes, **options)
     unet = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels) if decoder else None
     network: FrameCamNet = FrameCamNet(backbone, head, unet).to(memory_format=torch.channels_last)
     return network
@@ -74,7 +76,7 @@ class Localizer:
         chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
         if output.map_logits is not None and self.method == "decoder":
             return FrameMaps(output.map_logits.softmax(dim=1)[:, 1], probabilities, chosen)
-        coarse = class_activation(output, self.network.head.weight, chosen, self.method)
+        coarse = class_activation(self, frames, output=output, labels=chosen)
         size = (frames.shape[2], frames.shape[3])
         maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
         return FrameMaps(maps, probabilities, chosen)
@@ -101,7 +103,29 @@ class PackedLocalizer:
         return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute)
 
 
-def class_activation(output: FrameOutput, weight: Tensor, labels: Tensor, method: MapMethod) -> Tensor:
-    """Make the normalised CAM ``[N, h, w]`` in 0..1 of the labels ``[N]`` at feature resolution."""
-    make = cam if method == "cam" else layer_cam
-    return normalize_cam(make(output.features.float(), weight.float(), labels))
+def class_activation(localizer: Localizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:
+    """Make the normalised CAMs ``[N, h, w]`` in 0..1 of some frames at feature resolution.
+
+    Args:
+        localizer: names the method.
+        frames: uint8 ``[N, 3, H, W]``, on its device.
+        output: what its network says of them.
+        labels: int64 ``[N]``, the class to map.
+    """
+    network = localizer.network
+
+    def look(images: Tensor) -> Tensor:
+        with localizer.compute.autocast():
+            last: Tensor = network.backbone(images).last
+        return last.float()
+
+    scene = CamScene(
+        output.features.float(),
+        labels,
+        score=network.head,
+        head=network.head,
+        images=lambda: network.images(frames),
+        look=look,
+        generator=torch.Generator().manual_seed(0),  # of each batch: a map does not depend on those made before it
+    )
+    return normalize_cam(make_cam(localizer.method, scene))

@@ -49,6 +49,10 @@ FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
 """Part of each stage's fingerprint: raise a stage's number when the same settings would give another result."""
 
 
+ADDED = {"pooling": "wgap", "background": False}
+"""Settings of the model that came later, and what went without saying: left out, so that older stages still count."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What a finished run has to say."""
@@ -85,7 +89,11 @@ class Run:
             {
                 **{key: config[key] for key in ("seed", "precision", "input", "evaluation")},
                 "classifier": _that_matters(config["classifier"]),
-                "model": {k: v for k, v in config["model"].items() if k not in ("decoder_channels", "weights")},
+                "model": {
+                    key: value
+                    for key, value in config["model"].items()
+                    if key not in ("decoder_channels", "weights") and (key, value) not in ADDED.items()
+                },
                 "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
                 "cam": config["cam"]["method"],
                 "data": _data_fingerprint(self.index, self.truth),

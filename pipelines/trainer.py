@@ -278,7 +278,8 @@ class Trainer:
             self._context.log.rewind(self._stage, self._at.epoch)
 
     def _check_same_start(self) -> None:
-        own = torch.tensor([self._at.epoch, self._at.step, *self._localizer.network.head.weight.detach().flatten()[:8]])
+        first = next(self._localizer.network.head.parameters())
+        own = torch.tensor([self._at.epoch, self._at.step, *first.detach().flatten()[:8]])
         if self._team.any(not torch.equal(self._team.sum(own.double()), self._team.size * own.double())):
             raise TrainingError(
                 f"the workers of {self._stage} do not start from the same state: expected the run folder "

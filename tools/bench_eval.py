@@ -163,7 +163,8 @@ def stretch(maps: Tensor) -> Tensor:
 
 def layer_cams(clips: Path, weights: Path, count: int) -> Tensor:
     from tcam.model.backbone import Backbone, load_backbone_weights
-    from tcam.model.cam import layer_cam, normalize_cam
+    from tcam.model.cam.methods import make_cam
+    from tcam.model.cam.scene import from_head, normalize_cam
     from tcam.model.network import FrameCamNet
     from tcam.model.pooling import Wgap
     from tcam.video.reader import stream_frames
@@ -179,7 +180,7 @@ def layer_cams(clips: Path, weights: Path, count: int) -> Tensor:
     frames = torch.stack([next(iter(stream_frames(file, size=(224, 224)))).pixels for file in chosen])
     with torch.inference_mode():
         output = network(frames)
-        cams = normalize_cam(layer_cam(output.features, network.head.weight, torch.arange(count) % 3))
+        cams = normalize_cam(make_cam("layercam", from_head(output.features, torch.arange(count) % 3, network.head)))
     return functional.interpolate(cams[:, None], size=(224, 224), mode="bilinear", align_corners=False)[:, 0].clone()
 
 

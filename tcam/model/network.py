@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tcam.model.backbone import Backbone
 from tcam.model.decoder import UnetDecoder
-from tcam.model.pooling import Wgap
+from tcam.model.pooling import ClassHead
 from tcam.types import FrameOutput
 
 
@@ -21,7 +21,7 @@ class FrameCamNet(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, head: Wgap, decoder: UnetDecoder | None) -> None:
+    def __init__(self, backbone: Backbone, head: ClassHead, decoder: UnetDecoder | None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -40,16 +40,25 @@ class FrameCamNet(nn.Module):
         Raises:
             ValueError: another shape or dtype.
         """
-        if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
-            raise ValueError(f"frames must be uint8 [N, 3, H, W], got {frames.dtype} {list(frames.shape)}")
-        pixels = frames.to(self.mean.dtype, memory_format=torch.channels_last)
+        images = self.images(frames)
         with torch.no_grad() if self._backbone_frozen else nullcontext():
-            pyramid = self.backbone((pixels - self.mean) * self.scale)
+            pyramid = self.backbone(images)
         class_logits = self.head(pyramid.last).float()
         if self.decoder is None:
             return FrameOutput(class_logits, pyramid.last, None)
         map_logits = self.decoder(pyramid.levels, (frames.shape[2], frames.shape[3])).float()
         return FrameOutput(class_logits, pyramid.last, map_logits)
+
+    def images(self, frames: Tensor) -> Tensor:
+        """Normalise uint8 RGB frames ``[N, 3, H, W]`` to what the backbone takes.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
+            raise ValueError(f"frames must be uint8 [N, 3, H, W], got {frames.dtype} {list(frames.shape)}")
+        pixels = frames.to(self.mean.dtype, memory_format=torch.channels_last)
+        return (pixels - self.mean) * self.scale
 
     def freeze_classifier(self) -> None:
         """Fix backbone and head, their BatchNorm statistics included, for good: only the decoder learns."""

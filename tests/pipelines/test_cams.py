@@ -68,9 +68,9 @@ def test_a_cam_is_of_the_videos_own_tag(cams, tiny_data):
         with open_record(item, (SIDE, SIDE)) as reader:
             frames = reader.read([4])
         with torch.no_grad():
-            output, weight = localizer.network(frames), localizer.network.head.weight
+            output = localizer.network(frames)
             own, other = (
-                class_activation(output, weight, torch.tensor([label]), "layercam")
+                class_activation(localizer, frames, output=output, labels=torch.tensor([label]))
                 for label in (item.label, 1 - item.label)
             )
         stored = torch.from_numpy(np.load(shot_file(cams, position, item.shots[0]))[4]).float()

@@ -5,6 +5,8 @@ import yaml
 
 from pipelines.config import RunConfig, load_config, save_config
 from tcam.errors import ConfigError
+from tcam.model.cam.methods import CAM_METHODS
+from tcam.model.pooling import POOLINGS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
@@ -161,6 +163,11 @@ def test_settings_cannot_be_changed_afterwards():
         ("input.crop=300", "crop must be at most resize: .*300.*256"),
         ("data.test_fraction=0.9", "val_fraction and test_fraction must be below 1 in sum: .*0.15.*0.9"),
         ("localizer.seeds.kernel=4", "kernel must be odd"),
+        ("cam.method=gradcan", "settings of 'cam.method': expected one of cam, gradcam, .*, found 'gradcan'"),
+        ("cam.method=3", "setting 'cam.method': .*string, found 3"),
+        ("model.pooling=median", "settings of 'model.pooling': expected one of wgap, gap, .*, found 'median'"),
+        ("model.background=true", r"maps of its own \(gap, max, lse, wildcat\): found wgap"),
+        ("model.pooling=max", "cam.method must fit model.pooling .*try cam.method=cam.*: found layercam and max"),
     ],
 )
 def test_a_wrong_override_is_named_in_one_line(override, message):
@@ -168,6 +175,14 @@ def test_a_wrong_override_is_named_in_one_line(override, message):
         load_config(None, [override])
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("method", CAM_METHODS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_all_other_pairs_of_cam_and_pooling_are_taken(method, pooling):
+    if (method, pooling) != ("layercam", "max"):
+        config = load_config(None, [f"cam.method={method}", f"model.pooling={pooling}"])
+        assert (config.cam.method, config.model.pooling) == (method, pooling)
 
 
 def test_an_override_below_a_single_value_is_refused():

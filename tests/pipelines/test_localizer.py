@@ -1,10 +1,14 @@
+import dataclasses
+
 import pytest
 import torch
 
-from pipelines.localizer import build_network, class_activation
+from pipelines.localizer import Localizer, build_network, class_activation
 from tcam.errors import ConfigError
+from tcam.model.cam.methods import CAM_METHODS
+from tcam.model.pooling import POOLINGS, Wgap
 from tcam.types import FrameOutput
-from tests.pipelines.tiny import SIDE, tiny_config, tiny_localizer
+from tests.pipelines.tiny import CPU, SIDE, tiny_config, tiny_localizer
 
 
 def some_frames(count: int = 3) -> torch.Tensor:
@@ -65,12 +69,55 @@ def test_a_frames_map_does_not_depend_on_its_neighbours_in_the_batch():
 
 def test_class_activations_by_hand():
     features = torch.tensor([[[[1.0, 2.0]], [[3.0, 1.0]]]])  # two channels of 1 x 2
-    output = FrameOutput(torch.zeros(1, 2), features, None)
-    weight = torch.tensor([[1.0, 0.0], [1.0, -1.0]])
-    by_class = {label: class_activation(output, weight, torch.tensor([label]), "cam") for label in (0, 1)}
-    assert by_class[0].tolist() == [[[0.0, 1.0]]]
-    assert by_class[1].tolist() == [[[0.0, 1.0]]]  # -2 and 1
-    flipped = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
-    assert class_activation(output, flipped, torch.tensor([0]), "cam").tolist() == [[[1.0, 0.0]]]
-    assert class_activation(output, flipped, torch.tensor([0]), "layercam").tolist() == [[[0.0, 0.0]]]
-    assert class_activation(output, flipped, torch.tensor([1]), "layercam").tolist() == [[[1.0, 0.0]]]
+    output, localizer = FrameOutput(torch.zeros(1, 2), features, None), tiny_localizer("cam")
+    localizer.network.head = Wgap(2, 2)
+
+    def found(method: str, label: int, weight: list[list[float]]) -> list[float]:
+        with torch.no_grad():
+            localizer.network.head.weight.copy_(torch.tensor(weight))
+        made = dataclasses.replace(localizer, method=method)
+        maps = class_activation(made, some_frames(1), output=output, labels=torch.tensor([label]))
+        return maps.flatten().tolist()
+
+    plain, flipped = [[1.0, 0.0], [1.0, -1.0]], [[-1.0, 0.0], [0.0, 1.0]]
+    assert found("cam", 0, plain) == [0.0, 1.0]
+    assert found("cam", 1, plain) == [0.0, 1.0]  # -2 and 1
+    assert found("cam", 0, flipped) == [1.0, 0.0]
+    assert found("layercam", 0, flipped) == [0.0, 0.0]
+    assert found("layercam", 1, flipped) == [1.0, 0.0]
+
+
+FAST = [name for name in CAM_METHODS if name not in ("scorecam", "sscam", "iscam")]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_run_of_any_pooling_makes_maps_by_any_method(pooling):
+    settings = tiny_config(f"model.pooling={pooling}", "cam.method=cam")
+    network, frames = build_network(settings.model, 2, decoder=False, seed=0).eval(), some_frames(2)
+    for method in FAST if pooling != "wgap" else [*FAST, "scorecam"]:
+        once, again = (Localizer(network, method, CPU)(frames).maps for _ in range(2))
+        assert torch.equal(once, again)
+        assert once.amin() >= 0
+        assert 0.5 < once.amax() <= 1, method
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_score_cam_looks_at_masked_frames():
+    """It runs the whole network again: its maps change when the layers before the given features do."""
+    localizer, frames = tiny_localizer("scorecam"), some_frames(1)
+    with torch.no_grad():
+        output = localizer.network(frames)
+        labels = torch.tensor([0])
+        before = class_activation(localizer, frames, output=output, labels=labels)
+        for parameter in localizer.network.backbone.parameters():
+            parameter.mul_(1.5)
+        after = class_activation(localizer, frames, output=output, labels=labels)
+    assert not torch.allclose(before, after)
+
+
+def test_the_head_of_settings_has_a_background_only_when_asked_for():
+    plain, more = (
+        build_network(tiny_config("model.pooling=wildcat", *extra).model, 2, decoder=False, seed=0).head
+        for extra in ((), ("model.background=true",))
+    )
+    assert (plain.maps.conv.out_channels, more.maps.conv.out_channels) == (10, 15)

@@ -22,7 +22,7 @@ from pipelines.stages import (
 )
 from tcam.errors import ConfigError, DataError, WeightsError
 from tcam.types import VideoIndex
-from tests.pipelines.tiny import CPU, SETTINGS, files_of, record, tiny_config
+from tests.pipelines.tiny import CPU, SETTINGS, files_of, record, set_flags, tiny_config
 
 STAGES = ("classifier", "cams", "localizer")
 
@@ -176,6 +176,63 @@ def test_a_run_that_another_process_works_on_is_left_alone(tiny_run, tmp_path, m
     with locked(folder), pytest.raises(DataError, match=r"copy-001 is locked by process \d+ on "):
         start_or_resume(request, quiet=True)
     assert files_of(folder).keys() - {".lock"} == before
+
+
+def test_runs_with_the_default_pooling_keep_the_fingerprints_they_had_before_there_were_others():
+    index = VideoIndex(("a", "b"), (record("a/x.mp4", 0), record("b/y.mp4", 1, split="val")))
+
+    def fingerprints(*overrides: str) -> list[str]:
+        run = Run(Path("/nowhere"), load_config(None, overrides), CPU, index, ())
+        return [s.fingerprint for s in (run.classifier_stage(), run.cams_stage(), run.localizer_stage())]
+
+    assert fingerprints() == ["bb44ae93334d58f7c79f", "01169a616894e7c296c5", "a6f151d8ae2a0fa4183f"]
+    assert fingerprints("model.pooling=wgap", "model.background=false") == fingerprints()
+    others = [fingerprints("model.pooling=gap", *extra) for extra in ((), ("model.background=true",))]
+    assert len({tuple(found) for found in [fingerprints(), *others]}) == 3
+    assert not set(others[0]) & set(fingerprints())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("cam.method=gradcam++", "model.pooling=lse", "model.background=true"),
+        ("cam.method=cam", "model.pooling=wildcat"),
+        ("cam.method=smoothgradcam++", "model.pooling=attention"),
+    ],
+)
+def test_cam_and_pooling_of_the_settings_train_predict_and_evaluate(tcam, tiny_videos, tmp_path, overrides):
+    found = tcam(
+        *("train", "--videos", tiny_videos, "--method", "tcam", "--runs", tmp_path / "runs", "--name", "x"),
+        *set_flags((*SETTINGS, *overrides)),
+    )
+    assert found.code == 0, found.err
+    run, method = tmp_path / "runs" / "x-001", overrides[0].removeprefix("cam.method=")
+    rows = json.loads((run / "evaluation" / "results.json").read_text())["rows"]
+    assert [row["method"] for row in rows][2:] == [method, "tcam"] * 3
+    assert json.loads((run / "cams" / "header.json").read_text())["method"] == method
+    assert list(load_localizers(load_run(run, device="cpu"))) == [method, "tcam"]
+
+
+@pytest.mark.slow
+def test_a_cam_run_predicts_with_a_method_that_masks_the_frames(tcam, tiny_videos, tmp_path):
+    settings = ("cam.method=scorecam", "evaluation.selection_frames=1", "classifier.freeze_backbone=true")
+    found = tcam(
+        *("train", "--videos", tiny_videos, "--method", "cam", "--runs", tmp_path / "runs", "--name", "x"),
+        *set_flags((*SETTINGS, *settings)),
+    )
+    assert found.code == 0, found.err
+    found = tcam("predict", tmp_path / "runs" / "x-001", "--source", next(tiny_videos.rglob("*.mp4")), "-o", "-")
+    assert found.code == 0, found.err
+    assert len(found.out.splitlines()) == 8
+
+
+def test_a_cam_that_does_not_fit_the_pooling_is_refused_before_anything_is_written(tcam, tiny_videos, tmp_path):
+    found = tcam(
+        "train", "--videos", tiny_videos, "--runs", tmp_path / "runs", *set_flags((*SETTINGS, "model.pooling=max"))
+    )
+    assert found.code == 2
+    assert "cam.method must fit model.pooling (the gradient of a maximum is 0 at all pixels but one" in found.error
+    assert not (tmp_path / "runs").exists()
 
 
 def test_settings_and_seed_decide_the_fingerprints(tiny_run):

@@ -18,6 +18,7 @@ from pipelines.train import train_classifier, train_localizer, training_slots
 from pipelines.trainer import TrainingContext
 from tcam.errors import TrainingError
 from tcam.model.network import FrameCamNet
+from tcam.model.pooling import POOLINGS
 from tcam.types import Shot, VideoIndex
 from tests.pipelines.tiny import CPU, SIDE, record, tiny_config, tiny_localizer
 
@@ -171,6 +172,17 @@ def test_a_frozen_backbone_leaves_only_the_head_to_learn(train):
     before, after = build_network(tiny_config().model, 2, decoder=False, seed=0).state_dict(), trained.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.startswith("head.")}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_part_of_every_class_head_learns(train, pooling):
+    overrides = (f"model.pooling={pooling}", "cam.method=cam")
+    before = build_network(tiny_config(*overrides).model, 2, decoder=False, seed=0).state_dict()
+    after = train("classifier", "run", "classifier.lr=0.1", *overrides).state_dict()
+    head = {name for name in before if name.startswith("head.")}
+    assert head
+    assert [name for name in head if torch.equal(before[name], after[name])] == []
+    assert all(tensor.isfinite().all() for tensor in after.values())
 
 
 def test_a_localizer_epoch_changes_the_decoder_and_nothing_of_the_classifier(train, tmp_path):

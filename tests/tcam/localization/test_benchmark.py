@@ -158,7 +158,8 @@ def real_maps(shared_data, count: int) -> torch.Tensor:
     import itertools
 
     from tcam.model.backbone import Backbone, load_backbone_weights
-    from tcam.model.cam import layer_cam, normalize_cam
+    from tcam.model.cam.methods import make_cam
+    from tcam.model.cam.scene import from_head, normalize_cam
     from tcam.model.network import FrameCamNet
     from tcam.model.pooling import Wgap
     from tcam.video.reader import stream_frames
@@ -171,6 +172,6 @@ def real_maps(shared_data, count: int) -> torch.Tensor:
     frames = torch.stack([next(itertools.islice(stream_frames(clip, size=(224, 224)), 1)).pixels for clip in clips])
     with torch.inference_mode():
         output = network(frames)
-        cams = layer_cam(output.features, network.head.weight, torch.arange(len(frames)) % 3)
+        cams = make_cam("layercam", from_head(output.features, torch.arange(len(frames)) % 3, network.head))
         full = torch.nn.functional.interpolate(normalize_cam(cams)[:, None], size=(224, 224), mode="bilinear")
     return full[:, 0]

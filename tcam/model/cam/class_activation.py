@@ -1,0 +1,21 @@
+"""CAM: the class maps that the head has itself."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tcam.model.cam.scene import CamScene
+
+
+def cam(scene: CamScene) -> Tensor:
+    """Take the head's own map of one class each (CAM, Zhou et al., arXiv:1512.04150), any sign, ``[N, h, w]``.
+
+    With a linear head over average pooling ``M = sum_k w_k A_k``; its bias plays no part. Each pooling in
+    ``tcam.model.pooling`` says what its maps are.
+
+    Raises:
+        ValueError: the layer is not the head's input.
+    """
+    if scene.head is None:
+        raise ValueError("cam needs the class head itself: its layer must be the head's input")
+    return scene.head.class_maps(scene.features, scene.labels)

@@ -1,0 +1,74 @@
+"""The table of CAM methods, and the one way to make a map by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from tcam.model.cam.ablation_cam import AblationCam, closed_ablation_cam
+from tcam.model.cam.class_activation import cam
+from tcam.model.cam.grad_cam import closed_grad_cam, grad_cam
+from tcam.model.cam.grad_cam_plus_plus import closed_grad_cam_plus_plus, grad_cam_plus_plus
+from tcam.model.cam.is_cam import IsCam
+from tcam.model.cam.layer_cam import closed_layer_cam, layer_cam
+from tcam.model.cam.scene import CamScene
+from tcam.model.cam.score_cam import ScoreCam
+from tcam.model.cam.smooth_grad_cam_plus_plus import SmoothGradCamPlusPlus
+from tcam.model.cam.ss_cam import SsCam
+from tcam.model.cam.xgrad_cam import xgrad_cam
+
+
+@dataclass(frozen=True, slots=True)
+class CamMethod:
+    """One row of the table.
+
+    Attributes:
+        make: gives the maps ``[N, h, w]`` of a scene, any scale; works with any head and layer.
+        closed: gives the same maps, up to a factor, of features ``[N, D, h, w]`` and each image's class weights
+            ``[N, D]``, for a linear head over average pooling; None where there is no such form.
+        unfit: poolings it makes no sense with, and why.
+    """
+
+    make: Callable[[CamScene], Tensor]
+    closed: Callable[[Tensor, Tensor], Tensor] | None = None
+    unfit: Mapping[str, str] = field(default_factory=dict)
+
+
+CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
+    {
+        "cam": CamMethod(cam),
+        "gradcam": CamMethod(grad_cam, closed_grad_cam),
+        "gradcam++": CamMethod(grad_cam_plus_plus, closed_grad_cam_plus_plus),
+        "smoothgradcam++": CamMethod(SmoothGradCamPlusPlus(), closed_grad_cam_plus_plus),
+        "xgradcam": CamMethod(xgrad_cam, closed_grad_cam),
+        "layercam": CamMethod(
+            layer_cam, closed_layer_cam, {"max": "the gradient of a maximum is 0 at all pixels but one"}
+        ),
+        "scorecam": CamMethod(ScoreCam()),
+        "sscam": CamMethod(SsCam()),
+        "iscam": CamMethod(IsCam()),
+        "ablationcam": CamMethod(AblationCam(), closed_ablation_cam),
+    }
+)
+"""Names in settings and tables, and what they mean."""
+
+
+@torch.no_grad()
+def make_cam(method: str, scene: CamScene) -> Tensor:
+    """Make raw maps ``[N, h, w]`` by a method of the table, without a backward pass where it has a closed form.
+
+    The maps are part of no graph.
+
+    Raises:
+        ValueError: the scene lacks what the method needs.
+    """
+    row = CAM_METHODS[method]
+    weights = None if scene.head is None else scene.head.pooled_weight
+    if row.closed is None or weights is None:
+        return row.make(scene)
+    return row.closed(scene.features, weights.to(scene.features.dtype)[scene.labels])

@@ -1,0 +1,93 @@
+"""What CAM methods look at, and the few steps that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tcam.model.pooling import ClassHead
+
+
+@dataclass(frozen=True, slots=True)
+class CamScene:
+    """N images seen through one layer of a network.
+
+    Attributes:
+        features: the layer's output, ``[N, D, h, w]``.
+        labels: int64 ``[N]``, the class to map in each image.
+        score: what follows the layer: ``[M, D, h, w]`` to class logits ``[M, K]``, for any M.
+        head: the class head, where the layer is its input: it has class maps of its own, and perhaps a closed form.
+        images: gives the network's input, float ``[N, 3, H, W]``; for methods that change it.
+        look: what comes before the layer and the layer itself: such images ``[M, 3, H, W]`` to ``[M, D, h, w]``.
+        generator: of the noise that methods add to images.
+    """
+
+    features: Tensor
+    labels: Tensor
+    score: Callable[[Tensor], Tensor]
+    head: ClassHead | None = None
+    images: Callable[[], Tensor] | None = None
+    look: Callable[[Tensor], Tensor] | None = None
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shapes.
+
+        Raises:
+            ValueError: others than above.
+        """
+        if self.features.ndim != 4 or self.labels.shape != self.features.shape[:1]:
+            shapes = f"{list(self.features.shape)} and {list(self.labels.shape)}"
+            raise ValueError(f"features must be [N, D, h, w] and labels [N], got {shapes}")
+
+
+def from_head(features: Tensor, labels: Tensor, head: ClassHead) -> CamScene:
+    """Make the scene of a class head and its input, for methods that look at no image."""
+    return CamScene(features, labels, head, head)
+
+
+def pick(logits: Tensor, labels: Tensor) -> Tensor:
+    """Take the logits ``[N]`` of one class each from ``[N, K]``."""
+    return logits.gather(1, labels[:, None])[:, 0]
+
+
+def weigh(features: Tensor, weights: Tensor) -> Tensor:
+    """Sum channels by their weights: ``[N, D, h, w]`` and ``[N, D]`` to ``[N, h, w]``."""
+    return torch.einsum("nd,ndhw->nhw", weights, features)
+
+
+def class_gradient(scene: CamScene, features: Tensor | None = None) -> Tensor:
+    """Derive each image's class logit by the layer's output: ``dY_c / dA``, ``[N, D, h, w]``.
+
+    Works in inference mode, too; nothing before the layer is derived.
+
+    Args:
+        scene: the images.
+        features: of changed images; None: the scene's own.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        leaf = (scene.features if features is None else features).detach().clone().requires_grad_()
+        scores = pick(scene.score(leaf), scene.labels.clone())
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+    return gradient
+
+
+def normalize_cam(maps: Tensor) -> Tensor:
+    """Stretch each map to 0..1; a constant map becomes 0.
+
+    Args:
+        maps: ``[N, h, w]``.
+
+    Returns:
+        ``[N, h, w]``.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if maps.ndim != 3:
+        raise ValueError(f"maps must be [N, h, w], got {list(maps.shape)}")
+    shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
+    return (shifted / shifted.amax(dim=(1, 2), keepdim=True)).nan_to_num(nan=0.0, posinf=1.0, neginf=0.0)

@@ -1,0 +1,27 @@
+"""Score-CAM: channels weighed by the score of the image under them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tcam.model.cam.masked_scores import score_weighted_cam
+from tcam.model.cam.scene import CamScene
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCam:
+    """Makes Score-CAM maps (Wang et al., arXiv:1910.01279): ``relu(sum_k softmax_k(Y_c(U(A_k) X)) A_k)``.
+
+    One pass through the whole network for each channel.
+
+    Attributes:
+        batch: masked images in one pass.
+    """
+
+    batch: int = 32
+
+    def __call__(self, scene: CamScene) -> Tensor:
+        """Give ``[N, h, w]``, 0 or more."""
+        return score_weighted_cam(scene, [lambda masks: masks], batch=self.batch)

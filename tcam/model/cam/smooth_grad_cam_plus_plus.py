@@ -1,0 +1,50 @@
+"""Smooth-GradCAM++: GradCAM++ with derivatives averaged over noisy images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tcam.model.cam.scene import CamScene, class_gradient, weigh
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothGradCamPlusPlus:
+    """Makes Smooth-GradCAM++ maps (Omeiza et al., arXiv:1908.01224).
+
+    The first, second and third derivatives of GradCAM++ are averages over noisy images, ``sum_p A_k`` and the weighed
+    features are of the image itself. All images of a batch get the same noise. A linear head over average pooling has
+    the same gradient for every image: its maps are those of GradCAM++.
+
+    Attributes:
+        samples: noisy copies of each image.
+        std: of the noise, in units of the network's input.
+    """
+
+    samples: int = 4
+    std: float = 0.3
+
+    def __call__(self, scene: CamScene) -> Tensor:
+        """Give ``[N, h, w]``, 0 or more.
+
+        Raises:
+            ValueError: the scene has no images.
+        """
+        if scene.images is None or scene.look is None:
+            raise ValueError("Smooth-GradCAM++ needs the images and what comes before the layer")
+        images = scene.images()
+        shape = (self.samples, *images.shape[1:])
+        noise = torch.randn(shape, generator=scene.generator).to(images) * self.std
+        first, second, third = (torch.zeros_like(scene.features) for _ in range(3))
+        for one in noise:
+            with torch.no_grad():
+                features = scene.look(images + one)
+            gradient = class_gradient(scene, features)
+            first += gradient / self.samples
+            second += gradient.square() / self.samples
+            third += gradient.pow(3) / self.samples
+        divisor = 2 * second + third * scene.features.sum(dim=(2, 3), keepdim=True)
+        weights = torch.where(divisor != 0, first.relu() * second / divisor, 0).sum(dim=(2, 3))
+        return weigh(scene.features, weights).relu()

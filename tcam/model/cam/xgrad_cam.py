@@ -1,0 +1,21 @@
+"""XGradCAM: gradients weighed by where the channel is active."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tcam.model.cam.scene import CamScene, class_gradient, weigh
+
+
+def xgrad_cam(scene: CamScene) -> Tensor:
+    """Make XGradCAM maps (Fu et al., arXiv:2008.02312): weights ``sum_p g_k A_k / sum_p A_k``, ``g = dY_c / dA``.
+
+    A channel that sums to zero has weight 0. With a linear head over average pooling this is GradCAM.
+
+    Returns:
+        ``[N, h, w]``, 0 or more.
+    """
+    total = scene.features.sum(dim=(2, 3))
+    weighed = (class_gradient(scene) * scene.features).sum(dim=(2, 3))
+    return weigh(scene.features, torch.where(total != 0, weighed / total, 0)).relu()

@@ -1,6 +1,5 @@
 import gc
 import resource
-import socket
 import time
 from dataclasses import dataclass, field
 
@@ -10,7 +9,7 @@ from pipelines.frame_feed import ROOM, Drop, FrameFeed, Patience
 from pipelines.stream import StreamedFrame, localize
 from pipelines.stream_localizer import StreamLocalizer
 from tcam.errors import ConfigError, StreamError, VideoError
-from tcam.video.live import LiveSource, open_live
+from tcam.video.live import LiveSource
 from tcam.video.reader import stream_frames
 from tests.pipelines.file_server import serve
 from tests.pipelines.sources import serve_frames
@@ -60,25 +59,6 @@ def test_other_spellings_are_refused(text):
         Drop.parse(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "name"),
-    [
-        ("0", "camera", "camera 0"),
-        ("-", "stdin", "standard input"),
-        ("RTSP://u:p@host:554/door?key=1", "network", "rtsp://host:554/door"),
-        ("https://host/a@b.m3u8", "network", "https://host/a@b.m3u8"),
-    ],
-)
-def test_a_live_source_is_told_by_its_spelling_and_named_without_secrets(text, kind, name):
-    source = LiveSource.parse(text)
-    assert (source.kind, str(source)) == (kind, name)
-
-
-@pytest.mark.parametrize("text", ["clip.mp4", "./0", "file:///etc/passwd", "concat:a|b", "tcp:x", "ftp://host/a.mp4"])
-def test_all_else_is_the_name_of_a_file(text):
-    assert LiveSource.parse(text) is None
-
-
 def test_a_feed_gives_the_frames_of_a_file_in_order_and_waits_for_room(tmp_path):
     path = encode(tmp_path / "clip.mp4", frames=3 * ROOM)
     with FrameFeed(path, size=SIZE) as feed:
@@ -100,28 +80,6 @@ def test_a_file_that_cannot_be_read_is_said_after_the_frames(tmp_path):
         assert list(feed) == []
         with pytest.raises(VideoError, match="not a readable video"):
             feed.check()
-
-
-def test_a_source_that_says_nothing_is_given_up_in_time():
-    with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel takes the call, nobody answers
-        source = LiveSource.parse(f"tcp://127.0.0.1:{server.getsockname()[1]}")
-        began = time.monotonic()
-        with (
-            pytest.raises(StreamError, match=r"cannot be opened \(nothing arrived in time\)"),
-            open_live(source, open_timeout_s=0.3, read_timeout_s=9),
-        ):
-            pass
-        assert time.monotonic() - began < 5
-
-
-def test_a_source_that_falls_silent_is_lost_in_time():
-    with serve_frames(frames=40, fps=1) as port:
-        source = LiveSource.parse(f"tcp://127.0.0.1:{port}")
-        with (
-            open_live(source, open_timeout_s=9, read_timeout_s=0.3) as stream,
-            pytest.raises(StreamError, match=r"lost \(nothing arrived in time\)"),
-        ):
-            list(stream.frames(size=SIZE))
 
 
 def read_http(address: str) -> list[int]:

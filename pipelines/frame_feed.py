@@ -21,6 +21,8 @@ ROOM: Final = 16
 """Frames that wait for the network at most: two batches, 2.4 MB at 224 x 224."""
 _LONGEST_WAIT_S: Final = 10.0
 """Between two attempts to reach a lost source."""
+_DRIFT: Final = 1e-4
+"""How much slower than ours a source's clock may run: without this, its frames would seem later every day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,8 @@ class _Clock:
         self._began_s = now if self._began_s is None else self._began_s
         if frame.time_s < self._last_s:
             self._zero_s = float("inf")  # the source set its clock back
-        self._last_s, self._zero_s = frame.time_s, min(self._zero_s, now - frame.time_s)
+        drift_s = max(0.0, frame.time_s - self._last_s) * _DRIFT if self._last_s > float("-inf") else 0.0
+        self._last_s, self._zero_s = frame.time_s, min(self._zero_s + drift_s, now - frame.time_s)
         placed = replace(frame, index=self.frames, time_s=self._offset_s + frame.time_s)
         self.frames, self.heard = self.frames + 1, True
         return placed, self._zero_s + frame.time_s if self.live else now

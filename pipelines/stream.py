@@ -91,7 +91,7 @@ def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | 
     passing: deque[FedFrame] = deque()  # frames inside the network; every one comes out, in order
     found = localizer.through(_remember(feed, passing), batch=BATCH if is_file and not feed.latest else 1)
     if save_video is not None:
-        found = save_overlay(found, save_video, localizer.class_names)
+        found = save_overlay(found, save_video, localizer.class_names, uneven=True)
     while True:
         # Two threads give other last bits than one, and a file's boxes are to be those of `tcam predict`.
         with one_thread() if is_file else contextlib.nullcontext():

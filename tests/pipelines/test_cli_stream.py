@@ -78,6 +78,15 @@ def test_every_third_frame(tcam, tiny_run):
     assert last["dropped"] == TINY_FRAMES - 3
 
 
+def test_frames_of_an_overlay_video_are_shown_at_their_times(tcam, tiny_run, tmp_path):
+    source = encode(tmp_path / "uneven.mkv", frames=6, times=[0, 240, 250, 260, 480, 500])
+    flags = ("--source", source, "--save-video", tmp_path / "seen.mp4", "--device", "cpu", "-q")
+    assert tcam("stream", tiny_run.folder, *flags).code == 0
+    with av.open(str(tmp_path / "seen.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([0, 1, 250 / 240, 260 / 240, 2, 500 / 240], abs=2e-3)
+
+
 def test_raw_boxes_stand_beside_those_followed_over_time(tcam, tiny_run):
     source = tiny_run.videos / "fish" / "fish-03.mp4"
     common = ("stream", tiny_run.folder, "--source", source, "--device", "cpu", "-q")

@@ -1,9 +1,8 @@
 """The ``tcam`` command. Heavy imports happen inside the commands: ``tcam --help`` loads no torch.
 
 Data goes to stdout, everything people read to stderr. Exit codes: 0 ok, 1 unexpected, 2 usage, 3 data missing or
-invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network or no Ray
-cluster, 130 and 143 interrupted by
-SIGINT and SIGTERM.
+invalid, 4 finished but some videos failed, 5 optional part or weights missing, 6 no network, no Ray
+cluster or a live source lost, 130 and 143 interrupted by SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import typer
 
 from pipelines.cli_data import configs as show_configs
 from pipelines.cli_data import data
+from pipelines.cli_stream import stream
 from pipelines.cli_videos import Device, Quiet, Sets, cams, evaluate, leave, predict, prepare
 from pipelines.signals import Interrupted, end_children, raising_signals
 from tcam.errors import TcamError
@@ -137,6 +137,7 @@ def demo(
 app.command(short_help="Probe videos and write their clean copies, for tcam train to find.")(prepare)
 app.command(short_help="Make the CAM cache of a run whose classifier is trained.")(cams)
 app.command(short_help="Videos in, one box per frame out.")(predict)
+app.command(short_help="Camera, network stream, pipe or file in, one line of JSON per frame out.")(stream)
 app.command(short_help="Compare a run with true boxes: CorLoc.")(evaluate)
 app.add_typer(data, name="data")
 app.command("configs", short_help="The configs that come with tcam.")(show_configs)

@@ -18,6 +18,7 @@ def save_overlay(
     class_names: Sequence[str],
     *,
     truth: Mapping[int, Sequence[Box]] | None = None,
+    uneven: bool = False,
 ) -> Iterator[FramePrediction]:
     """Hand predictions on while an mp4 with map, box and (where known) true boxes is written.
 
@@ -26,6 +27,7 @@ def save_overlay(
         target: the mp4; it appears when the last frame is through.
         class_names: names behind the labels.
         truth: boxes by frame index.
+        uneven: show every frame at its own time, as where some were left out.
     """
     first = next(frames, None)
     if first is None:
@@ -34,11 +36,12 @@ def save_overlay(
     gap_s = second.box.time_s - first.box.time_s if second is not None else 0.0
     fps = min(max(1 / gap_s, 1.0), 120.0) if gap_s > 0 else 25.0
     target.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(target, size=first.size, fps=fps) as writer:
+    with VideoWriter(target, size=first.size, fps=fps, uneven=uneven) as writer:
         for frame in itertools.chain((item for item in (first, second) if item is not None), frames):
             if frame.original is None:
                 raise ValueError("an overlay needs predictions made with keep_original=True")
             boxes = truth.get(frame.box.frame_index, ()) if truth else ()
             caption = f"{class_names[frame.box.label]} {frame.box.class_score:.2f}"
-            writer.write(draw_overlay(frame.original, frame.box.box, map=frame.map, truth=boxes, caption=caption))
+            drawn = draw_overlay(frame.original, frame.box.box, map=frame.map, truth=boxes, caption=caption)
+            writer.write(drawn, time_s=frame.box.time_s - first.box.time_s)
             yield frame

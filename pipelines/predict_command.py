@@ -43,15 +43,13 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
     run = load_run(open_run(request.run), device=request.device)
     sources = [Source(video_id, path.absolute()) for video_id, path in find_sources(request.source)]
     name = main_localizer(run)
-    threshold = request.threshold
-    if threshold is None:
-        threshold = read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
+    threshold = own_threshold(run, name) if request.threshold is None else request.threshold
     work = Predict(
         localizer=PackedLocalizer.pack(load_localizers(run)[name]),
         size=run.input_size,
         threshold=threshold,
         batch=request.batch,
-        label=_label(run, request.class_name),
+        label=label_of(run, request.class_name),
         drawn=None if request.save_video is None else (request.save_video.absolute(), run.index.class_names),
     )
     metadata = _metadata(run, name, threshold)
@@ -135,7 +133,21 @@ def _write_rows(rows: Iterator[FoundFrame], sink: BoxSink, run: Run, threshold: 
         sink.write(found.box, size=found.size, class_name=class_name, threshold=threshold)
 
 
-def _label(run: Run, class_name: str | None) -> int | None:
+def own_threshold(run: Run, name: str) -> float:
+    """Give the map threshold that a run chose for one of its localizers.
+
+    Raises:
+        DataError: the run has chosen none yet.
+    """
+    return read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
+
+
+def label_of(run: Run, class_name: str | None) -> int | None:
+    """Give the label of a class by its name; None for None.
+
+    Raises:
+        ConfigError: the run does not know the class.
+    """
     if class_name is None:
         return None
     if class_name not in run.index.class_names:

@@ -45,5 +45,11 @@ class NetworkError(TcamError):
     exit_code = 6
 
 
+class StreamError(TcamError):
+    """A live source cannot be reached, or went away and did not come back."""
+
+    exit_code = 6
+
+
 class TrainingError(TcamError):
     """Training cannot go on (a loss is not finite)."""

@@ -240,7 +240,9 @@ class LossTerms:
 class FrameBox:
     """What was found in one frame; ``box`` is None where nothing was found.
 
-    ``score`` is the mean of the map inside the box, ``class_score`` the probability of the class; both in 0..1.
+    ``score`` is the mean of the map inside the box, ``class_score`` the probability of the class; both in 0..1. Where
+    boxes are followed over time (``tcam.localization.over_time``), ``box`` is the result and ``raw_box`` what the
+    frame alone gave; else ``raw_box`` is None.
     """
 
     video_id: str
@@ -250,6 +252,7 @@ class FrameBox:
     class_score: float
     score: float
     box: Box | None
+    raw_box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
     .venv/bin/python tools/bench_memory.py RUN --source VIDEO --frames 200 2000
 
-Loops VIDEO into files of the asked lengths, predicts each in a fresh process, prints frames, seconds, peak MB.
+Loops VIDEO into files of the asked lengths, predicts each in a fresh process (`--command stream`: by `tcam stream`),
+prints frames, seconds, peak MB.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--command", choices=("predict", "stream"), default="predict")
     parser.add_argument("--frames", type=int, nargs="+", default=[200, 2000])
     options = parser.parse_args()
     print(f"{platform.machine()}, {options.run}")
@@ -33,10 +35,11 @@ def main() -> None:
             video = Path(folder) / f"{count}.mp4"
             loop_video(options.source, video, count)
             began = time.monotonic()
-            command = ["predict", options.run, "--source", video, "-o", Path(folder) / "boxes.csv", "--quiet"]
+            table = Path(folder) / "boxes.jsonl"
+            command = [options.command, options.run, "--source", video, "-o", table, "--quiet"]
             subprocess.run([str(Path(sys.executable).with_name("tcam")), *map(str, command)], check=True)
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            rows = (Path(folder) / "boxes.csv").read_text().count("\n") - 1
+            rows = table.read_text().count('"frame"')
             print(f"{count} frames: {rows} rows, {time.monotonic() - began:.0f} s, peak {peak:.0f} MB")
 
 

@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 MAX_PIXELS: Final = 2**26
 """Larger frames (8192 x 8192) are refused: a few kilobytes of video can ask for gigabytes of memory."""
 
-_FORMATS: Final = (
+FORMATS: Final = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,live_flv,ogg,gif,apng,h264,hevc,vvc,m4v,h263,h261,mjpeg,"
     "mjpeg_2000,ivf,obu,av1,yuv4mpegpipe,nut,nuv,nsv,mxf,gxf,rm,dv,wtv,vc1,vc1test,dirac,cavsvideo,avs2,avs3,swf,"
     "amv,roq,smk,bink,flic,film_cpk,wc3movie,mtv,anm,ea,thp,dxa,4xm,c93,idcin,ipmovie,psxstr,rl2,siff,tiertexseq,vmd,"
     "wsvqa,yop,mvi,pmp,lmlm4,dhav,ty,ifv,bethsoftvid,bfi,cdxl,cine,jv,lxf,mlv,mm,paf,smush,vividas,xmv,gdv,hnm,kux,"
     "moflex,argo_brp,pva,r3d,rpl,viv,vivo,dnxhd,evc,ipu,filmstrip,hxvs,ingenient,qcp,avs,avr,apv,frm,pdv"
 )
-_OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+"""Those that name no other file or host."""
+_OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 _MAX_MESSAGE: Final = 280
 
 
-def refuse(path: Path, found: str, *, remedy: str = "convert or remove the file") -> NoReturn:
+def refuse(path: Path | str, found: str, *, remedy: str = "convert or remove the file") -> NoReturn:
     """Raise the one-line error of an unusable video.
 
     Raises:
@@ -95,10 +96,10 @@ def open_container(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
         refuse(path, f"not a readable video ({reason(error)})")
     with container:
-        yield container, _main_stream(path, container)
+        yield container, main_stream(path, container)
 
 
-def _main_stream(path: Path, container: InputContainer) -> VideoStream:
+def main_stream(path: Path | str, container: InputContainer) -> VideoStream:
     """Choose the stream a player would show: no cover picture, the default one, the largest."""
     streams = [
         stream

@@ -107,6 +107,12 @@ class FrameScaler:
         pixels = torch.from_numpy(rows[:, : 3 * stored[1]].reshape(stored[0], stored[1], 3).copy())
         return orientation.apply(pixels.permute(2, 0, 1)).contiguous()
 
+    def resize(self, pixels: Tensor, size: Size) -> Tensor:
+        """Scale RGB pixels, uint8 ``[H, W, 3]``, as decoded frames are scaled: uint8 ``[3, h, w]`` of ``size``."""
+        from av import VideoFrame
+
+        return self(VideoFrame.from_ndarray(pixels.contiguous().cpu().numpy(), format="rgb24"), size, Orientation())
+
     def _scale(self, frame: VideoFrame, stored: Size) -> VideoFrame:
         if stored == (frame.height, frame.width):
             return self._convert.reformat(frame, format="rgb24")

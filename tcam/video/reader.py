@@ -25,6 +25,8 @@ from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, read_image
 from tcam.video.seek import SeekingReader, count_by_packets
 
 if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
     from decord import VideoReader
 
 _DECORD_MIN_WIDTH: Final = 32
@@ -150,22 +152,30 @@ def _stream_images(
 
 def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generator[DecodedFrame]:
     with open_container(path) as (container, stream):
-        scale, orientation = FrameScaler(), Orientation()
-        native, start, time = (0, 0), 0.0, 0.0
-        step = 1 / float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
-        for index, frame in enumerate(decode_in_order(container, stream, on_error=[])):
-            shown_at = frame_time(frame, stream)
-            if index == 0:
-                orientation = Orientation.of_frame(frame)
-                native, start = orientation.size((frame.height, frame.width)), shown_at or 0.0
-            else:
-                time = time + step if shown_at is None else shown_at - start
-            pixels = scale(frame, size or native, orientation)
-            if not keep_original:
-                yield DecodedFrame(index, time, pixels, None, native)
-            else:
-                original = pixels if size in (None, native) else scale(frame, native, orientation)
-                yield DecodedFrame(index, time, pixels, original, native)
+        decoded = decode_in_order(container, stream, on_error=[])
+        yield from scale_frames(decoded, stream, size=size, keep_original=keep_original)
+
+
+def scale_frames(
+    decoded: Iterator[VideoFrame], stream: VideoStream, *, size: Size | None, keep_original: bool
+) -> Iterator[DecodedFrame]:
+    """Turn what a decoder gives to frames as ``stream_frames`` gives them."""
+    scale, orientation = FrameScaler(), Orientation()
+    native, start, time = (0, 0), 0.0, 0.0
+    step = 1 / float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
+    for index, frame in enumerate(decoded):
+        shown_at = frame_time(frame, stream)
+        if index == 0:
+            orientation = Orientation.of_frame(frame)
+            native, start = orientation.size((frame.height, frame.width)), shown_at or 0.0
+        else:
+            time = time + step if shown_at is None else shown_at - start
+        pixels = scale(frame, size or native, orientation)
+        if not keep_original:
+            yield DecodedFrame(index, time, pixels, None, native)
+        else:
+            original = pixels if size in (None, native) else scale(frame, native, orientation)
+            yield DecodedFrame(index, time, pixels, original, native)
 
 
 class _Backend(Protocol):

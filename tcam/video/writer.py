@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
+_TICK: Final = Fraction(1, 1000)
+"""Of the clock of a video whose frames have times of their own."""
 _BT601: Final = 6
 """FFmpeg's number of the colour matrix that swscale uses to make yuv from RGB; players guess another one for HD."""
 
@@ -33,6 +35,7 @@ class VideoWriter:
         fps: frames per second of the result.
         intra: make every frame a key frame, so that reading any frame costs one frame.
         crf: quality, 0 (lossless) to 51.
+        uneven: every frame is written with its own time; ``fps`` is then only what the encoder expects.
 
     Raises:
         ValueError: a size below 2 x 2, or fps not positive.
@@ -40,7 +43,16 @@ class VideoWriter:
         MissingPartError: PyAV is not installed.
     """
 
-    def __init__(self, path: Path, *, size: Size, fps: float | Fraction, intra: bool = False, crf: int = 20) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: Size,
+        fps: float | Fraction,
+        intra: bool = False,
+        crf: int = 20,
+        uneven: bool = False,
+    ) -> None:
         if min(size) < 2:
             raise ValueError(f"size must be at least (2, 2), got {size}")
         if not 0 < fps < 100_000:
@@ -50,7 +62,7 @@ class VideoWriter:
         self._temporary = temporary_name(self._path)
         self._rate = Fraction(fps).limit_denominator(1001)
         self._intra, self._crf = intra, crf
-        self._num_frames = 0
+        self._num_frames, self._next_tick, self._uneven = 0, 0, uneven
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
 
@@ -62,8 +74,8 @@ class VideoWriter:
             raise self._failure(error) from error
         return self
 
-    def write(self, frame: Tensor) -> None:
-        """Append one frame, uint8 ``[3, H, W]`` RGB of the size given at the start.
+    def write(self, frame: Tensor, *, time_s: float = 0.0) -> None:
+        """Append one frame, uint8 ``[3, H, W]`` RGB of the size given at the start; ``time_s`` counts where uneven.
 
         Raises:
             ValueError: another shape or dtype, or outside the ``with`` block.
@@ -80,8 +92,9 @@ class VideoWriter:
         picture = self._reformatter.reformat(
             picture, width=self._stream.width, height=self._stream.height, format="yuv420p", interpolation="BILINEAR"
         )
-        picture.pts, picture.time_base = self._num_frames, 1 / self._rate
-        self._num_frames += 1
+        tick = max(self._next_tick, round(time_s / _TICK)) if self._uneven else self._num_frames
+        picture.pts, picture.time_base = tick, _TICK if self._uneven else 1 / self._rate
+        self._num_frames, self._next_tick = self._num_frames + 1, tick + 1
         try:
             self._container.mux(self._stream.encode(picture))
         except (av.error.FFmpegError, OSError) as error:
@@ -111,6 +124,8 @@ class VideoWriter:
         stream.width, stream.height = self._size[1] // 2 * 2, self._size[0] // 2 * 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.colorspace = _BT601
+        if self._uneven:
+            stream.codec_context.time_base = _TICK
         self._stream = stream
 
     def _close(self, *, keep: bool) -> None:

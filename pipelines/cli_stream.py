@@ -1,0 +1,67 @@
+"""The command that localizes in one source as its frames come. Heavy imports happen inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli_videos import Device, Quiet
+
+
+def stream(
+    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
+    source: Annotated[
+        str, typer.Option(help="Video file, 0 (camera), rtsp://, http(s)://, udp:// or tcp:// address, or - (stdin).")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="A .jsonl file, or -: stdout.")] = "-",
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="latest|none|every:N",
+            help="Frames to leave out where the network is slower; default: latest of a live source, else none.",
+        ),
+    ] = None,
+    open_timeout: Annotated[float, typer.Option(min=0.1, metavar="S", help="Seconds to wait for a live source.")] = 10,
+    read_timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="S", help="Seconds of silence after which a live source is lost.")
+    ] = 10,
+    reconnect: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Attempts in a row to reach a lost source again.")
+    ] = 3,
+    save_video: Annotated[Path | None, typer.Option(help="An .mp4 with box and map drawn.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Of the map, relative to its maximum; the run's own if left out."),
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Look for this tag; else the most probable one.")
+    ] = None,
+    smooth: Annotated[
+        float | None, typer.Option(min=0.01, metavar="HZ", help="Steadier boxes: cutoff of the 1 euro filter at rest.")
+    ] = None,
+    min_score: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="No box where score or class score lies below this.")
+    ] = 0.0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Write one line of JSON per frame as soon as it is known, and a last one with the reason the stream ended."""
+    from pipelines.frame_feed import Drop, Patience
+    from pipelines.stream import StreamRequest, stream_source
+    from tcam.localization.over_time import OverTime
+
+    request = StreamRequest(
+        run=run,
+        source=source,
+        output=output,
+        save_video=save_video,
+        drop=None if drop is None else Drop.parse(drop),
+        patience=Patience(open_timeout, read_timeout, reconnect),
+        threshold=threshold,
+        class_name=class_name,
+        over_time=None if smooth is None and not min_score else OverTime(smooth, min_score=min_score),
+        device=device,
+    )
+    stream_source(request, quiet=quiet)

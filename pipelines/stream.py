@@ -1,0 +1,234 @@
+"""A source in, one line of JSON per frame out, as soon as it is known: what ``tcam stream`` does."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import IO, Final
+
+from pipelines.frame_feed import Drop, FedFrame, FrameFeed, Patience
+from pipelines.overlay_video import save_overlay
+from pipelines.parallel import one_thread
+from pipelines.predict import FramePrediction, find_sources
+from pipelines.runlog import console
+from pipelines.signals import finishing, interrupted_by
+from pipelines.stream_localizer import StreamLocalizer
+from tcam.errors import ConfigError, StreamError, TcamError
+from tcam.files import cannot_write
+from tcam.localization.over_time import OverTime
+from tcam.types import Box
+from tcam.video.live import LiveSource
+from tcam.video.reader import DecodedFrame
+
+BATCH: Final = 8
+"""Frames of a file per forward pass, as ``tcam predict`` has it by default; a live source gives one at a time."""
+_WINDOW: Final = 512
+"""Frames that the rates and lags of the status line are of."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """Flags of ``tcam stream``."""
+
+    run: Path
+    source: str
+    output: str
+    save_video: Path | None
+    drop: Drop | None
+    patience: Patience
+    threshold: float | None
+    class_name: str | None
+    over_time: OverTime | None
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedFrame:
+    """What was found in a frame, how long after it was there to be seen, and how many were left out up to it."""
+
+    prediction: FramePrediction
+    lag_s: float
+    dropped: int
+
+
+def find_source(text: str) -> Path | LiveSource:
+    """Tell what ``--source`` names: a live source, or one video file or frame folder.
+
+    Raises:
+        DataError: there is no such file.
+        ConfigError: it names several videos.
+    """
+    live = LiveSource.parse(text)
+    if live is not None:
+        return live
+    found = find_sources(text)
+    if len(found) > 1:
+        raise ConfigError(f"--source {text}: expected one video, found {len(found)}; 'tcam predict' takes many")
+    return found[0][1]
+
+
+def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | None = None) -> Iterator[StreamedFrame]:
+    """Localize in what an open feed gives, in order; a file in batches, and with the boxes of ``tcam predict``.
+
+    Args:
+        localizer: of this stream alone.
+        feed: inside its ``with`` block; its own pixels are kept where a video is asked for.
+        save_video: an mp4 with map and box drawn over every frame given.
+
+    Raises:
+        StreamError: a live source could not be reached, or was lost for good.
+        VideoError: a file, camera or standard input cannot be read.
+    """
+    is_file = isinstance(feed.source, Path)
+    passing: deque[FedFrame] = deque()  # frames inside the network; every one comes out, in order
+    found = localizer.through(_remember(feed, passing), batch=BATCH if is_file and not feed.latest else 1)
+    if save_video is not None:
+        found = save_overlay(found, save_video, localizer.class_names, uneven=True)
+    while True:
+        # Two threads give other last bits than one, and a file's boxes are to be those of `tcam predict`.
+        with one_thread() if is_file else contextlib.nullcontext():
+            frame = next(found, None)
+        if frame is None:
+            feed.check()
+            return
+        fed = passing.popleft()
+        yield StreamedFrame(frame, time.monotonic() - fed.due_s, fed.dropped)
+
+
+def _remember(feed: FrameFeed, passing: deque[FedFrame]) -> Iterator[DecodedFrame]:
+    for fed in feed:
+        passing.append(fed)
+        yield fed.frame
+
+
+def stream_source(request: StreamRequest, *, quiet: bool) -> None:
+    """Localize in a source until it ends, is lost or a signal comes; the last line says which.
+
+    Raises:
+        StreamError: the source could not be reached, or was lost for good.
+        Interrupted: a signal came; all that was begun is written.
+    """
+    console.quiet = quiet
+    source = find_source(request.source)
+    localizer = StreamLocalizer.of_run(
+        request.run,
+        threshold=request.threshold,
+        class_name=request.class_name,
+        over_time=request.over_time,
+        device=request.device,
+        video_id=source.name if isinstance(source, Path) else str(source),
+    )
+    keep = request.save_video is not None
+    feed = FrameFeed(source, size=localizer.size, drop=request.drop, keep_original=keep, patience=request.patience)
+    status = _Status(feed)
+    with finishing(), _open_lines(request.output) as write:
+        try:
+            with feed:
+                for frame in localize(localizer, feed, save_video=request.save_video):
+                    status.add(frame)
+                    write(row_of(frame, localizer))
+        except TcamError as error:
+            write({"end": "lost" if isinstance(error, StreamError) else "error", "why": str(error), **status.totals()})
+            raise
+        write({"end": "source ended" if interrupted_by() is None else "interrupted", **status.totals()})
+        status.finish()
+
+
+def row_of(frame: StreamedFrame, localizer: StreamLocalizer) -> dict[str, object]:
+    """Make the line of a frame; numbers are rounded as in the box table."""
+    found = frame.prediction.box
+    row: dict[str, object] = {
+        "frame": found.frame_index,
+        "time_s": round(found.time_s, 6),
+        "class": localizer.class_names[found.label],
+        "class_score": round(found.class_score, 6),
+        "box": _edges(found.box),
+        "score": round(found.score, 6),
+        "lag_ms": round(1000 * frame.lag_s, 1),
+        "dropped": frame.dropped,
+    }
+    return row | ({"raw_box": _edges(found.raw_box)} if localizer.over_time is not None else {})
+
+
+def _edges(box: Box | None) -> list[float] | None:
+    return None if box is None else [round(edge, 2) for edge in box]
+
+
+class _Writing:
+    """Writes JSON Lines, each flushed at once: who reads them waits for every one."""
+
+    def __init__(self, stream: IO[str], name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def __call__(self, row: Mapping[str, object]) -> None:
+        try:
+            self._stream.write(json.dumps(row, allow_nan=False) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever read the pipe has gone: no fault of the disk
+            raise cannot_write(Path(self._name), error) from None
+
+
+@contextlib.contextmanager
+def _open_lines(target: str) -> Iterator[_Writing]:
+    """Open the output; a file grows line by line, as a stream has no end at which it would be whole."""
+    if target == "-":
+        yield _Writing(sys.stdout, "standard output")
+        return
+    path = Path(target)
+    if path.suffix.lower() != ".jsonl":
+        raise ConfigError(f"-o {target}: expected a name that ends in .jsonl, or - for standard output")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    with stream:
+        yield _Writing(stream, target)
+
+
+class _Status:
+    """Rates, lags and losses, shown on stderr: each second on a terminal, each half minute in a log."""
+
+    def __init__(self, feed: FrameFeed) -> None:
+        self._feed, self._frames = feed, 0
+        self._lags_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._times_s: deque[float] = deque(maxlen=_WINDOW)
+        self._every_s = 1.0 if console.is_terminal else 30.0
+        self._next_s = time.monotonic() + self._every_s
+
+    def add(self, frame: StreamedFrame) -> None:
+        """Count a frame."""
+        now = time.monotonic()
+        self._frames += 1
+        self._lags_ms.append(1000 * frame.lag_s)
+        self._times_s.append(now)
+        if now >= self._next_s:
+            self._next_s = now + self._every_s
+            console.print(self._line(), end="\r" if console.is_terminal else "\n")
+
+    def finish(self) -> None:
+        """Show the last line."""
+        console.print(self._line())
+
+    def totals(self) -> dict[str, object]:
+        """Give what the last line of JSON says beside the reason."""
+        return {"frames": self._frames, "dropped": self._feed.dropped, "reconnects": self._feed.reconnected}
+
+    def _line(self) -> str:
+        span_s = self._times_s[-1] - self._times_s[0] if len(self._times_s) > 1 else 0.0
+        fps = (len(self._times_s) - 1) / span_s if span_s else 0.0
+        cuts = quantiles(self._lags_ms, n=20, method="inclusive") if len(self._lags_ms) > 1 else [0.0] * 19
+        return (
+            f"{self._frames} frames, {fps:.1f} fps, lag {cuts[9]:.0f} ms (p95 {cuts[18]:.0f}), "
+            f"{self._feed.dropped} dropped, {self._feed.reconnected} reconnects"
+        )

@@ -1,0 +1,119 @@
+"""A trained run on one stream of frames: frame in, box out, in the caller's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.localizer import Localizer
+from pipelines.predict import FramePrediction, predict_video
+from pipelines.predict_command import label_of, own_threshold
+from pipelines.runlog import open_run
+from pipelines.stages import load_localizers, load_run, main_localizer
+from tcam.localization.over_time import BoxFollower, OverTime
+from tcam.types import FrameBox, Size
+from tcam.video.pixels import FOLDER_FPS, FrameScaler
+from tcam.video.reader import DecodedFrame
+
+
+class StreamLocalizer:
+    """Localizes in the frames of one stream, in order; make one for each stream.
+
+    Args:
+        localizer: the network and how its maps are made.
+        class_names: names behind the labels.
+        size: (height, width) of the network's input.
+        threshold: of the map, relative to its maximum, 0..1.
+        label: the class to look for; None takes the most probable one in each frame.
+        over_time: follow boxes over time; None leaves every frame to itself.
+        video_id: what the stream is called.
+    """
+
+    def __init__(
+        self,
+        localizer: Localizer,
+        *,
+        class_names: tuple[str, ...],
+        size: Size,
+        threshold: float,
+        label: int | None = None,
+        over_time: OverTime | None = None,
+        video_id: str = "stream",
+    ) -> None:
+        self.class_names, self.size, self.threshold, self.video_id = class_names, size, threshold, video_id
+        self.over_time = over_time
+        self._localizer, self._label = localizer, label
+        self._follow = None if over_time is None else BoxFollower(over_time)
+        self._scale, self._frames = FrameScaler(), 0
+
+    @classmethod
+    def of_run(
+        cls,
+        run: str | Path,
+        *,
+        threshold: float | None = None,
+        class_name: str | None = None,
+        over_time: OverTime | None = None,
+        device: str = "auto",
+        video_id: str = "stream",
+    ) -> StreamLocalizer:
+        """Load a finished run; a threshold of None is the run's own.
+
+        Raises:
+            DataError: the folder is no finished run.
+            ConfigError: no such device, or a class the run does not know.
+            WeightsError: its weights are missing or damaged.
+        """
+        opened = load_run(open_run(Path(run)), device=device)
+        name = main_localizer(opened)
+        return cls(
+            load_localizers(opened)[name],
+            class_names=opened.index.class_names,
+            size=opened.input_size,
+            threshold=own_threshold(opened, name) if threshold is None else threshold,
+            label=label_of(opened, class_name),
+            over_time=over_time,
+            video_id=video_id,
+        )
+
+    def step(self, frame: Tensor | NDArray[np.uint8], *, time_s: float | None = None) -> FrameBox:
+        """Localize in the next frame.
+
+        Args:
+            frame: uint8 ``[H, W, 3]``, RGB, of any size.
+            time_s: when it was filmed, for boxes over time; None counts 25 frames to the second.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        pixels = torch.as_tensor(frame)
+        if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.numel():
+            raise ValueError(f"frame must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
+        decoded = DecodedFrame(
+            index=self._frames,
+            time_s=self._frames / FOLDER_FPS if time_s is None else time_s,
+            pixels=self._scale.resize(pixels, self.size),
+            original=None,
+            original_size=(pixels.shape[0], pixels.shape[1]),
+        )
+        self._frames += 1
+        return next(self.through(iter([decoded]))).box
+
+    def through(self, frames: Iterator[DecodedFrame], *, batch: int = 1) -> Iterator[FramePrediction]:
+        """Localize in decoded frames of the network's size, ``batch`` at a time; each is given once."""
+        found = predict_video(
+            self._localizer, self.video_id, frames, threshold=self.threshold, batch=batch, label=self._label
+        )
+        if self._follow is None:
+            return found
+        return self._followed(found, self._follow)
+
+    def _followed(self, found: Iterator[FramePrediction], follow: BoxFollower) -> Iterator[FramePrediction]:
+        for frame in found:
+            yield replace(frame, box=follow(frame.box, frame.size))

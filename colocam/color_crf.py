@@ -52,8 +52,8 @@ def joint_color_energy(
         wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
         return wide[:0].sum()
     energies = crf_energy(
-        map_logits.transpose(1, 2).flatten(2, 3),
-        frames.transpose(1, 2).flatten(2, 3),
+        map_logits,
+        frames,
         sigma_rgb=sigma_rgb,
         sigma_xy=None,
         tolerance=_TOLERANCE,

@@ -104,7 +104,8 @@ def make_logits(count: int, side: int = 224) -> Tensor:
     """Draw blobs with noise, ``[count, 2, side, side]``."""
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
-    centres, widths = torch.rand(2, count, 1, 1, generator=generator) * 1.4 - 0.7, 0.15 + 0.3 * torch.rand(count, 1, 1)
+    centres = torch.rand(2, count, 1, 1, generator=generator) * 1.4 - 0.7
+    widths = 0.15 + 0.3 * torch.rand(count, 1, 1, generator=generator)
     blobs = 6 * torch.exp(-((x - centres[0]).square() + (y - centres[1]).square()) / (2 * widths.square())) - 3
     foreground = blobs + 0.7 * torch.randn(count, side, side, generator=generator)
     return torch.stack([torch.zeros_like(foreground), foreground], dim=1)

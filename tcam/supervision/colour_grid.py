@@ -63,7 +63,7 @@ def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None
     step = max(1, math.isqrt(height * width // _SUM_OVER))
     part = frames[:, :, ::step, ::step]
     sigma_xy = None if sigma_xy is None else sigma_xy / step
-    sums = [factors.sum() for factors in _factors(part, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=0.04)]
+    sums = [factors.sum() for factors in _factors(part, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=0.07)]
     return torch.cat(sums) * (height * width / (part.shape[2] * part.shape[3])) ** 2
 
 
@@ -72,7 +72,7 @@ def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolera
     pixels = frames if frames.dtype == torch.uint8 else frames.clamp(0, 255).to(torch.uint8)
     height, width = frames.shape[2:]
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
-    bins = round((52 if sigma_xy is None else 44) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
+    bins = round((49 if sigma_xy is None else 42) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
     bins = max(_LEAST_BINS, min(_MOST_BINS, bins))
     step = max(1, round(math.sqrt(height * width / _THIN_TO)))
     places, colours = _colour_bins(_histogram(pixels[:, :, ::step, ::step]), bins, sigma_rgb, tolerance)
@@ -220,9 +220,9 @@ def _colour_bins(counts: Tensor, bins: int, sigma_rgb: float, tolerance: float) 
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
     density = 0.95 * density / density.sum(dim=2, keepdim=True) + 0.05 / 256
     bin_of_level = ((density.cumsum(dim=2) - density / 2) * bins).long().clamp(0, bins - 1)
-    inside = bin_of_level[:, :, None] == torch.arange(bins, device=counts.device)[:, None]
-    shares = torch.where(inside, (counts + 1e-3)[:, :, None], 0.0)
-    sums = shares @ _level_vectors(sigma_rgb, tolerance / 2, counts.device)
+    shares = counts.new_zeros(*counts.shape[:2], bins, 256)
+    shares.scatter_(2, bin_of_level[:, :, None], (counts + 1e-3)[:, :, None])
+    sums = shares @ _level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
     strides = bins ** torch.arange(2, -1, -1, device=counts.device)
     places = (bin_of_level * strides[:, None]).int()
     return places, sums / shares.sum(dim=3, keepdim=True).clamp_min(1e-9)

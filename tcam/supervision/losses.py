@@ -55,8 +55,9 @@ def crf_energy(
     ``whole``.
 
     Args:
-        map_logits: ``[N, 2, H, W]``.
-        frames: ``[N, 3, H, W]``, RGB in 0..255, as the network saw them but not normalised.
+        map_logits: ``[N, 2, H, W]``; or sequences, ``[N, T, 2, H, W]``, all pixels of which are one image: for colour
+            alone, as frames of a sequence have no common positions.
+        frames: ``[N, 3, H, W]`` or ``[N, T, 3, H, W]``, RGB in 0..255, as the network saw them but not normalised.
         sigma_rgb: reach of the kernel in colour levels.
         sigma_xy: reach in pixels; None: colour alone counts.
         tolerance: relative error of ``W q`` that is allowed; see ``gaussian_filter``.
@@ -67,12 +68,20 @@ def crf_energy(
         One energy per image, ``[N]``, float32 (float64 for such logits).
 
     Raises:
-        ValueError: other shapes, or a sigma of 0 or below.
+        ValueError: other shapes, sequences with ``sigma_xy``, or a sigma of 0 or below.
     """
-    _check(map_logits)
-    if frames.shape != (map_logits.shape[0], 3, *map_logits.shape[2:]):
-        expected = [map_logits.shape[0], 3, *map_logits.shape[2:]]
+    if map_logits.ndim != 5:
+        _check(map_logits)
+    elif map_logits.shape[2] != 2 or sigma_xy is not None:
+        given = f"{list(map_logits.shape)} and sigma_xy {sigma_xy}"
+        raise ValueError(f"map_logits of sequences must be [N, T, 2, H, W] and sigma_xy None, got {given}")
+    expected = [*map_logits.shape[:-3], 3, *map_logits.shape[-2:]]
+    if list(frames.shape) != expected:
         raise ValueError(f"frames must be {expected} like map_logits, got {list(frames.shape)}")
+    if map_logits.ndim == 4:
+        map_logits = map_logits[:, None]
+    else:
+        frames = frames.transpose(1, 2).flatten(2, 3)
     kernel = functools.partial(
         gaussian_filter, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact
     )
@@ -85,7 +94,10 @@ def crf_energy(
 
 
 class _CrfEnergy(torch.autograd.Function):
-    """Energies ``[N]`` of logits ``[N, 2, H, W]``; their gradient reuses ``W q`` (W is symmetric)."""
+    """Energies ``[N]`` of logits ``[N, T, 2, H, W]`` over tall images ``[N, 3, T H, W]``.
+
+    The gradient reuses ``W q`` (W is symmetric).
+    """
 
     @staticmethod
     def forward(
@@ -95,19 +107,19 @@ class _CrfEnergy(torch.autograd.Function):
         kernel: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
         # In place where it can be: these maps are larger than a CPU's caches. tanh(z / 2) by way of the faster sigmoid.
-        contrast = (logits[:, 1] - logits[:, 0]).sigmoid_().mul_(2).sub_(1)
-        filtered = kernel(contrast[:, None], frames)[:, 0]
+        contrast = (logits[:, :, 1] - logits[:, :, 0]).sigmoid_().mul_(2).sub_(1)
+        filtered = kernel(contrast.flatten(1, 2)[:, None], frames).view(contrast.shape)
         energies: Tensor = torch.linalg.vecdot(contrast.flatten(1), filtered.flatten(1))
-        ctx.save_for_backward(filtered.mul_(contrast.square_().sub_(1)))
+        ctx.save_for_backward(torch.addcmul(filtered, filtered, contrast.square_(), value=-1))
         return energies / -2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.BackwardCFunction, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        both = slope.new_empty(len(slope), 2, *slope.shape[1:])
-        torch.mul(slope, grads[0][:, None, None] / 2, out=both[:, 1])
-        torch.neg(both[:, 1], out=both[:, 0])
+        both = slope.new_empty(*slope.shape[:2], 2, *slope.shape[2:])
+        torch.mul(slope, grads[0][:, None, None, None] / -2, out=both[:, :, 1])
+        torch.neg(both[:, :, 1], out=both[:, :, 0])
         return both, None, None
 
 

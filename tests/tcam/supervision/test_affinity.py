@@ -82,7 +82,8 @@ def test_the_sum_of_the_kernel_is_that_of_filtered_ones(sigma_xy):
     frames = _smooth_frames(2, 48)
     settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
     total = affinity_sum(frames, **settings)
-    torch.testing.assert_close(total, gaussian_filter(torch.ones(2, 1, 48, 48), frames, **settings).sum(dim=(1, 2, 3)))
+    filtered = gaussian_filter(torch.ones(2, 1, 48, 48), frames, **settings, tolerance=0.07)
+    torch.testing.assert_close(total, filtered.sum(dim=(1, 2, 3)))
     assert torch.allclose(total.double(), affinity_sum(frames, **settings, exact=True), rtol=0.05)
 
 

@@ -181,6 +181,20 @@ def test_the_size_barrier_passes_gradcheck_and_rises_as_a_side_vanishes():
     assert size_barrier(empty, 1.0) > size_barrier(even, 1.0)
 
 
+def test_a_sequence_counts_as_one_image():
+    """Its energy and gradient are those of the image that holds all of its frames, for a gradient of any size, too."""
+    logits, frames = torch.randn(2, 3, 2, 6, 5, dtype=torch.float64), torch.randint(0, 256, (2, 3, 3, 6, 5))
+    sequences, images = logits.clone().requires_grad_(), logits.transpose(1, 2).flatten(2, 3).requires_grad_()
+    settings = {"sigma_rgb": 40.0, "sigma_xy": None, "exact": True}
+    energies = crf_energy(sequences, frames, **settings)
+    expected = crf_energy(images, frames.transpose(1, 2).flatten(2, 3), **settings)
+    torch.testing.assert_close(energies, expected)
+    scale = torch.tensor([3.0, -0.5], dtype=torch.float64)
+    (energies @ scale).backward()
+    (expected @ scale).backward()
+    torch.testing.assert_close(sequences.grad.transpose(1, 2).flatten(2, 3), images.grad)
+
+
 def test_shapes_and_sharpness_that_do_not_fit_are_refused():
     logits, frames = torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4)
     with pytest.raises(ValueError, match=r"map_logits must be \[N, 2, H, W\], got \[1, 3, 4, 4\]"):
@@ -191,5 +205,7 @@ def test_shapes_and_sharpness_that_do_not_fit_are_refused():
         crf_energy(logits, torch.zeros(1, 3, 8, 8), sigma_rgb=15.0, sigma_xy=None)
     with pytest.raises(ValueError, match="sigmas must be above 0, got sigma_rgb 0"):
         crf_energy(logits, frames, sigma_rgb=0.0, sigma_xy=None)
+    with pytest.raises(ValueError, match=r"sigma_xy None, got \[1, 1, 2, 4, 4\] and sigma_xy 9.0"):
+        crf_energy(logits[None], frames[None], sigma_rgb=15.0, sigma_xy=9.0)
     with pytest.raises(ValueError, match="t must be above 0, got 0"):
         log_barrier(torch.zeros(1), 0.0)

@@ -72,7 +72,7 @@ def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolera
     pixels = frames if frames.dtype == torch.uint8 else frames.clamp(0, 255).to(torch.uint8)
     height, width = frames.shape[2:]
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
-    bins = round((49 if sigma_xy is None else 42) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
+    bins = round((49 if sigma_xy is None else 43) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
     bins = max(_LEAST_BINS, min(_MOST_BINS, bins))
     step = max(1, round(math.sqrt(height * width / _THIN_TO)))
     places, colours = _colour_bins(_histogram(pixels[:, :, ::step, ::step]), bins, sigma_rgb, tolerance)

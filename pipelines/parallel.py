@@ -75,10 +75,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One item on its way to a worker: pickled, with its limits (seconds of wall clock, resident bytes)."""
+    """One item on its way to a worker, with its limits (seconds of wall clock, resident bytes)."""
 
     index: int
-    item: bytes
+    item: object
     time_limit_s: float
     memory_limit: int
 
@@ -161,35 +161,32 @@ def _find_crew(start: Callable[[], Callable[[A], B]], spread: Spread, items: int
 
 
 class _Here(Generic[A, B]):
-    """This process as a crew of one."""
+    """This process as a crew of one, which keeps neither limit."""
 
     size = 1
 
     def __init__(self, start: Callable[[], Callable[[A], B]]) -> None:
         self._start = start
         self._task: Callable[[A], B] | None = None
-        self._job: tuple[int, A] | None = None
+        self._job: Job | None = None
 
     def room(self, waiting: int) -> int:
         return min(waiting, int(self._job is None))
 
     def hand_out(self, job: Job) -> None:
-        raise NotImplementedError("this process takes items as they are")
-
-    def take(self, index: int, item: A) -> None:
-        self._job = (index, item)
+        self._job = job
 
     def wait(self) -> list[Answer]:
         if self._job is None:
             return []
-        (index, item), self._job = self._job, None
+        job, self._job = self._job, None
         if self._task is None:
             self._task = self._start()
         try:
             with one_thread():
-                return [Answer(index, "done", self._task(item))]
+                return [Answer(job.index, "done", self._task(job.item))]  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001, RUF100  # one bad item must not end the others
-            return [Answer(index, "failed", one_line(error))]
+            return [Answer(job.index, "failed", one_line(error))]
 
     def close(self) -> None:
         self._task = None
@@ -242,10 +239,7 @@ class _Work(Generic[A, B]):
             item = self._items[index]
             self._begun_at[index] = time.monotonic()
             self._tries[index] = self._tries.get(index, 0) + 1
-            if isinstance(crew, _Here):
-                crew.take(index, item)
-            else:
-                crew.hand_out(Job(index, pickle.dumps(item), self._limit(item), self._memory_limit))
+            crew.hand_out(Job(index, item, self._limit(item), self._memory_limit))
 
     def _note(self, answer: Answer) -> None:
         index = answer.index

@@ -49,7 +49,7 @@ class Child:
         self.job = job
         self._deadline = time.monotonic() + job.time_limit_s
         try:
-            self.pipe.send_bytes(job.item)
+            self.pipe.send_bytes(pickle.dumps(job.item))
         except OSError:
             self._deadline = 0.0  # it died while idle: the next look finds out
 

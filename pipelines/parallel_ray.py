@@ -1,7 +1,7 @@
 """A Ray cluster as a crew: tasks for work without a model, actors for work with one. The only user of ray.
 
 A Ray worker does no work itself: it minds one child process (``parallel_process.Child``), so that limits, crashes and
-their wording are the same as on one machine. Jobs and results travel as pickled bytes, small ones; frames never do.
+their wording are the same as on one machine. Jobs and results are small; frames never travel.
 Signals wait until a call of Ray is over: an exception raised within comes out of it as a ``SystemError``.
 """
 

@@ -21,6 +21,9 @@ from pipelines.synthetic import write_synthetic_videos
 from tcam.localization.corloc import CorLocResult
 from tcam.video.folders import scan_class_folders
 
+BOX_EVERY = 3
+"""Frames of the synthetic videos from one annotated frame to the next; what is not annotated is not evaluated."""
+
 SETTINGS = (
     "model.backbone=resnet10t",
     "model.levels_used=4",
@@ -71,7 +74,7 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
     videos = output / f"videos-seed{seed}"
     if not (videos / "boxes.csv").is_file():
         console.print(f"writing synthetic videos to {videos}")
-        write_synthetic_videos(videos, seed=seed)
+        write_synthetic_videos(videos, box_every=BOX_EVERY, seed=seed)
     environment = {**describe_environment(), "videos": str(videos.resolve())}
     tables: dict[Path, Rows] = {}
     for method, own in SETTINGS_OF.items():

@@ -35,6 +35,7 @@ def write_synthetic_videos(
     videos_per_class: tuple[int, int, int] = (10, 3, 4),
     frames: int = 28,
     size: Size = (120, 160),
+    box_every: int = 1,
     seed: int = 0,
 ) -> None:
     """Write a folder of tagged videos: ``<class>/<class>-NN.mp4``, ``clips.csv`` (tags, splits), ``boxes.csv`` (truth).
@@ -47,6 +48,7 @@ def write_synthetic_videos(
         videos_per_class: of train, val and test.
         frames: of each video.
         size: (height, width) in pixels, even, at least 32.
+        box_every: list the boxes of every so many frames; like annotators, who leave most frames out.
         seed: of all randomness.
 
     Raises:
@@ -57,12 +59,15 @@ def write_synthetic_videos(
         raise ValueError(f"classes must be 2 to {len(CLASSES)}, got {classes}")
     if min(videos_per_class) < 0 or videos_per_class[0] < 1:
         raise ValueError(f"videos_per_class must be at least (1, 0, 0), got {videos_per_class}")
+    if box_every < 1:
+        raise ValueError(f"box_every must be 1 or more, got {box_every}")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} is not empty: synthetic videos expect a new folder; remove it or name another")
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
-        _write_folder(partial, CLASSES[:classes], videos_per_class, frames=frames, size=size, seed=seed)
+        kinds = CLASSES[:classes]
+        _write_folder(partial, kinds, videos_per_class, frames=frames, size=size, box_every=box_every, seed=seed)
         partial.chmod(0o755)
         if root.exists():
             root.rmdir()
@@ -72,7 +77,14 @@ def write_synthetic_videos(
 
 
 def _write_folder(
-    root: Path, kinds: Sequence[ObjectClass], counts: tuple[int, int, int], *, frames: int, size: Size, seed: int
+    root: Path,
+    kinds: Sequence[ObjectClass],
+    counts: tuple[int, int, int],
+    *,
+    frames: int,
+    size: Size,
+    box_every: int,
+    seed: int,
 ) -> None:
     splits = [split for split, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     clips: list[tuple[str, str, str]] = []
@@ -88,13 +100,13 @@ def _write_folder(
             video = render_video(kind, frames=frames, size=size, scenery=scenery, generator=generator)
             _encode(root / name, video.frames, size)
             clips.append((name, kind.name, split))
-            truth.extend(_truth_rows(name, video.boxes))
+            truth.extend(_truth_rows(name, video.boxes, box_every))
     _write_table(root / "clips.csv", ("video", "class", "split"), clips)
     _write_table(root / "boxes.csv", ("video", "frame", "x0", "y0", "x1", "y1"), truth)
 
 
-def _truth_rows(name: str, boxes: Sequence[Box | None]) -> Iterator[tuple[str | int, ...]]:
-    for frame, box in enumerate(boxes):
+def _truth_rows(name: str, boxes: Sequence[Box | None], every: int) -> Iterator[tuple[str | int, ...]]:
+    for frame, box in list(enumerate(boxes))[::every]:
         if box is not None:
             yield (name, frame, *(int(edge) for edge in box))
 

@@ -62,6 +62,14 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_does_not(tmp_path: 
         assert (tmp_path / "other" / file).read_bytes() != (tiny_videos / file).read_bytes()
 
 
+def test_boxes_may_be_listed_for_some_frames_only(tmp_path: Path, tiny_videos: Path):
+    options = {"classes": 2, "videos_per_class": (2, 1, 1), "frames": TINY_FRAMES, "size": (64, 64)}
+    write_synthetic_videos(tmp_path / "few", **options, box_every=3)
+    few, every = (pd.read_csv(root / "boxes.csv") for root in (tmp_path / "few", tiny_videos))
+    assert few.equals(every[every["frame"] % 3 == 0].reset_index(drop=True))
+    assert 0 < len(few) < len(every)
+
+
 def test_one_more_class_leaves_the_videos_of_the_others_as_they_were(tmp_path: Path, tiny_videos: Path):
     root = tmp_path / "three"
     write_synthetic_videos(root, classes=3, videos_per_class=(2, 1, 1), frames=TINY_FRAMES, size=(64, 64), seed=0)
@@ -184,6 +192,7 @@ def test_a_video_that_cannot_be_drawn_is_refused(frames: int, size: tuple[int, i
         ({"classes": 6}, "classes must be 2 to 5, got 6"),
         ({"videos_per_class": (0, 1, 1)}, "at least"),
         ({"frames": 0}, "frames must be at least 1"),
+        ({"box_every": 0}, "box_every must be 1 or more, got 0"),
     ],
 )
 def test_wrong_counts_are_refused_and_leave_nothing_behind(tmp_path: Path, arguments: dict, message: str):

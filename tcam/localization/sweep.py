@@ -3,7 +3,7 @@
 A pixel that is added joins the components of its kept neighbours, so a component only ever grows, and the largest one
 at a threshold is the largest of those that grew so far: nothing is labelled twice, however many thresholds there are.
 Compiled by numba at the first call (some seconds, then kept on disk); where numba is missing, `extract.py` takes
-`runs.py`.
+`hills.py`.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def best_overlap(boxes: Tensor, truth: Tensor, *, inclusive: bool = False) -> tu
     if boxes.ndim != 3 or truth.ndim != 3 or len(boxes) != len(truth):
         raise ValueError(f"expected boxes [N, L, 4] and truth [N, G, 4], got {list(boxes.shape)}, {list(truth.shape)}")
     measure = inclusive_iou if inclusive else iou
-    best, which = measure(boxes[:, :, None], truth[:, None]).nan_to_num(0.0).max(dim=2)
+    best, which = measure(boxes[:, None], truth[:, :, None]).nan_to_num_(0.0).max(dim=1)
     return best, which
 
 
@@ -137,14 +137,14 @@ def _overlap(a: Tensor, b: Tensor, *, border: int) -> Tensor:
     _check_boxes(a, "a")
     _check_boxes(b, "b")
     a, b = a.double(), b.double()
-    corner = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    common = (corner + border).clamp(min=0).prod(dim=-1)
-    union = _area(a, border) + _area(b, border) - common
-    return torch.where(union == 0, torch.zeros_like(union), common / union)
+    common = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]), border)
+    union = _area(a[..., :2], a[..., 2:], border) + _area(b[..., :2], b[..., 2:], border) - common
+    return (common / union).masked_fill_(union == 0, 0.0)
 
 
-def _area(boxes: Tensor, border: int) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2] + border).clamp(min=0).prod(dim=-1)
+def _area(first: Tensor, last: Tensor, border: int) -> Tensor:
+    sides = (last - first).add_(border).clamp_(min=0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def _check_boxes(boxes: Tensor, name: str) -> None:

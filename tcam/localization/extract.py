@@ -104,14 +104,16 @@ def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Swe
         return torch.full((len(maps), len(wanted), 4), math.nan, dtype=torch.float64)
     levels = _quantise(maps)
     cuts = _cuts(levels, wanted)
+    own = np.arange(len(maps))[:, None]
     is_cut = np.zeros((len(maps), 256), np.int16)
-    np.put_along_axis(is_cut, cuts, 1, axis=1)
+    is_cut[own, cuts] = 1
     # How many of a map's distinct cuts lie below each level: pixel p is kept at cut c exactly when rank(c) < rank(p).
     below = np.cumsum(is_cut, axis=1, dtype=np.int16) - is_cut
-    rank = np.stack([ranks[one] for ranks, one in zip(below, levels, strict=True)])
+    rank = np.empty(levels.shape, np.int16)
+    for ranks, one, into in zip(below, levels, rank, strict=True):
+        np.take(ranks, one, out=into, mode="clip")  # any other mode looks at each level first
     found = sweep(rank, int(is_cut.sum(axis=1).max()))
-    layer = np.take_along_axis(below, cuts, axis=1).astype(np.intp)
-    return torch.from_numpy(np.take_along_axis(found, layer[:, :, None], axis=1))
+    return torch.from_numpy(found[own, below[own, cuts]])
 
 
 def _quantise(maps: Tensor) -> NDArray[np.uint8]:
@@ -123,7 +125,7 @@ def _quantise(maps: Tensor) -> NDArray[np.uint8]:
     low, high = (float(bound) for bound in torch.stack(torch.aminmax(values)).cpu())
     if not (low >= -_SLACK and high <= 1 + _SLACK):  # also where one is NaN
         raise ValueError(f"a map must hold numbers in 0..1, got {low:g} to {high:g}")
-    levels: NDArray[np.uint8] = (values.clamp(0, 1) * 255).to(torch.uint8).cpu().numpy()
+    levels: NDArray[np.uint8] = values.clamp(0, 1).mul_(255).to(torch.uint8).cpu().numpy()
     return levels
 
 

@@ -136,15 +136,15 @@ def full_frame_box(size: Size) -> Box:
 def _overlap(a: Tensor, b: Tensor, *, border: int) -> Tensor:
     _check_boxes(a, "a")
     _check_boxes(b, "b")
-    a, b = a.double(), b.double()
-    common = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]), border)
-    union = _area(a[..., :2], a[..., 2:], border) + _area(b[..., :2], b[..., 2:], border) - common
+    one, other = a.double().unbind(-1), b.double().unbind(-1)
+    corners = [*map(torch.maximum, one[:2], other[:2]), *map(torch.minimum, one[2:], other[2:])]
+    common = _area(*corners, border=border)
+    union = (_area(*one, border=border) + _area(*other, border=border)).sub_(common)
     return (common / union).masked_fill_(union == 0, 0.0)
 
 
-def _area(first: Tensor, last: Tensor, border: int) -> Tensor:
-    sides = (last - first).add_(border).clamp_(min=0)
-    return sides[..., 0] * sides[..., 1]
+def _area(x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, *, border: int) -> Tensor:
+    return (x1 - x0).add_(border).clamp_(min=0).mul_((y1 - y0).add_(border).clamp_(min=0))
 
 
 def _check_boxes(boxes: Tensor, name: str) -> None:

@@ -13,7 +13,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tcam.localization.sweep import EIGHT, Places, add_layer, by_rank, compiled, for_each, joins, plane, row_shift
+from tcam.localization.sweep import (
+    EIGHT,
+    Places,
+    add_layer,
+    by_rank,
+    compiled,
+    for_each,
+    joins,
+    plane,
+    row_shift,
+    steps,
+)
 
 Ranks = NDArray[np.int16]
 Boxes = NDArray[np.float64]
@@ -109,12 +120,12 @@ def _by_filled_rank(rank: Ranks, layers: int) -> tuple[Places, NDArray[np.int64]
 def _largest(pixels: tuple[Places, NDArray[np.int64]], shape: tuple[int, int], boxes: Boxes) -> None:
     """Write the box of the largest contour of each layer ``[L, 4]`` of a map without holes."""
     order, begins = pixels
-    state = plane(shape)
-    about, alive = state[2], state[3]
+    shift, state = row_shift(shape[1]), plane(shape)
+    about, alive, sides = state[2], state[3], steps(EIGHT, shift)
     count = 0
     for layer in range(len(boxes) - 1, -1, -1):
         added = order[begins[layer + 1] : begins[layer + 2]]
-        count = add_layer(state, count, added, row_shift(shape[1]), EIGHT, _GAINED)
+        count = add_layer(state, count, added, shift, sides, _GAINED)
         best = -1
         for one in alive[:count]:
             if (
@@ -158,7 +169,7 @@ def _best(
     shift, layers = row_shift(shape[1]), len(boxes)
     state = plane(shape)
     about, alive = state[2], state[3]
-    sides = _FOUR if holes else EIGHT
+    sides = steps(_FOUR if holes else EIGHT, shift)
     count = 0
     for turn in range(layers):
         layer = turn if holes else layers - 1 - turn

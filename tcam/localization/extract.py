@@ -112,8 +112,9 @@ def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Swe
     rank = np.empty(levels.shape, np.int16)
     for ranks, one, into in zip(below, levels, rank, strict=True):
         np.take(ranks, one, out=into, mode="clip")  # any other mode looks at each level first
-    found = sweep(rank, int(is_cut.sum(axis=1).max()))
-    return torch.from_numpy(found[own, below[own, cuts]])
+    layers = int(is_cut.sum(axis=1).max())
+    found = sweep(rank, layers).reshape(-1, 4)
+    return torch.from_numpy(found[own * layers + below[own, cuts]])
 
 
 def _quantise(maps: Tensor) -> NDArray[np.uint8]:

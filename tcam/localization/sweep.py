@@ -102,6 +102,12 @@ _ONE: Final = np.ones(512, np.int8)
 
 
 @compiled
+def steps(sides: NDArray[np.int8], shift: int) -> Ints:
+    """Turn the numbers of ``joins`` into steps from the pixel above on the left, in a plane; -1 stays."""
+    return np.where(sides < 0, -1, (sides // 3 << shift) + sides % 3).astype(np.int32)
+
+
+@compiled
 def plane(shape: tuple[int, int]) -> State:
     """Make the memory of a union-find over a map of (height, width), with a border of one pixel that is never kept.
 
@@ -109,16 +115,12 @@ def plane(shape: tuple[int, int]) -> State:
     pixel, what is known of the component of a root, room for the list of roots, and room for ``add_layer``'s bridges.
     """
     size = (shape[0] + 2) << row_shift(shape[1])
-    known = np.empty((size, 6), np.int32)
-    return np.zeros(size, np.uint8), np.empty(size, np.uint32), known, np.empty(size, np.uint32), np.empty(
-        (size, 2), np.uint32
-    )
+    root, alive, bridges = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty((size, 2), np.uint32)
+    return np.zeros(size, np.uint8), root, np.empty((size, 6), np.int32), alive, bridges
 
 
 @compiled
-def add_layer(
-    state: State, count: int, pixels: Places, shift: int, sides: NDArray[np.int8], gained: NDArray[np.int8]
-) -> int:
+def add_layer(state: State, count: int, pixels: Places, shift: int, sides: Ints, gained: NDArray[np.int8]) -> int:
     """Keep some pixels more, and join them to the components around them and those to each other.
 
     ``about[root]`` is left, top, right, bottom (inclusive, in the plane with its border), first pixel in reading order,
@@ -129,7 +131,6 @@ def add_layer(
     """
     on, root, about, alive, bridges = state
     pitch = np.uint32(1 << shift)
-    around = np.array([pitch * (place // 3) + place % 3 for place in range(9)]).astype(np.uint32)
     waiting = 0
     for pixel in pixels:
         above, left = np.uint32(pixel - pitch), np.uint32(pixel - 1)
@@ -144,7 +145,7 @@ def add_layer(
             one = about[pixel]
             one[0], one[1], one[2], one[3], one[4], one[5] = x, y, x, y, pixel, gained[kept]
             continue
-        here = root[np.uint32(above - 1) + around[sides[kept, 0]]]
+        here = root[np.uint32(above - 1 + sides[kept, 0])]
         while root[here] != here:
             root[here] = root[root[here]]
             here = root[here]
@@ -159,7 +160,7 @@ def add_layer(
     for pixel, kept in bridges[:waiting]:
         for side in sides[kept, 1:]:
             if side >= 0:
-                join(root, about, pixel, np.uint32(pixel - pitch - 1) + around[side])
+                join(root, about, pixel, pixel - pitch - 1 + side)
     left = 0
     for i in range(count):
         if root[alive[i]] == alive[i]:
@@ -189,12 +190,12 @@ def join(root: Places, about: Ints, a: int, b: int) -> None:
 def _sweep(pixels: tuple[Places, NDArray[np.int64]], shape: tuple[int, int], boxes: NDArray[np.float64]) -> None:
     """Write the box of the largest component of each layer ``[L, 4]`` of a map."""
     order, begins = pixels
-    state = plane(shape)
-    about, alive = state[2], state[3]
+    shift, state = row_shift(shape[1]), plane(shape)
+    about, alive, sides = state[2], state[3], steps(EIGHT, shift)
     count = 0
     for layer in range(len(boxes) - 1, -1, -1):
         added = order[begins[layer + 1] : begins[layer + 2]]
-        count = add_layer(state, count, added, row_shift(shape[1]), EIGHT, _ONE)
+        count = add_layer(state, count, added, shift, sides, _ONE)
         best = -1
         for one in alive[:count]:
             if (

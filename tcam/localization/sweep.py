@@ -161,12 +161,12 @@ def add_layer(state: State, count: int, pixels: Places, shift: int, sides: Ints,
         for side in sides[kept, 1:]:
             if side >= 0:
                 join(root, about, pixel, pixel - pitch - 1 + side)
-    left = 0
+    still = 0
     for i in range(count):
         if root[alive[i]] == alive[i]:
-            alive[left] = alive[i]
-            left += 1
-    return left
+            alive[still] = alive[i]
+            still += 1
+    return still
 
 
 @compiled

@@ -8,10 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tcam.types import Box, Size
+
+Numbers = NDArray[np.float64]
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
@@ -136,15 +140,16 @@ def full_frame_box(size: Size) -> Box:
 def _overlap(a: Tensor, b: Tensor, *, border: int) -> Tensor:
     _check_boxes(a, "a")
     _check_boxes(b, "b")
-    one, other = a.double().unbind(-1), b.double().unbind(-1)
-    corners = [*map(torch.maximum, one[:2], other[:2]), *map(torch.minimum, one[2:], other[2:])]
-    common = _area(*corners, border=border)
-    union = (_area(*one, border=border) + _area(*other, border=border)).sub_(common)
-    return (common / union).masked_fill_(union == 0, 0.0)
+    # In numpy, coordinates first: at the few thousand numbers of a map, torch's cost per operation would be most of it.
+    one, other = (np.ascontiguousarray(np.moveaxis(some.double().cpu().numpy(), -1, 0)) for some in (a, b))
+    common = _area(np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:]), border)
+    union = _area(one[:2], one[2:], border) + _area(other[:2], other[2:], border) - common
+    return torch.from_numpy(np.divide(common, union, out=np.zeros_like(union), where=union != 0)).to(a.device)
 
 
-def _area(x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, *, border: int) -> Tensor:
-    return (x1 - x0).add_(border).clamp_(min=0).mul_((y1 - y0).add_(border).clamp_(min=0))
+def _area(first: Numbers, last: Numbers, border: int) -> Numbers:
+    width, height = np.maximum(last - first + border, 0)
+    return np.asarray(width * height)
 
 
 def _check_boxes(boxes: Tensor, name: str) -> None:

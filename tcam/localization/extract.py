@@ -123,7 +123,7 @@ def _quantise(maps: Tensor) -> NDArray[np.uint8]:
         raise ValueError(f"a map must hold floats, at least one, got {maps.dtype} {list(maps.shape)}")
     values = maps.detach()
     values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-    low, high = (float(bound) for bound in torch.stack(torch.aminmax(values)).cpu())
+    low, high = (float(bound) for bound in torch.aminmax(values))
     if not (low >= -_SLACK and high <= 1 + _SLACK):  # also where one is NaN
         raise ValueError(f"a map must hold numbers in 0..1, got {low:g} to {high:g}")
     levels: NDArray[np.uint8] = values.clamp(0, 1).mul_(255).to(torch.uint8).cpu().numpy()

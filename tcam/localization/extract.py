@@ -6,7 +6,7 @@ component with the most pixels wins, and its bounding box is the answer. Of equa
 first in reading order (row by row from the top, left to right) wins.
 
 All thresholds of a map come from one pass over its pixels (`sweep.py`, compiled by numba; `hills.py` gives the same
-without it, in two to four times the time).
+without it, in three times the time, or 15 times on noise).
 """
 
 from __future__ import annotations

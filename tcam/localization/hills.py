@@ -41,21 +41,23 @@ def largest_components(rank: Ranks, layers: int) -> NDArray[np.float64]:
     return boxes
 
 
-def find_hills(plane: Ranks) -> tuple[Ints, Ints]:
+def find_hills(plane: Ranks) -> tuple[NDArray[np.int32], Ints]:
     """Give the hill of every pixel of a plane (flat; of no meaning where the rank is 0), and the rank of each summit.
 
     The highest neighbour is that of the highest rank; of equals the last one in reading order.
     """
-    rank, pitch = plane.ravel(), plane.shape[1]
-    key = rank.astype(np.int64) << 32
-    key += np.arange(len(key))
+    rank, pitch, bits = plane.ravel(), plane.shape[1], plane.size.bit_length()
+    key = np.left_shift(rank, bits, dtype=np.int32 if bits <= 16 else np.int64)
+    key += np.arange(len(key), dtype=key.dtype)
     key *= rank > 0
-    near = np.maximum(np.maximum(key[:-2], key[1:-1]), key[2:])
-    near = np.maximum(np.maximum(near[: -2 * pitch], near[pitch:-pitch]), near[2 * pitch :])
-    steps = np.zeros_like(key)
-    steps[pitch + 1 : -pitch - 1] = near & 0xFFFFFFFF
+    near = np.maximum(key[:-2], key[1:-1])
+    np.maximum(near, key[2:], out=near)
+    row, near = near, np.maximum(near[: -2 * pitch], near[pitch:-pitch])
+    np.maximum(near, row[2 * pitch :], out=near)
+    steps = np.zeros(len(key), np.int64)
+    steps[pitch + 1 : -pitch - 1] = near & (1 << bits) - 1
     summits = pitch + 1 + np.flatnonzero((near == key[pitch + 1 : -pitch - 1]) & (near > 0))
-    number = np.zeros_like(key)
+    number = np.zeros(len(key), np.int32)
     number[summits] = np.arange(len(summits))
     return number[follow(steps)], rank[summits].astype(np.int64)
 
@@ -67,7 +69,7 @@ def follow(steps: Ints) -> Ints:
     return steps
 
 
-def find_passes(plane: Ranks, hill: Ints) -> Ints:
+def find_passes(plane: Ranks, hill: NDArray[np.int32]) -> Ints:
     """List the pairs of hills that touch, each with the rank of the highest pass: ``[3, P]``, highest first."""
     rank, pitch = plane.ravel(), plane.shape[1]
     count = int(hill.max()) + 1
@@ -76,7 +78,7 @@ def find_passes(plane: Ranks, hill: Ints) -> Ints:
         here = np.flatnonzero(hill[step:] != hill[:-step])
         low = np.minimum(rank[here], rank[here + step])
         here, low = here[low > 0], low[low > 0]
-        one, other = hill[here], hill[here + step]
+        one, other = hill[here].astype(np.int64), hill[here + step]
         found.append((np.minimum(one, other) * count + np.maximum(one, other) << 16) + low)
     keys = np.sort(np.concatenate(found))
     keys = keys[np.diff(keys >> 16, append=-1) != 0]  # the highest of each pair comes last
@@ -127,6 +129,7 @@ def boxes_of_stretches(plane: Ranks, place: Ints, gap: Ints) -> Ints:
         pick.at(cells.reshape(-1), cell, of)
         return np.asarray(pick.accumulate(cells, axis=0, out=cells).reshape(-1))
 
+    # A component is a stretch of one row of the table, in which no gap is wider than the row's layer is low.
     area = np.bincount(cell, minlength=(peak + 1) * count).reshape(-1, count).cumsum(axis=0).ravel()
     layer = np.arange(peak - 1, -2, -1)
     apart = gap <= layer[:, None]

@@ -6,7 +6,7 @@ From a map in 0..1 to the best IoU with 1 or 2 true boxes at thresholds 0, 0.001
 WSOL benchmark, one threshold after the other: `findContours`, the contour with the largest `contourArea` (or all of
 them), `boundingRect`; the IoU of all its boxes is one numpy expression at the end. The published loop does more: for
 each threshold it takes the best true box of all boxes anew (design notes; the goals are against that one). Ours:
-`levels` deduplicates thresholds and needs no numba (`runs.py`), by our own rule of the component with most pixels;
+`levels` deduplicates thresholds and needs no numba (`hills.py`), by our own rule of the component with most pixels;
 `contour` and `all` are the exact sweeps under the benchmark's rule (`contours.py`), `pixels` that of ours (`sweep.py`).
 `contour` and `all` must equal the peer at every threshold, `levels` must equal `pixels`, or the run fails. Peer and
 ours take turns, map by map; medians over maps and rounds; one thread.
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.device import processor_name
-from tcam.localization import runs
+from tcam.localization import hills
 from tcam.localization.benchmark import best_contour_boxes, largest_contour_boxes
 from tcam.localization.boxes import best_overlap, inclusive_iou
 from tcam.localization.extract import at_thresholds, boxes_at_thresholds
@@ -71,7 +71,7 @@ def print_row(kind: str, maps: Tensor, truth: Tensor, rounds: int) -> None:
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "peer": lambda one: peer(one, truth, every=False),
         "published": lambda one: peer(one, truth, every=False, anew=True),
-        "levels": lambda one: ours(at_thresholds(one[None], THRESHOLDS, runs.largest_components), truth),
+        "levels": lambda one: ours(at_thresholds(one[None], THRESHOLDS, hills.largest_components), truth),
         "contour": lambda one: ours(largest_contour_boxes(one[None], THRESHOLDS), truth),
         "pixels": lambda one: ours(boxes_at_thresholds(one[None], THRESHOLDS), truth),
         "peer, all": lambda one: peer(one, truth, every=True),

@@ -8,10 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tcam.types import Box, Size
+
+Numbers = NDArray[np.float64]
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ def best_overlap(boxes: Tensor, truth: Tensor, *, inclusive: bool = False) -> tu
     if boxes.ndim != 3 or truth.ndim != 3 or len(boxes) != len(truth):
         raise ValueError(f"expected boxes [N, L, 4] and truth [N, G, 4], got {list(boxes.shape)}, {list(truth.shape)}")
     measure = inclusive_iou if inclusive else iou
-    best, which = measure(boxes[:, :, None], truth[:, None]).nan_to_num(0.0).max(dim=2)
+    best, which = measure(boxes[:, None], truth[:, :, None]).nan_to_num_(0.0).max(dim=1)
     return best, which
 
 
@@ -136,15 +140,16 @@ def full_frame_box(size: Size) -> Box:
 def _overlap(a: Tensor, b: Tensor, *, border: int) -> Tensor:
     _check_boxes(a, "a")
     _check_boxes(b, "b")
-    a, b = a.double(), b.double()
-    corner = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    common = (corner + border).clamp(min=0).prod(dim=-1)
-    union = _area(a, border) + _area(b, border) - common
-    return torch.where(union == 0, torch.zeros_like(union), common / union)
+    # In numpy, coordinates first: at the few thousand numbers of a map, torch's cost per operation would be most of it.
+    one, other = (np.ascontiguousarray(np.moveaxis(some.double().cpu().numpy(), -1, 0)) for some in (a, b))
+    common = _area(np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:]), border)
+    union = _area(one[:2], one[2:], border) + _area(other[:2], other[2:], border) - common
+    return torch.from_numpy(np.divide(common, union, out=np.zeros_like(union), where=union != 0)).to(a.device)
 
 
-def _area(boxes: Tensor, border: int) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2] + border).clamp(min=0).prod(dim=-1)
+def _area(first: Numbers, last: Numbers, border: int) -> Numbers:
+    width, height = np.maximum(last - first + border, 0)
+    return np.asarray(width * height)
 
 
 def _check_boxes(boxes: Tensor, name: str) -> None:

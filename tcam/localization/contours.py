@@ -13,7 +13,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tcam.localization.sweep import EIGHT, Ints, add_layer, by_rank, compiled, for_each, joins, plane, row_shift
+from tcam.localization.sweep import (
+    EIGHT,
+    Places,
+    add_layer,
+    by_rank,
+    compiled,
+    for_each,
+    joins,
+    plane,
+    row_shift,
+    steps,
+)
 
 Ranks = NDArray[np.int16]
 Boxes = NDArray[np.float64]
@@ -21,8 +32,8 @@ Boxes = NDArray[np.float64]
 
 def _gained() -> NDArray[np.int8]:
     """Count for each set of kept neighbours the 2 x 2 squares that a pixel brings to three or four pixels."""
-    squares = ((0, 1, 2), (2, 3, 4), (4, 5, 6), (6, 7, 0))
-    return np.array([sum(sum(kept >> p & 1 for p in three) >= 2 for three in squares) for kept in range(256)], np.int8)
+    squares = (0, 1, 3), (1, 2, 5), (3, 6, 7), (5, 7, 8)  # without the middle of the 3 x 3 (see ``joins``)
+    return np.array([sum(sum(kept >> p & 1 for p in three) >= 2 for three in squares) for kept in range(512)], np.int8)
 
 
 _FOUR, _GAINED = joins(corners_touch=False), _gained()
@@ -69,7 +80,7 @@ def best_contours(rank: Ranks, layers: int, truth: Boxes) -> Boxes:
 
 
 @compiled
-def _by_filled_rank(rank: Ranks, layers: int) -> tuple[Ints, NDArray[np.int64]]:
+def _by_filled_rank(rank: Ranks, layers: int) -> tuple[Places, NDArray[np.int64]]:
     """Sort the pixels of a map as ``by_rank`` does, each by the lowest rank that a way to it from the edge must cross.
 
     That fills the holes of every layer: 4-connected ways from the edge are walked in order of what they cross (a
@@ -77,42 +88,44 @@ def _by_filled_rank(rank: Ranks, layers: int) -> tuple[Ints, NDArray[np.int64]]:
     """
     height, width = rank.shape
     shift = row_shift(width)
-    ahead = np.full((height + 2) << shift, -1, np.int16)  # ranks of the pixels that no way has reached
+    pitch = np.uint32(1 << shift)
+    ahead = np.zeros((height + 2) << shift, np.uint16)  # 1 + the rank of pixels that no way has reached
     for y in range(height):
-        start = ((y + 1) << shift) + 1
-        ahead[start : start + width] = rank[y]
-    head, below = np.full(layers + 1, -1, np.int32), np.empty(len(ahead), np.int32)  # a stack of pixels for each rank
+        for x in range(width):
+            ahead[((y + 1) << shift) + x + 1] = rank[y, x] + 1
+    head, below = np.zeros(layers + 2, np.uint32), np.empty(len(ahead), np.uint32)  # a stack of pixels for each rank
     for y in range(height):
         for x in range(0, width, 1 if y in (0, height - 1) else max(width - 1, 1)):
-            pixel = ((y + 1) << shift) + x + 1
-            below[pixel], head[rank[y, x]], ahead[pixel] = head[rank[y, x]], pixel, -1
-    order, begins = np.empty(height * width, np.int32), np.empty(layers + 2, np.int64)
+            pixel = np.uint32(((y + 1) << shift) + x + 1)
+            below[pixel], head[ahead[pixel]], ahead[pixel] = head[ahead[pixel]], pixel, 0
+    order, begins = np.empty(height * width, np.uint32), np.empty(layers + 2, np.int64)
     count = 0
-    for level in range(layers + 1):
-        begins[level] = count
-        while head[level] >= 0:
+    for level in range(1, layers + 2):
+        begins[level - 1] = count
+        while head[level] > 0:
             pixel = head[level]
             head[level] = below[pixel]
             order[count] = pixel
             count += 1
-            for near in (pixel - 1, pixel + 1, pixel - (1 << shift), pixel + (1 << shift)):
-                if ahead[near] >= 0:
+            left, up = np.uint32(pixel - 1), np.uint32(pixel - pitch)
+            for near in (left, np.uint32(left + 2), up, np.uint32(pixel + pitch)):
+                if ahead[near] > 0:
                     crossed = max(ahead[near], level)
-                    below[near], head[crossed], ahead[near] = head[crossed], near, -1
+                    below[near], head[crossed], ahead[near] = head[crossed], near, 0
     begins[layers + 1] = count
     return order, begins
 
 
 @compiled
-def _largest(pixels: tuple[Ints, NDArray[np.int64]], shape: tuple[int, int], boxes: Boxes) -> None:
+def _largest(pixels: tuple[Places, NDArray[np.int64]], shape: tuple[int, int], boxes: Boxes) -> None:
     """Write the box of the largest contour of each layer ``[L, 4]`` of a map without holes."""
     order, begins = pixels
-    state = plane(shape)
-    about, alive = state[2], state[3]
+    shift, state = row_shift(shape[1]), plane(shape)
+    about, alive, sides = state[2], state[3], steps(EIGHT, shift)
     count = 0
     for layer in range(len(boxes) - 1, -1, -1):
         added = order[begins[layer + 1] : begins[layer + 2]]
-        count = add_layer(state, count, added, row_shift(shape[1]), EIGHT, _GAINED)
+        count = add_layer(state, count, added, shift, sides, _GAINED)
         best = -1
         for one in alive[:count]:
             if (
@@ -141,7 +154,7 @@ def _overlap(x0: int, y0: int, x1: int, y1: int, truth: Boxes) -> float:
 
 @compiled
 def _best(
-    pixels: tuple[Ints, NDArray[np.int64]],
+    pixels: tuple[Places, NDArray[np.int64]],
     shape: tuple[int, int],
     truth: Boxes,
     overlap: NDArray[np.float64],
@@ -156,7 +169,7 @@ def _best(
     shift, layers = row_shift(shape[1]), len(boxes)
     state = plane(shape)
     about, alive = state[2], state[3]
-    sides = _FOUR if holes else EIGHT
+    sides = steps(_FOUR if holes else EIGHT, shift)
     count = 0
     for turn in range(layers):
         layer = turn if holes else layers - 1 - turn

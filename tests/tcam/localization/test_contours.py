@@ -46,6 +46,19 @@ def test_the_best_of_all_contours_and_holes_is_that_of_opencv():
     assert differ == 0
 
 
+@pytest.mark.parametrize("gap", [2, 3])
+def test_a_layer_in_which_nearly_every_pixel_joins_components_equals_opencv(gap):
+    levels = np.ones((60, 50), np.int16)
+    levels[::gap] = 2
+    levels[1::2, ::gap] = 2 if gap == 3 else 1
+    truth = np.array([[[3.0, 2.0, 30.0, 40.0]]])
+    for found, every in (largest_contours(levels[None], 2), False), (best_contours(levels[None], 2, truth), True):
+        for cut in range(2):
+            boxes = contour_boxes(levels, cut, every=every)
+            best = max(pixel_iou(box, truth[0, 0]) for box in boxes)
+            assert pixel_iou(found[0, cut], truth[0, 0]) == best
+
+
 @pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "noise"])
 def test_maps_of_full_size_equal_opencv_at_every_level(smooth):
     generator = np.random.default_rng(2)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tcam.localization import extract, runs, sweep
+from tcam.localization import extract, hills, sweep
 from tcam.localization.extract import boxes_at_thresholds, extract_box, extract_boxes
 from tcam.types import Box, FrameGeometry
 
@@ -17,7 +17,7 @@ levels_maps = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
 thresholds = st.lists(st.integers(0, 1000).map(lambda k: k / 1000), min_size=1, max_size=12)
 
 
-@pytest.fixture(autouse=True, params=[sweep, runs], ids=["sweep", "runs"], scope="module")
+@pytest.fixture(autouse=True, params=[sweep, hills], ids=["sweep", "hills"], scope="module")
 def method(request):
     """Every test here holds for the compiled sweep and for the form without numba."""
     with pytest.MonkeyPatch.context() as patch:

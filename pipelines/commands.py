@@ -38,6 +38,7 @@ from pipelines.spread import AS_FITS, Spread
 from pipelines.stages import (
     Run,
     check_settings,
+    choose_thresholds,
     load_localizers,
     load_run,
     make_cams,
@@ -194,7 +195,12 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     """Score a run on videos with boxes; gives the number of videos that failed."""
     console.quiet = quiet
     run = load_run(open_run(request.run), device=request.device)
-    thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
+    localizers = load_localizers(run)
+    components: Components = "largest contour" if request.benchmark else "largest"
+    if request.benchmark:  # a rule of boxes has thresholds of its own
+        thresholds, chosen_on = choose_thresholds(run, localizers, components=components, spread=request.spread)
+    else:
+        thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
     own = request.videos is None and request.split == "test" and not request.benchmark
     name = f"evaluation-{request.split}" + ("-benchmark" if request.benchmark else "")
     output = request.output or (run.folder if own else run.folder / name)
@@ -206,8 +212,6 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
         )
         index, truth = _with_classes_of(run, prepared.index, prepared.truth)
         run, failures = replace(run, index=index, truth=truth), len(prepared.failures)
-    localizers = load_localizers(run)
-    components: Components = "largest contour" if request.benchmark else "largest"
     scored = score_split(
         run, localizers, request.split, chosen=thresholds, components=components, spread=request.spread
     )

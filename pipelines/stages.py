@@ -286,11 +286,14 @@ def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Pa
     return target
 
 
-def choose_thresholds(run: Run, localizers: Mapping[str, Localizer]) -> tuple[dict[str, float], str]:
+def choose_thresholds(
+    run: Run, localizers: Mapping[str, Localizer], *, components: Components = "largest", spread: Spread = AS_FITS
+) -> tuple[dict[str, float], str]:
     """Give each localizer's map threshold and where it comes from: the validation boxes, or else the default."""
     annotated = {item.video_id for item in run.truth if item.boxes}
     if any(record.video_id in annotated for record in run.index.of_split("val")):
-        return score_split(run, localizers, "val").best_thresholds(), "validation"
+        scored = score_split(run, localizers, "val", components=components, spread=spread)
+        return scored.best_thresholds(), "validation"
     console.print("no validation boxes: map thresholds are the default", style="dim")
     return dict.fromkeys(localizers, run.config.evaluation.default_threshold), "default"
 

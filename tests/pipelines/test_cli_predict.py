@@ -145,6 +145,19 @@ def test_an_evaluation_under_the_benchmarks_protocol_says_so(tcam, tiny_run, tmp
     assert tcam(*command, "--protocol", "mine").code == 2
 
 
+def test_the_benchmarks_protocol_chooses_its_own_threshold_on_validation(tcam, tiny_run, tmp_path):
+    """So on the validation videos themselves the threshold chosen there is the oracle."""
+    found = tcam("evaluate", tiny_run.folder, "--split", "val", "--protocol", "benchmark", "-o", tmp_path)
+    assert found.code == 0, found.err
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    chosen, oracle = (
+        {row["method"]: (row["threshold"], row["macro"]) for row in rows if row["threshold_choice"] == choice}
+        for choice in ("validation", "oracle")
+    )
+    assert chosen == oracle
+    assert set(chosen) == {"layercam", "tcam"}
+
+
 def test_other_videos_may_lack_classes_of_the_run(tcam, tiny_run, videos, tmp_path):
     """Their columns stay empty, and the mean is over the classes that have frames."""
     clips = (videos / "clips.csv").read_text().splitlines()

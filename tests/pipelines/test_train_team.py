@@ -15,6 +15,8 @@ from tcam.errors import ConfigError
 from tests.pipelines.test_resume import living_processes, position_of
 from tests.pipelines.tiny import SETTINGS, set_flags, tiny_config
 
+pytestmark = pytest.mark.xdist_group("busy")
+
 MAIN = "import signal; signal.signal(2, signal.default_int_handler); from pipelines.cli import main; main()"
 UNEVEN = ("classifier.batch=3", "classifier.frames_per_shot=2", "localizer.batch=3", "localizer.lr=1e-4")
 
@@ -31,10 +33,11 @@ def start(home, *arguments, launcher=(), **options) -> subprocess.Popen:
 
 
 def train(home, *arguments, launcher=()) -> str:
-    """Run the command to its good end; gives what it said."""
-    with start(home, *arguments, launcher=launcher) as process:
+    """Run the command to its good end, without a process left; gives what it said."""
+    with start(home, *arguments, launcher=launcher, start_new_session=True) as process:
         _, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
+    assert not living_processes(process.pid)
     return said
 
 

@@ -16,8 +16,6 @@ from tests.pipelines.sources import serve_frames
 from tests.pipelines.tiny import SIDE, tiny_localizer
 from tests.tcam.video.encoded import encode
 
-pytestmark = pytest.mark.xdist_group("busy")
-
 SIZE = (SIDE, SIDE)
 
 

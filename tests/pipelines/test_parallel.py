@@ -16,8 +16,6 @@ from pipelines.spread import Spread
 from tcam.errors import TcamError, VideoError
 from tests.pipelines.test_signals import has_ended
 
-pytestmark = pytest.mark.xdist_group("busy")
-
 BACK_ENDS = [
     pytest.param(Spread(), id="here"),
     pytest.param(Spread(2), id="processes"),

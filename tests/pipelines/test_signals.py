@@ -8,8 +8,6 @@ import pytest
 
 from pipelines.signals import Interrupted, finishing, raising_signals
 
-pytestmark = pytest.mark.xdist_group("busy")
-
 
 @pytest.fixture(autouse=True)
 def not_ignored():

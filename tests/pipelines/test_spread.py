@@ -12,8 +12,6 @@ from tests.pipelines.tiny import SIDE, files_of, spoil, tiny_config, tiny_locali
 from tests.synthetic import TINY_FRAMES
 from tests.tcam.video.encoded import encode
 
-pytestmark = pytest.mark.xdist_group("busy")
-
 OTHERS = [
     pytest.param(Spread(2), id="processes"),
     pytest.param(Spread(2, ray=True, actors=2), id="ray", marks=pytest.mark.slow),

@@ -15,8 +15,6 @@ from tcam.errors import ConfigError
 from tests.pipelines.test_resume import living_processes, position_of
 from tests.pipelines.tiny import SETTINGS, set_flags, tiny_config
 
-pytestmark = pytest.mark.xdist_group("busy")
-
 MAIN = "import signal; signal.signal(2, signal.default_int_handler); from pipelines.cli import main; main()"
 UNEVEN = ("classifier.batch=3", "classifier.frames_per_shot=2", "localizer.batch=3", "localizer.lr=1e-4")
 

@@ -9,11 +9,7 @@ import pytest
 from tests.pipelines.tiny import files_of, spoil
 from tests.tcam.video.encoded import encode
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("busy"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 ENVIRONMENT = {
     "raylet_start_wait_time_s": "240",  # a busy machine

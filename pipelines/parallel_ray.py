@@ -89,7 +89,8 @@ class RayCrew:
 
     def __init__(self, start: bytes, spread: Spread, *, items: int, holds_model: bool) -> None:
         self._ray = import_ray()
-        self._began = connect_ray(spread.address)
+        self._address = spread.address
+        self._began = connect_ray(self._address)
         self._holds_model = holds_model
         self._gpus = spread.gpus_per_actor
         try:
@@ -215,4 +216,4 @@ class RayCrew:
         for actor in [*getattr(self, "_idle", []), *(hired for hired, _ in getattr(self, "_hiring", {}).values())]:
             self._ray.kill(actor)
         if self._began:
-            leave_ray()
+            leave_ray(self._address)

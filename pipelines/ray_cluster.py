@@ -41,7 +41,7 @@ def joined(address: str | None) -> Iterator[None]:
         yield
     finally:
         if began:
-            leave_ray()
+            leave_ray(address)
 
 
 def set_ray_up() -> None:
@@ -52,11 +52,16 @@ def set_ray_up() -> None:
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 by itself: too few on a busy machine
 
 
-def leave_ray() -> None:
-    """Leave the cluster; where this process started it, no process of it is left (some outlive Ray by seconds)."""
+def leave_ray(address: str | None) -> None:
+    """Leave the cluster; where this process started it, no process of it is left (some outlive Ray by seconds).
+
+    Args:
+        address: of a cluster that others started, whose processes are theirs even if they descend from this one; None
+            where we started it.
+    """
     import ray
 
-    started = _below_this_process(("raylet", "gcs_server", "ray::"))
+    started = _below_this_process(("raylet", "gcs_server", "ray::")) if address is None else []
     ray.shutdown()
     until = time.monotonic() + _LEAVE_S
     while time.monotonic() < until and any(_alive(*one) for one in started):

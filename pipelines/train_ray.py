@@ -74,16 +74,17 @@ class RayTraining:
         stage = (run.folder / name).resolve()
         (stage / _WISH).unlink(missing_ok=True)
         failures: list[Exception] = []
+        done, left = threading.Event(), threading.Event()
         # Ray takes SIGINT and SIGTERM for itself where it runs in the main thread.
-        fit = threading.Thread(target=self._fit, args=(stage, failures), daemon=True)
+        fit = threading.Thread(target=self._fit, args=(stage, failures, done, left), daemon=True)
         shown = len(log.rows(name))
         fit.start()
         try:
-            while fit.is_alive():
+            while not done.wait(_LOOK_EVERY_S):
                 for number in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(number, signal.getsignal(number))  # Ray's core puts its own below Python's
-                fit.join(_LOOK_EVERY_S)
                 shown = self._show(log, name, shown)
+            self._show(log, name, shown)
         except Interrupted as interrupt:
             (stage / _WISH).write_text(str(interrupt.exit_code - 128))
             until = time.monotonic() + _SAVING_S
@@ -91,7 +92,8 @@ class RayTraining:
                 time.sleep(_LOOK_EVERY_S / 4)
             raise
         finally:
-            leave_ray()
+            leave_ray(os.environ.get("RAY_ADDRESS"))
+            left.set()
             (stage / _WISH).unlink(missing_ok=True)
             shutil.rmtree(stage / "ray", ignore_errors=True)
             fit.join(_LOOK_EVERY_S)
@@ -100,7 +102,11 @@ class RayTraining:
         for failure in failures:
             raise _explain(failure, name)
 
-    def _fit(self, stage: Path, failures: list[Exception]) -> None:
+    def _fit(self, stage: Path, failures: list[Exception], done: threading.Event, left: threading.Event) -> None:
+        """Train, then wait until Ray was left: Linux kills the processes of Ray with the thread that started them.
+
+        Killed, they could not end their own children, which would stay for a minute.
+        """
         try:
             self._start()
             from ray.train import RunConfig as RayRunConfig
@@ -116,6 +122,8 @@ class RayTraining:
             ).fit()
         except Exception as error:  # noqa: BLE001, RUF100  # raised again in the main thread
             failures.append(error)
+        done.set()
+        left.wait()
 
     def _start(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -9,6 +9,29 @@ import pytest
 
 from tests.synthetic import write_tiny_videos
 
+BUSY = (
+    "test_frame_feed.py",
+    "test_parallel.py",
+    "test_resume.py::test_an_interrupted",
+    "test_signals.py",
+    "test_spread.py",
+    "test_train_team.py",
+    "test_two_nodes.py",
+)
+"""Tests that start Ray or measure time: where several processes share the tests, one of them runs all of these."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out test by test, the busy ones together (``--dist loadgroup`` of xdist 3.8 has no effect in pytest 9.2)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "busy" if any(name in nodeid for name in BUSY) else nodeid
+
+    return Scheduling(config, log)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

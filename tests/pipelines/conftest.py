@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from pipelines import cli
 from pipelines.commands import TrainRequest, start_or_resume
 from pipelines.prepare import Prepared, prepare
+from pipelines.ray_cluster import set_ray_up
 from pipelines.spread import Spread
 from tests.pipelines.tiny import SETTINGS, Outcome, TinyRun
 
@@ -33,6 +34,23 @@ def tiny_run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Tin
         patch.setenv("TCAM_HOME", str(home))
         assert start_or_resume(request, quiet=True) == 0
     return TinyRun(home / "runs" / "tiny-001", tiny_videos, home)
+
+
+@pytest.fixture(scope="module")
+def small_ray() -> Iterator[None]:
+    """Keep one Ray open for a file of tests: two processors, no GPU, the smallest object store."""
+    ray = pytest.importorskip("ray")
+    set_ray_up()
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def ray_kept(request: pytest.FixtureRequest) -> None:
+    """Have ``small_ray`` where the test is one of Ray, as its parameters say."""
+    if "ray" in request.node.callspec.id:
+        request.getfixturevalue("small_ray")
 
 
 @pytest.fixture

@@ -73,23 +73,6 @@ def run(items, spread, *, begin=start, **options):
     return list(ordered_map(begin, items, spread=spread, **options))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster(request):
-    """One local Ray for all tests of this file that need one."""
-    yield
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
-
-
-@pytest.fixture
-def ray_kept(request):
-    """Keep the local Ray of this file open, as seconds go into each start."""
-    if "ray" in request.node.callspec.id:
-        ray = pytest.importorskip("ray")
-        if not ray.is_initialized():
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
-
-
 @pytest.mark.parametrize("spread", BACK_ENDS)
 def test_results_come_in_order_and_errors_in_place(spread, ray_kept):
     results = run([0, 1, -1, 3, -4, 5], spread)
@@ -161,6 +144,19 @@ def test_progress_counts_failures_and_names_the_slowest(spread, ray_kept):
         assert seen[-1].slowest == "0"
 
 
+@pytest.mark.slow
+def test_an_object_store_that_is_too_small_and_a_gpu_that_is_not_there(small_ray):
+    from pipelines.parallel_ray import RayCrew
+    from pipelines.ray_cluster import ClusterError
+
+    with pytest.raises(
+        ClusterError, match=r"object store is too small: the model needs 90 MB, a node has 80 MB; start"
+    ):
+        RayCrew(bytes(60 * 2**20), Spread(ray=True), items=3, holds_model=True)
+    with pytest.raises(ClusterError, match=r"no room for one actor of 1 CPU and 0\.5 GPU: it has 2 CPU and 0 GPU; "):
+        RayCrew(b"", Spread(ray=True, gpus_per_actor=0.5), items=3, holds_model=True)
+
+
 def test_progress_says_rate_and_time_left():
     text = str(Progress(done=30, failed=2, total=120, elapsed_s=60.0, slowest="a/b.mp4", slowest_s=12.34))
     assert text == "2 failed, 0.5/s, 3:00 left, slowest a/b.mp4 12.3 s"
@@ -202,8 +198,17 @@ def wait_long(item: int) -> None:
     time.sleep(600)
 
 
-@pytest.mark.parametrize("spread", OTHERS)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("spread", "number", "code"),
+    [
+        pytest.param(Spread(2), signal.SIGINT, 130, id="processes-SIGINT"),
+        pytest.param(Spread(2), signal.SIGTERM, 143, id="processes-SIGTERM"),
+        pytest.param(Spread(2), signal.SIGKILL, -9, id="processes-SIGKILL"),
+        pytest.param(Spread(2, ray=True), signal.SIGINT, 130, id="ray tasks-SIGINT", marks=pytest.mark.slow),
+        pytest.param(Spread(ray=True, actors=2), signal.SIGTERM, 143, id="ray actors-SIGTERM", marks=pytest.mark.slow),
+        pytest.param(Spread(ray=True, actors=2), signal.SIGKILL, -9, id="ray actors-SIGKILL", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_leaves_no_process(spread, number, code, tmp_path):
     if spread.ray:
         pytest.importorskip("ray")

@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-from pipelines.spread import Spread
-
 
 @pytest.fixture
 def predict(tcam, tiny_run):
@@ -46,28 +44,6 @@ def test_a_worker_without_enough_memory(tcam, videos, tmp_path):
     found = tcam("prepare", videos, "--set", "data.memory_limit_mb=20", "--workers", "1", "-o", tmp_path / "out")
     assert found.code == 3
     assert "it needed more than 20 MB of memory and was stopped" in found.error
-
-
-@pytest.fixture
-def small_cluster():
-    """A local Ray of two processors, no GPU and the smallest object store."""
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
-    yield
-    ray.shutdown()
-
-
-@pytest.mark.slow
-def test_an_object_store_that_is_too_small_and_a_gpu_that_is_not_there(small_cluster):
-    from pipelines.parallel_ray import RayCrew
-    from pipelines.ray_cluster import ClusterError
-
-    with pytest.raises(
-        ClusterError, match=r"object store is too small: the model needs 90 MB, a node has 80 MB; start"
-    ):
-        RayCrew(bytes(60 * 2**20), Spread(ray=True), items=3, holds_model=True)
-    with pytest.raises(ClusterError, match=r"no room for one actor of 1 CPU and 0\.5 GPU: it has 2 CPU and 0 GPU; "):
-        RayCrew(b"", Spread(ray=True, gpus_per_actor=0.5), items=3, holds_model=True)
 
 
 def test_help_names_the_flags_and_loads_neither_torch_nor_ray():

@@ -45,7 +45,7 @@ def test_processes_are_taken_where_they_pay_and_nobody_said_otherwise():
 
 
 @pytest.mark.parametrize("spread", OTHERS)
-def test_prepared_videos_are_the_same_bytes(spread, videos, tmp_path):
+def test_prepared_videos_are_the_same_bytes(spread, ray_kept, videos, tmp_path):
     spoil(videos / "fish")
     here = prepare(videos, cache_dir=tmp_path / "a", spread=Spread())
     there = prepare(videos, cache_dir=tmp_path / "b", spread=spread)
@@ -57,7 +57,7 @@ def test_prepared_videos_are_the_same_bytes(spread, videos, tmp_path):
 
 @pytest.mark.parametrize("spread", OTHERS)
 @pytest.mark.parametrize("method", ["layercam"])
-def test_cams_are_the_same_bytes_whole_or_in_ranges(spread, method, tiny_data, tmp_path, monkeypatch):
+def test_cams_are_the_same_bytes_whole_or_in_ranges(spread, method, ray_kept, tiny_data, tmp_path, monkeypatch):
     settings, localizer = tiny_config("cam.batch=3").cam, tiny_localizer(method)
     write_cams(tiny_data.index, localizer, tmp_path / "a", settings=settings, size=(SIDE, SIDE), spread=Spread())
     monkeypatch.setattr(spread_module, "RANGE_FRAMES", 4)
@@ -66,7 +66,7 @@ def test_cams_are_the_same_bytes_whole_or_in_ranges(spread, method, tiny_data, t
 
 
 @pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
-def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, tcam, tiny_run, tmp_path, monkeypatch):
+def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
     sources = tmp_path / "sources"
     shutil.copytree(tiny_run.videos / "fish", sources)
     spoil(sources)
@@ -85,7 +85,7 @@ def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, tcam, tiny_run,
 
 
 @pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
-def test_evaluations_are_the_same_bytes(name, tcam, tiny_run, tmp_path, monkeypatch):
+def test_evaluations_are_the_same_bytes(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
     calls = ["evaluate", tiny_run.folder, "--videos", tiny_run.videos, "--split", "all", "--device", "cpu", "-o"]
     here = tcam(*calls, tmp_path / "a", "--workers", "0", "--json")
     monkeypatch.setattr(spread_module, "RANGE_FRAMES", 4)

@@ -31,10 +31,11 @@ def start(home, *arguments, launcher=(), **options) -> subprocess.Popen:
 
 
 def train(home, *arguments, launcher=()) -> str:
-    """Run the command to its good end; gives what it said."""
-    with start(home, *arguments, launcher=launcher) as process:
+    """Run the command to its good end, without a process left; gives what it said."""
+    with start(home, *arguments, launcher=launcher, start_new_session=True) as process:
         _, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
+    assert not living_processes(process.pid)
     return said
 
 

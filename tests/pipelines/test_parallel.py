@@ -81,7 +81,8 @@ def test_results_come_in_order_and_errors_in_place(spread, ray_kept):
 
 @pytest.mark.parametrize("spread", OTHERS)
 def test_a_crash_a_hang_and_a_hoard_fail_alone_and_leave_no_process(spread, ray_kept):
-    results = run([1, -2, 2, -3, 3, -5, 4], spread, memory_limit_mb=900)
+    limits = {"time_limit_s": lambda item: 3.0 if item == -3 else 60.0, "memory_limit_mb": 900}
+    results = run([1, -2, 2, -3, 3, -5, 4], spread, **limits)
     assert [results[i] for i in (0, 2, 4, 6)] == [1, 4, 9, 16]
     assert results[1] == ItemFailure(1, "its process ended (killed by SIGSEGV), twice")
     assert results[3] == ItemFailure(3, "it took longer than its time limit and was stopped")

@@ -1,5 +1,6 @@
 """A Ray cluster of two nodes on this machine, one of which is killed in the middle of the work."""
 
+import shutil
 import sys
 import threading
 import time
@@ -63,6 +64,7 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster, tcam, tiny_run, vid
     spoil(videos / "fish")
     for number in range(6):
         encode(videos / "beetle" / f"more-{number}.mp4", frames=40 + number, size=(64, 96))
+    run = {name: shutil.copytree(tiny_run.folder, tmp_path / name / "tiny-001") for name in ("here", "there")}
     here, there = ("--workers", "0"), ("--ray-address", cluster.address)
     took = {}
 
@@ -89,10 +91,19 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster, tcam, tiny_run, vid
     for name in ("truth.csv", "errors.csv"):
         assert (tmp_path / "here" / "index" / name).read_bytes() == (tmp_path / "there" / "index" / name).read_bytes()
 
+    for folder in run.values():
+        shutil.rmtree(folder / "cams")
+    compare(
+        "cams",
+        lambda where, flags: tcam("cams", run[where], "--device", "cpu", "-q", *flags),
+        watch="tiny-001/cams", pattern="*.npy", kill_at=1, total=4,
+    )  # fmt: skip
+    assert files_of(run["here"] / "cams") == files_of(run["there"] / "cams")
+
     compare(
         "predict",
         lambda where, flags: tcam(
-            "predict", tiny_run.folder, "--source", videos, "--device", "cpu", "-q", *flags,
+            "predict", run[where], "--source", videos, "--device", "cpu", "-q", *flags,
             "-o", f"{tmp_path / where / 'boxes'}/",
         ),
         watch="boxes", pattern="*.csv", kill_at=2, total=14,

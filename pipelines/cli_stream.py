@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli_videos import Device, Quiet
+from pipelines.cli_videos import ClassName, Device, Quiet, RunFolder, Threshold
 
 
 def stream(
-    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
+    run: RunFolder,
     source: Annotated[
         str, typer.Option(help="Video file, 0 (camera), rtsp://, http(s)://, udp:// or tcp:// address, or - (stdin).")
     ],
@@ -31,13 +31,8 @@ def stream(
         int, typer.Option(min=0, metavar="N", help="Attempts in a row to reach a lost source again.")
     ] = 3,
     save_video: Annotated[Path | None, typer.Option(help="An .mp4 with box and map drawn.")] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Of the map, relative to its maximum; the run's own if left out."),
-    ] = None,
-    class_name: Annotated[
-        str | None, typer.Option("--class", help="Look for this tag; else the most probable one.")
-    ] = None,
+    threshold: Threshold = None,
+    class_name: ClassName = None,
     smooth: Annotated[
         float | None, typer.Option(min=0.01, metavar="HZ", help="Steadier boxes: cutoff of the 1 euro filter at rest.")
     ] = None,

@@ -32,8 +32,13 @@ class Protocol(StrEnum):
     benchmark = "benchmark"
 
 
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
+Threshold = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Of the map, relative to its maximum; the run's own if left out.")
+]
+ClassName = Annotated[str | None, typer.Option("--class", help="Look for this tag; else the most probable one.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. classifier.epochs=10.")
 ]
@@ -86,7 +91,7 @@ def prepare(
 
 
 def cams(
-    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
+    run: RunFolder,
     device: Device = "auto",
     workers: Workers = None,
     ray: Ray = False,
@@ -103,7 +108,7 @@ def cams(
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
+    run: RunFolder,
     source: Annotated[str, typer.Option(help="Video file, folder of videos, or glob.")],
     output: Annotated[
         str,
@@ -112,13 +117,8 @@ def predict(
         ),
     ] = "-",
     save_video: Annotated[Path | None, typer.Option(help="Folder for videos with box and map drawn.")] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Of the map, relative to its maximum; the run's own if left out."),
-    ] = None,
-    class_name: Annotated[
-        str | None, typer.Option("--class", help="Look for this tag; else the most probable one.")
-    ] = None,
+    threshold: Threshold = None,
+    class_name: ClassName = None,
     batch: Annotated[int, typer.Option(min=1)] = 8,
     device: Device = "auto",
     workers: Workers = None,
@@ -146,7 +146,7 @@ def predict(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")],
+    run: RunFolder,
     videos: Annotated[
         Path | None, typer.Option(help="Folder of videos with boxes.csv, or yto_v1; the run's own if left out.")
     ] = None,

@@ -72,6 +72,17 @@ def leave_ray(address: str | None) -> None:
                 os.kill(process, signal.SIGKILL)
 
 
+def kill_workers(address: str | None) -> None:
+    """Kill Ray's workers and agents; the rest of a cluster that this process started ends with it.
+
+    Args:
+        address: of a cluster that others started, which is left alone; None where we started it.
+    """
+    for process, _ in _below_this_process(("ray::",)) if address is None else []:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
 def _below_this_process(names: tuple[str, ...]) -> list[tuple[int, str]]:
     """List the processes that descend from this one and are called so, with the moment each began (Linux)."""
     parents: dict[int, int] = {}

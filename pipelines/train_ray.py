@@ -19,7 +19,7 @@ import torch
 
 from pipelines.config import RunConfig
 from pipelines.device import choose_compute
-from pipelines.ray_cluster import ClusterError, leave_ray, set_ray_up
+from pipelines.ray_cluster import ClusterError, kill_workers, leave_ray, set_ray_up
 from pipelines.runlog import RunLog, console
 from pipelines.selection import Validator
 from pipelines.signals import Interrupted, end_hard, wish_to_end
@@ -87,17 +87,18 @@ class RayTraining:
             self._show(log, name, shown)
         except Interrupted as interrupt:
             (stage / _WISH).write_text(str(interrupt.exit_code - 128))
-            until = time.monotonic() + _SAVING_S
-            while (stage / _WISH).exists() and time.monotonic() < until:  # the leader takes it away when it has saved
-                time.sleep(_LOOK_EVERY_S / 4)
+            done.wait(_SAVING_S)  # the leader takes the wish away when it has saved, and its training returns
             raise
         finally:
-            leave_ray(os.environ.get("RAY_ADDRESS"))
+            address = os.environ.get("RAY_ADDRESS")
+            if done.is_set():
+                leave_ray(address)
             left.set()
             (stage / _WISH).unlink(missing_ok=True)
             shutil.rmtree(stage / "ray", ignore_errors=True)
             fit.join(_LOOK_EVERY_S)
-            if fit.is_alive():  # Python aborts where a thread is inside Ray at its end
+            if fit.is_alive():  # Ray, left while a thread is inside it, would end this process with a code of its own
+                kill_workers(address)
                 end_hard()
         for failure in failures:
             raise _explain(failure, name)

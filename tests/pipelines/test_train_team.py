@@ -94,6 +94,7 @@ def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, ti
         said = job.communicate(timeout=60)[1].splitlines()
         took = time.monotonic() - began
     assert job.returncode == code, said
+    sys.stderr.write(f"left after {took:.1f} s\n")
     assert took < 10
     assert said[-1] == f"tcam: interrupted by {number.name}; 'tcam train --resume {run}' goes on from the last step"
     assert not living_processes(job.pid)

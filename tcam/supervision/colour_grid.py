@@ -49,10 +49,10 @@ def filter_through_grid(
         float32 ``[B, K, H W]``.
     """
     filtered: list[Tensor] = []
-    grid = None
+    memory = None
     for factors in _factors(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance):
         done = sum(map(len, filtered))
-        spread, grid = factors.filter(maps[done : done + len(factors.cells)].flatten(2), grid)
+        spread, memory = factors.filter(maps[done : done + len(factors.cells)].flatten(2), memory)
         filtered.append(spread)
     return filtered[0] if len(filtered) == 1 else torch.cat(filtered)
 
@@ -72,16 +72,19 @@ def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolera
     pixels = frames if frames.dtype == torch.uint8 else frames.clamp(0, 255).to(torch.uint8)
     height, width = frames.shape[2:]
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
-    bins = round((49 if sigma_xy is None else 43) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
-    bins = max(_LEAST_BINS, min(_MOST_BINS, bins))
+    widest = round((58 if sigma_xy is None else 51) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
+    widest = max(_LEAST_BINS, min(_MOST_BINS, widest))
     step = max(1, round(math.sqrt(height * width / _THIN_TO)))
-    places, colours = _colour_bins(_histogram(pixels[:, :, ::step, ::step]), bins, sigma_rgb, tolerance)
-    lanes, together = (2, 1) if _goes_row_by_row(frames.device) else (1, len(frames))
+    alone = _goes_row_by_row(frames.device)
+    counts = _histogram(pixels[:, :, ::step, ::step])
+    bins, places, colours = _colour_bins(counts, widest, sigma_rgb, tolerance, as_needed=alone)
+    lanes, together = (2, 1) if alone else (1, len(frames))
     positions = None
     if sigma_xy is not None:
         positions = _position_terms((height, width), sigma_xy, tolerance, lanes, frames.device)
-    tensors = (places, pixels.flatten(2), *colours.unbind(1))
-    for place, levels, red, green, blue in zip(*(torch.split(each, together) for each in tensors), strict=True):
+    parts = (torch.split(each, together) for each in (places, pixels.flatten(2), colours))
+    for side, place, levels, colour in zip(bins, *parts, strict=True):
+        red, green, blue = colour[:, :, :side].unbind(1)
         yield KernelFactors(_cells(place, levels), red, green, blue, positions)
 
 
@@ -106,19 +109,19 @@ class KernelFactors:
     blue: Tensor
     positions: Tensor | None
 
-    def filter(self, maps: Tensor, grid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Give ``W S`` of maps ``[B, K, P]``, and the grid it used: memory for the next call (fresh pages are slow)."""
-        grid = self._splat(self._weigh(maps), grid)
+    def filter(self, maps: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Give ``W S`` of maps ``[B, K, P]``, and the memory of its grid, for the next call (fresh pages are slow)."""
+        grid, memory = self._splat(self._weigh(maps), memory)
         spread = _gather(self._climb(self._project(grid), grid), self.cells)
         if self.positions is None:
-            return spread.view(maps.shape), grid
+            return spread.view(maps.shape), memory
         spread = spread.view(*maps.shape[:2], *self.positions.shape).mul_(self.positions).sum(dim=2)
-        return (spread[..., 0] if spread.shape[-1] == 1 else spread[..., 0] + spread[..., 1]), grid
+        return (spread[..., 0] if spread.shape[-1] == 1 else spread[..., 0] + spread[..., 1]), memory
 
     def sum(self) -> Tensor:
         """Give ``1^T W 1``, ``[B]``."""
         ones = self.red.new_ones(len(self.cells), 1, self.cells.shape[1])
-        return self._project(self._splat(self._weigh(ones), None)).square().sum(dim=(1, 2))
+        return self._project(self._splat(self._weigh(ones), None)[0]).square().sum(dim=(1, 2))
 
     def _weigh(self, maps: Tensor) -> Tensor:
         """Multiply maps by each position term, ``[B, R, P, L]``."""
@@ -127,18 +130,20 @@ class KernelFactors:
         lanes = torch.view_as_real(torch.complex(maps, maps)) if self.positions.shape[-1] == 2 else maps[..., None]
         return (lanes[:, :, None] * self.positions).flatten(1, 2)
 
-    def _splat(self, rows: Tensor, grid: Tensor | None) -> Tensor:
-        """Sum rows ``[B, R, P, L]`` into colour cells, ``[B, R, m^3, L]``."""
+    def _splat(self, rows: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sum rows ``[B, R, P, L]`` into colour cells, ``[B, R, m^3, L]``, in given memory if that is large enough."""
         shape = (*rows.shape[:2], self.red.shape[1] ** 3, rows.shape[3])
-        grid = rows.new_zeros(shape) if grid is None else grid.zero_()
+        if memory is None or len(memory) < math.prod(shape):
+            memory = rows.new_empty(math.prod(shape))
+        grid = memory[: math.prod(shape)].zero_().view(shape)
         if not _goes_row_by_row(rows.device):
             places = self.cells[:, None].expand(rows.shape[:3])
             grid[..., 0].scatter_add_(2, places, rows[..., 0])
-            return grid
+            return grid, memory
         for image in range(len(rows)):  # one row at a time is by far the fastest scatter that torch has on a CPU
             for target, row in zip(_as_numbers(grid[image]), _as_numbers(rows[image]), strict=True):
                 target.scatter_add_(0, self.cells[image], row)
-        return grid
+        return grid, memory
 
     def _project(self, grid: Tensor) -> Tensor:
         """Apply ``U^T`` to a grid ``[B, R, m^3, L]``, giving ``[B, R k^2, k L]``."""
@@ -198,34 +203,48 @@ def _goes_row_by_row(device: torch.device) -> bool:
 def _histogram(pixels: Tensor) -> Tensor:
     """Count levels by image and channel: uint8 ``[B, 3, H, W]`` to float32 ``[B, 3, 256]``."""
     channels = pixels.shape[0] * pixels.shape[1]
-    places = pixels.reshape(channels, -1).long() + 256 * torch.arange(channels, device=pixels.device)[:, None]
+    offsets = 256 * torch.arange(channels, dtype=torch.int32, device=pixels.device)
+    places = (pixels.reshape(channels, -1).int() + offsets[:, None]).flatten().long()
     counts = torch.zeros(256 * channels, device=pixels.device)
-    counts.scatter_add_(0, places.flatten(), counts.new_ones(()).expand(places.numel()))
+    counts.scatter_add_(0, places, counts.new_ones(len(places)))
     return counts.view(*pixels.shape[:2], 256)
 
 
-def _colour_bins(counts: Tensor, bins: int, sigma_rgb: float, tolerance: float) -> tuple[Tensor, Tensor]:
+def _colour_bins(
+    counts: Tensor, widest: int, sigma_rgb: float, tolerance: float, *, as_needed: bool
+) -> tuple[list[int], Tensor, Tensor]:
     """Sort the levels of each image and channel into bins whose density follows the root of their histogram.
+
+    Bins of one image should be as wide as those of another: an image that uses few of the levels gets fewer.
 
     Args:
         counts: ``[B, 3, 256]``.
-        bins: m.
+        widest: the bins of an image that uses all levels alike, the most there are.
         sigma_rgb: reach of the kernel.
         tolerance: error to aim at; sets k.
+        as_needed: give every image a grid of its own size; else, without a look at the numbers (an accelerator would
+            wait), all get one of ``widest``, in part empty.
 
     Returns:
-        What each level adds to its pixel's place in the grid, int32 ``[B, 3, 256]``, and the factors ``[B, 3, m, k]``.
+        The side of each image's grid (m), or that of all; what each level adds to its pixel's place in the grid,
+        int32 ``[B, 3, 256]``; the factors ``[B, 3, M, k]``, M the longest side.
     """
     density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt()
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
     density = 0.95 * density / density.sum(dim=2, keepdim=True) + 0.05 / 256
-    bin_of_level = ((density.cumsum(dim=2) - density / 2) * bins).long().clamp(0, bins - 1)
-    shares = counts.new_zeros(*counts.shape[:2], bins, 256)
-    shares.scatter_(2, bin_of_level[:, :, None], (counts + 1e-3)[:, :, None])
-    sums = shares @ _level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
-    strides = bins ** torch.arange(2, -1, -1, device=counts.device)
-    places = (bin_of_level * strides[:, None]).int()
-    return places, sums / shares.sum(dim=3, keepdim=True).clamp_min(1e-9)
+    widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
+    needed = (widest / 256 * widths.sqrt()).round().clamp(_LEAST_BINS, widest).long()[:, None, None]
+    bins = needed.flatten().tolist() if as_needed else [widest]
+    bin_of_level = ((density.cumsum(dim=2) - density / 2) * needed).long().clamp_min(0).minimum(needed - 1)
+    shares, vectors = counts.flatten()[:, None] + 1e-3, _level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
+    rows = torch.arange(counts.shape[0] * 3, device=counts.device).view(-1, 3, 1)
+    targets = (rows * max(bins) + bin_of_level).flatten()
+    weighted = (shares.view(-1, 256, 1) * vectors).flatten(0, 1)
+    sums = counts.new_zeros(rows.numel() * max(bins), vectors.shape[1]).index_add_(0, targets, weighted)
+    totals = counts.new_zeros(len(sums), 1).index_add_(0, targets, shares)
+    strides = (needed if as_needed else widest) ** torch.arange(2, -1, -1, device=counts.device)[:, None]
+    places = (bin_of_level * strides).int()
+    return bins, places, (sums / totals.clamp_min(1e-9)).view(*counts.shape[:2], max(bins), -1)
 
 
 def _cells(places: Tensor, pixels: Tensor) -> Tensor:

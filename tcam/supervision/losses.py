@@ -107,18 +107,18 @@ class _CrfEnergy(torch.autograd.Function):
         kernel: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
         # In place where it can be: these maps are larger than a CPU's caches. tanh(z / 2) by way of the faster sigmoid.
-        contrast = (logits[:, :, 1] - logits[:, :, 0]).sigmoid_().mul_(2).sub_(1)
+        contrast = (logits[:, :, 1] - logits[:, :, 0]).sigmoid_().sub_(0.5)  # half of q
         filtered = kernel(contrast.flatten(1, 2)[:, None], frames).view(contrast.shape)
         energies: Tensor = torch.linalg.vecdot(contrast.flatten(1), filtered.flatten(1))
-        ctx.save_for_backward(torch.addcmul(filtered, filtered, contrast.square_(), value=-1))
-        return energies / -2
+        ctx.save_for_backward(torch.addcmul(filtered, filtered, contrast.square_(), value=-4, out=filtered))
+        return energies * -2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.BackwardCFunction, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         both = slope.new_empty(*slope.shape[:2], 2, *slope.shape[2:])
-        torch.mul(slope, grads[0][:, None, None, None] / -2, out=both[:, :, 1])
+        torch.mul(slope, -grads[0][:, None, None, None], out=both[:, :, 1])
         torch.neg(both[:, :, 1], out=both[:, :, 0])
         return both, None, None
 

@@ -1,9 +1,10 @@
 """The Gaussian affinity of pixels as a product ``W = F F^T`` of few columns: how ``affinity`` is fast.
 
-Per colour channel the Gaussian over the 256 levels is nearly of rank 15; levels share bins, narrow ones where the image
-has many pixels, and a bin stands for the mean of its levels. Position is a sum of few products of one-dimensional
-eigenvectors. So pixels are summed into a colour grid, the grid is taken through small dense matrices, and read back: no
-pairs, no loop over pixels. Being ``F F^T`` it stays symmetric and positive, which a gradient of ``S^T W S`` needs.
+Per colour channel the Gaussian over the 256 levels is nearly of rank 16; levels share bins, narrow ones where the image
+has many pixels, as many as its range of levels needs, and a bin stands for the mean of its levels. Position is a sum of
+few products of one-dimensional eigenvectors. So pixels are summed into a colour grid, the grid is taken through small
+dense matrices, and read back: no pairs, no loop over pixels. Being ``F F^T`` it stays symmetric and positive, which a
+gradient of ``S^T W S`` needs.
 
 Measured and left out: bins along brightness and two chroma axes (half the cells for the same error, but a longer range,
 so no fewer products), bin means by trilinear weights (8 scatters), channels-last rows (torch adds them one by one).

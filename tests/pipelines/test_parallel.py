@@ -199,17 +199,8 @@ def wait_long(item: int) -> None:
     time.sleep(600)
 
 
-@pytest.mark.parametrize(
-    ("spread", "number", "code"),
-    [
-        pytest.param(Spread(2), signal.SIGINT, 130, id="processes-SIGINT"),
-        pytest.param(Spread(2), signal.SIGTERM, 143, id="processes-SIGTERM"),
-        pytest.param(Spread(2), signal.SIGKILL, -9, id="processes-SIGKILL"),
-        pytest.param(Spread(2, ray=True), signal.SIGINT, 130, id="ray tasks-SIGINT", marks=pytest.mark.slow),
-        pytest.param(Spread(ray=True, actors=2), signal.SIGTERM, 143, id="ray actors-SIGTERM", marks=pytest.mark.slow),
-        pytest.param(Spread(ray=True, actors=2), signal.SIGKILL, -9, id="ray actors-SIGKILL", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("spread", OTHERS)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_leaves_no_process(spread, number, code, tmp_path):
     if spread.ray:
         pytest.importorskip("ray")

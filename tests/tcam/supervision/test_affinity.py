@@ -206,6 +206,18 @@ def test_other_shapes_and_sigmas_are_refused():
         affinity_sum(frames, sigma_rgb=-1.0, sigma_xy=None)
 
 
+def test_an_image_of_few_levels_takes_a_smaller_grid_and_errs_little_more():
+    wide = _smooth_frames(1, 48)
+    frames, values = torch.cat([wide, 100 + wide // 4]), _blob(48).expand(2, -1, -1, -1)
+    factors = colour_grid._factors(frames, sigma_rgb=15.0, sigma_xy=None, tolerance=0.04)
+    sides = [each.red.shape[1] for each in factors]
+    assert sides[1] < 0.6 * sides[0]
+    fast = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None)
+    exact = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None, exact=True)
+    error = (fast - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    assert error.max() < 0.06
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("sigma_xy", [None, 43.0])
 def test_the_fast_filter_is_near_the_exact_one_on_real_frames(shared_data, sigma_xy):

@@ -11,7 +11,8 @@ ours take turns; medians. `exact` is float64 over all pairs of pixels (position 
 histogram (colour), timed once.
 
 The official lattice of TCAM and CoLo-CAM (GPL, not used here) took 10.5, 6.7 and 56 ms with one thread on another
-machine (design notes, 2026): the peer stands in for it.
+machine (design notes, 2026): the peer stands in for it. `--prototypes ../shared/prototypes` compares with it by way of
+a third: the notes' prototypes took turns with it there, and take turns with ours here.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="turns of every case; the median counts")
     parser.add_argument("--exact", type=int, default=2, help="frames judged against all pairs (a minute each)")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda: adds a ResNet-50 training step to compare with")
+    parser.add_argument(
+        "--prototypes", type=Path, help="folder of crf_filters.py, measured beside the official lattice"
+    )
     parser.add_argument("--memory", type=int, nargs=2, metavar=("B", "T"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     frames = read_frames(options.videos, 32)
@@ -71,6 +75,8 @@ def main() -> None:
         torch.set_num_threads(count)
         report_times(frames, sequence, count, options)
     torch.set_num_threads(1)
+    if options.prototypes:
+        report_prototypes(frames, sequence, options)
     report_scaling(frames, options)
     if options.device == "cpu":
         report_memory(options.videos)
@@ -188,6 +194,36 @@ def timed(work: Callable[[], None], device: str) -> float:
     if device != "cpu":
         torch.cuda.synchronize()
     return 1000 * (time.perf_counter() - began)
+
+
+def report_prototypes(frames: Tensor, sequence: Tensor, options: argparse.Namespace) -> None:
+    """Compare filters alone, 1 thread, with prototypes that were measured beside the official lattice elsewhere."""
+    sys.path.insert(0, str(options.prototypes.resolve()))
+    import crf_filters
+
+    contrast = torch.tanh(make_logits(32)[:, 1:] / 2)
+    whole = sequence[:8].transpose(0, 1).reshape(1, 3, -1, 224), contrast[:8].transpose(0, 1).reshape(1, 1, -1, 224)
+    rows = (
+        ("position + colour, B = 32", (frames, contrast), lambda i, q: crf_filters.xyrgb_ad2(i, q, m=32, r=6, k=18),
+         SIGMA_XY, 0.04, "5.2"),
+        ("colour, B = 32", (frames, contrast), lambda i, q: crf_filters.color_hist1(i, q, m=64, k=18),
+         None, 0.04, "7.8 to 8.3"),
+        ("joint, n = 8", whole, lambda i, q: crf_filters.color_hist1(i, q, m=128, k=20), None, 0.016, "4.9 to 6.8"),
+    )  # fmt: skip
+    print("Filter alone, 1 thread, ms per frame (joint: per sequence); last two columns: times the official speed\n")
+    print("| case | ours | prototype | ratio | prototype, design notes | so ours |\n|---|---:|---:|---:|---:|---:|")
+    for name, (images, maps), prototype, sigma, tolerance, measured in rows:
+        work = (
+            lambda i=images, q=maps, xy=sigma, t=tolerance: gaussian_filter(
+                q, i, sigma_rgb=SIGMA_RGB, sigma_xy=xy, tolerance=t
+            ),
+            lambda i=images, q=maps, filtered=prototype: filtered(i, q),
+        )
+        turns = [[timed(each, "cpu") / len(images) for each in work] for _ in range(options.rounds + 1)][1:]
+        own, other = (statistics.median(column) for column in zip(*turns, strict=True))
+        ours = " to ".join(f"{float(figure) * other / own:.1f}" for figure in measured.split(" to "))
+        print(f"| {name} | {own:.2f} | {other:.2f} | {other / own:.2f}x | {measured}x | {ours}x |", flush=True)
+    print()
 
 
 def report_errors(frames: Tensor, sequence: Tensor, count: int) -> None:

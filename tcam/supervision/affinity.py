@@ -90,11 +90,11 @@ def _filter_exactly(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: 
         positions = torch.stack(grid).flatten(1).double() / sigma_xy
         features = torch.cat([features, positions.expand(len(frames), -1, -1)], dim=1)
     maps, points = values.double().flatten(2).mT, features.mT
-    slabs = [
-        torch.exp(-torch.cdist(points[:, start : start + _CHUNK], points).square() / 2) @ maps
-        for start in range(0, points.shape[1], _CHUNK)
-    ]
-    return torch.cat(slabs, dim=1).mT.reshape(values.shape).to(values.dtype)
+    filtered = torch.empty_like(maps)
+    for part, sums in zip(points.split(_CHUNK, dim=1), filtered.split(_CHUNK, dim=1), strict=True):
+        weights = torch.cdist(part, points).square_().div_(-2).exp_()
+        sums.copy_(weights @ maps)
+    return filtered.mT.reshape(values.shape).to(values.dtype)
 
 
 def _check(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: float | None, tolerance: float = 0.04) -> None:

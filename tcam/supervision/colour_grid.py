@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tcam.types import Size
+from tcam.supervision.gaussian_terms import level_vectors, position_terms
 
 _THIN_TO: Final = 3136
 """Pixels that tell the histogram: a regular grid of some 56 x 56."""
@@ -30,8 +30,10 @@ _THIN_TO: Final = 3136
 _SUM_OVER: Final = 12_544
 """Pixels that are enough for the kernel's sum: 112 x 112."""
 
+_SUM_BINS, _SUM_TOLERANCE = 52, 0.07
+"""Of the kernel's sum: bins of a channel where sigma_rgb is 15, and the error that ranks may add to ``W S``."""
+
 _LEAST_BINS, _MOST_BINS = 16, 128
-_MOST_TERMS: Final = 256
 
 
 def filter_through_grid(
@@ -49,28 +51,38 @@ def filter_through_grid(
     Returns:
         float32 ``[B, K, H W]``.
     """
-    filtered: list[Tensor] = []
-    memory = None
+    maps = maps.flatten(2)
+    filtered, done, memory = maps.new_empty(maps.shape), 0, None
     for factors in _factors(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance):
-        done = sum(map(len, filtered))
-        spread, memory = factors.filter(maps[done : done + len(factors.cells)].flatten(2), memory)
-        filtered.append(spread)
-    return filtered[0] if len(filtered) == 1 else torch.cat(filtered)
+        part = slice(done, done + len(factors.cells))
+        memory = factors.filter(maps[part], memory, out=filtered[part])
+        done = part.stop
+    return filtered
 
 
 def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None) -> Tensor:
-    """Give ``1^T W 1`` of every image, float32 ``[B]``, from a regular grid of its pixels where they are very many."""
+    """Give ``1^T W 1`` of every image, float32 ``[B]``, from a regular grid of its pixels where they are very many.
+
+    Bins of equal width, the same for all images, are good enough here and need no histogram.
+    """
     height, width = frames.shape[2:]
     step = max(1, math.isqrt(height * width // _SUM_OVER))
-    part = frames[:, :, ::step, ::step]
-    sigma_xy = None if sigma_xy is None else sigma_xy / step
-    sums = [factors.sum() for factors in _factors(part, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=0.07)]
-    return torch.cat(sums) * (height * width / (part.shape[2] * part.shape[3])) ** 2
+    part = _to_levels(frames[:, :, ::step, ::step])
+    places, factor = _even_bins(sigma_rgb, frames.device)
+    positions = None
+    if sigma_xy is not None:
+        lanes = 2 if _goes_row_by_row(frames.device) else 1
+        size = part.shape[2], part.shape[3]
+        positions = position_terms(size, sigma_xy / step, _SUM_TOLERANCE, lanes, frames.device)
+    cells = _cells(places.expand(len(part), 3, 256), part.flatten(2))
+    factor = factor.expand(len(part), -1, -1)
+    sums = KernelFactors(cells, factor, factor, factor, positions).sum()
+    return sums * (height * width / (part.shape[2] * part.shape[3])) ** 2
 
 
 def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float) -> Iterator[KernelFactors]:
     """Factor the kernel of all images: on a CPU one by one, to stay in its cache, else at once."""
-    pixels = frames if frames.dtype == torch.uint8 else frames.clamp(0, 255).to(torch.uint8)
+    pixels = _to_levels(frames)
     height, width = frames.shape[2:]
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
     widest = round((58 if sigma_xy is None else 51) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
@@ -82,7 +94,7 @@ def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolera
     lanes, together = (2, 1) if alone else (1, len(frames))
     positions = None
     if sigma_xy is not None:
-        positions = _position_terms((height, width), sigma_xy, tolerance, lanes, frames.device)
+        positions = position_terms((height, width), sigma_xy, tolerance, lanes, frames.device)
     parts = (torch.split(each, together) for each in (places, pixels.flatten(2), colours))
     for side, place, levels, colour in zip(bins, *parts, strict=True):
         red, green, blue = colour[:, :, :side].unbind(1)
@@ -110,14 +122,18 @@ class KernelFactors:
     blue: Tensor
     positions: Tensor | None
 
-    def filter(self, maps: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Give ``W S`` of maps ``[B, K, P]``, and the memory of its grid, for the next call (fresh pages are slow)."""
-        grid, memory = self._splat(self._weigh(maps), memory)
-        spread = _gather(self._climb(self._project(grid), grid), self.cells)
+    def filter(self, maps: Tensor, memory: Tensor | None, *, out: Tensor) -> Tensor:
+        """Write ``W S`` of maps ``[B, K, P]``; give the grid's memory, for the next call (fresh pages are slow)."""
+        rows = self._weigh(maps)
+        grid, memory = self._splat(rows, memory)
+        grid = self._climb(self._project(grid), grid)
         if self.positions is None:
-            return spread.view(maps.shape), memory
-        spread = spread.view(*maps.shape[:2], *self.positions.shape).mul_(self.positions).sum(dim=2)
-        return (spread[..., 0] if spread.shape[-1] == 1 else spread[..., 0] + spread[..., 1]), memory
+            _gather(grid, self.cells, out=out[..., None])
+        else:
+            spread = _gather(grid, self.cells, out=rows).view(*maps.shape[:2], *self.positions.shape)
+            lanes = spread.mul_(self.positions).sum(dim=2).unbind(-1)
+            torch.add(*lanes, out=out) if len(lanes) == 2 else out.copy_(lanes[0])
+        return memory
 
     def sum(self) -> Tensor:
         """Give ``1^T W 1``, ``[B]``."""
@@ -184,16 +200,15 @@ def _as_numbers(rows: Tensor) -> Tensor:
     return rows[..., 0] if rows.shape[-1] == 1 else torch.view_as_complex(rows)
 
 
-def _gather(grid: Tensor, cells: Tensor) -> Tensor:
-    """Read a grid ``[B, R, m^3, L]`` at the cells ``[B, P]``, giving ``[B, R, P, L]``."""
-    images, rows, _, lanes = grid.shape
+def _gather(grid: Tensor, cells: Tensor, *, out: Tensor) -> Tensor:
+    """Read a grid ``[B, R, m^3, L]`` at the cells ``[B, P]`` into ``out``, ``[B, R, P, L]``."""
     if not _goes_row_by_row(grid.device):
-        return grid[..., 0].gather(2, cells[:, None].expand(-1, rows, -1))[..., None]
-    spread = grid.new_empty(images, rows, cells.shape[1], lanes)
-    for image in range(images):
-        for source, target in zip(_as_numbers(grid[image]), _as_numbers(spread[image]), strict=True):
-            torch.index_select(source, 0, cells[image], out=target)
-    return spread
+        torch.gather(grid[..., 0], 2, cells[:, None].expand(-1, grid.shape[1], -1), out=out[..., 0])
+        return out
+    for image, places in enumerate(cells):
+        for source, target in zip(_as_numbers(grid[image]), _as_numbers(out[image]), strict=True):
+            torch.index_select(source, 0, places, out=target)
+    return out
 
 
 def _goes_row_by_row(device: torch.device) -> bool:
@@ -201,11 +216,15 @@ def _goes_row_by_row(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
+def _to_levels(frames: Tensor) -> Tensor:
+    return frames if frames.dtype == torch.uint8 else frames.clamp(0, 255).to(torch.uint8)
+
+
 def _histogram(pixels: Tensor) -> Tensor:
     """Count levels by image and channel: uint8 ``[B, 3, H, W]`` to float32 ``[B, 3, 256]``."""
     channels = pixels.shape[0] * pixels.shape[1]
-    offsets = 256 * torch.arange(channels, dtype=torch.int32, device=pixels.device)
-    places = (pixels.reshape(channels, -1).int() + offsets[:, None]).flatten().long()
+    offsets = 256 * torch.arange(channels, device=pixels.device).view(*pixels.shape[:2], 1, 1)
+    places = (pixels + offsets).flatten()
     counts = torch.zeros(256 * channels, device=pixels.device)
     counts.scatter_add_(0, places, counts.new_ones(len(places)))
     return counts.view(*pixels.shape[:2], 256)
@@ -232,20 +251,25 @@ def _colour_bins(
     """
     density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt()
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
-    density = 0.95 * density / density.sum(dim=2, keepdim=True) + 0.05 / 256
+    density = functional.normalize(density, p=1, dim=2).mul_(0.95).add_(0.05 / 256)
     widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
-    needed = (widest / 256 * widths.sqrt()).round().clamp(_LEAST_BINS, widest).long()[:, None, None]
+    needed = (widest / 256 * widths.sqrt()).round_().clamp_(_LEAST_BINS, widest).long()[:, None, None]
     bins = needed.flatten().tolist() if as_needed else [widest]
-    bin_of_level = ((density.cumsum(dim=2) - density / 2) * needed).long().clamp_min(0).minimum(needed - 1)
-    shares, vectors = counts.flatten()[:, None] + 1e-3, _level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
-    rows = torch.arange(counts.shape[0] * 3, device=counts.device).view(-1, 3, 1)
-    targets = (rows * max(bins) + bin_of_level).flatten()
-    weighted = (shares.view(-1, 256, 1) * vectors).flatten(0, 1)
-    sums = counts.new_zeros(rows.numel() * max(bins), vectors.shape[1]).index_add_(0, targets, weighted)
-    totals = counts.new_zeros(len(sums), 1).index_add_(0, targets, shares)
-    strides = (needed if as_needed else widest) ** torch.arange(2, -1, -1, device=counts.device)[:, None]
-    places = (bin_of_level * strides).int()
-    return bins, places, (sums / totals.clamp_min(1e-9)).view(*counts.shape[:2], max(bins), -1)
+    bin_of_level = density.cumsum(dim=2).sub_(density, alpha=0.5).mul_(needed).long().minimum(needed - 1)
+    rows = torch.arange(0, counts.shape[0] * 3 * max(bins), max(bins), device=counts.device)
+    vectors = level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
+    weighted = (counts + 1e-3).view(-1, 256, 1) * vectors
+    targets = (bin_of_level.view(-1, 256) + rows[:, None]).flatten()
+    factors = _means_by_bin(weighted.flatten(0, 1), targets, len(rows) * max(bins))
+    exponents = torch.arange(2, -1, -1, device=counts.device)[:, None]
+    places = bin_of_level.mul_((needed if as_needed else widest) ** exponents).int()
+    return bins, places, factors.view(*counts.shape[:2], max(bins), -1)
+
+
+def _means_by_bin(weighted: Tensor, bins: Tensor, count: int) -> Tensor:
+    """Average rows ``[n, k + 1]``, their weights in the last column, by bin: ``[count, k]``, 0 where there are none."""
+    sums = weighted.new_zeros(count, weighted.shape[1]).index_add_(0, bins, weighted)
+    return sums[:, :-1] / sums[:, -1:].clamp_min(1e-9)
 
 
 def _cells(places: Tensor, pixels: Tensor) -> Tensor:
@@ -261,37 +285,10 @@ def _cells(places: Tensor, pixels: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _level_vectors(sigma: float, tail: float, device: torch.device) -> Tensor:
-    """Factor the Gaussian over the 256 levels: ``[256, k]``, its own transpose times it within ``tail``."""
-    vectors, strengths = _eigen(256, sigma)
-    vectors = (vectors * strengths.sqrt())[:, : _rank(strengths, tail)]
-    # Few vectors lose most at black and white; unit rows give every level its affinity of 1 to itself back.
-    return functional.normalize(vectors, dim=1).float().contiguous().to(device)
-
-
-@functools.lru_cache(maxsize=16)
-def _position_terms(size: Size, sigma: float, tolerance: float, lanes: int, device: torch.device) -> Tensor:
-    """Factor the Gaussian over pixels: ``[r / L, H W, L]``, the strongest products of row and column eigenvectors."""
-    (rows, row_strengths), (columns, column_strengths) = _eigen(size[0], sigma), _eigen(size[1], sigma)
-    strengths, order = torch.outer(row_strengths, column_strengths).flatten().sort(descending=True)
-    count = _rank(strengths, 0.6 * tolerance)
-    count = min(count + count % lanes, len(order))
-    row, column = order[:count] // size[1], order[:count] % size[1]
-    terms = rows[:, row].T[:, :, None] * columns[:, column].T[:, None, :] * strengths[:count, None, None].sqrt()
-    terms = functional.pad(terms.flatten(1), (0, 0, 0, count % lanes))
-    return terms.view(-1, lanes, size[0] * size[1]).mT.float().contiguous().to(device)
-
-
-def _eigen(count: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """Give eigenvectors (columns) and eigenvalues, falling, of a Gaussian over ``count`` steps, float64."""
-    steps = torch.arange(count, dtype=torch.float64)
-    kernel = torch.exp(-(steps[:, None] - steps).square() / (2 * sigma**2))
-    strengths, vectors = torch.linalg.eigh(kernel)
-    return vectors.flip(1), strengths.flip(0).clamp_min(0)
-
-
-def _rank(strengths: Tensor, tail: float) -> int:
-    """Count the leading eigenvalues (falling) that leave out at most a share ``tail`` of the root sum of squares."""
-    left_out = strengths.square().flip(0).cumsum(0).flip(0).sqrt()
-    needed = int((left_out > tail * left_out[0]).sum())
-    return min(_MOST_TERMS, max(1, needed))
+def _even_bins(sigma: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sort levels into bins of equal width: places, int32 ``[3, 256]``, and the factor of each channel, ``[m, k]``."""
+    side = max(_LEAST_BINS, min(_MOST_BINS, round(_SUM_BINS * 15 / sigma)))
+    bins = torch.arange(256, device=device) * side // 256
+    factor = _means_by_bin(level_vectors(sigma, 0.3 * _SUM_TOLERANCE, device), bins, side)
+    strides = side ** torch.arange(2, -1, -1, device=device)[:, None]
+    return (bins * strides).int(), factor

@@ -81,10 +81,10 @@ def test_a_lower_tolerance_is_kept(sigma_xy):
 def test_the_sum_of_the_kernel_is_that_of_filtered_ones(sigma_xy):
     frames = _smooth_frames(2, 48)
     settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
-    total = affinity_sum(frames, **settings)
-    filtered = gaussian_filter(torch.ones(2, 1, 48, 48), frames, **settings, tolerance=0.07)
-    torch.testing.assert_close(total, filtered.sum(dim=(1, 2, 3)))
-    assert torch.allclose(total.double(), affinity_sum(frames, **settings, exact=True), rtol=0.05)
+    exact = affinity_sum(frames, **settings, exact=True)
+    filtered = gaussian_filter(torch.ones(2, 1, 48, 48), frames, **settings, exact=True)
+    torch.testing.assert_close(exact.float(), filtered.sum(dim=(1, 2, 3)))
+    torch.testing.assert_close(affinity_sum(frames, **settings).double(), exact, rtol=0.03, atol=0)
 
 
 @pytest.mark.parametrize("sigma_xy", [None, 200.0])
@@ -92,7 +92,7 @@ def test_the_sum_over_very_many_pixels_is_read_off_some(sigma_xy):
     frames = _smooth_frames(1, 450)  # every other row and column
     settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
     filtered = gaussian_filter(torch.ones(1, 1, 450, 450), frames, **settings)
-    assert torch.allclose(affinity_sum(frames, **settings), filtered.sum(dim=(1, 2, 3)), rtol=0.02)
+    assert torch.allclose(affinity_sum(frames, **settings), filtered.sum(dim=(1, 2, 3)), rtol=0.03)
 
 
 def test_one_pixel_and_nothing_at_all_are_answered():

@@ -91,9 +91,9 @@ def _filter_exactly(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: 
         features = torch.cat([features, positions.expand(len(frames), -1, -1)], dim=1)
     maps, points = values.double().flatten(2).mT, features.mT
     filtered = torch.empty_like(maps)
-    for part, sums in zip(points.split(_CHUNK, dim=1), filtered.split(_CHUNK, dim=1), strict=True):
-        weights = torch.cdist(part, points).square_().div_(-2).exp_()
-        sums.copy_(weights @ maps)
+    for start in range(0, points.shape[1], _CHUNK):
+        slab = slice(start, start + _CHUNK)
+        filtered[:, slab] = torch.cdist(points[:, slab], points).square_().div_(-2).exp_() @ maps
     return filtered.mT.reshape(values.shape).to(values.dtype)
 
 

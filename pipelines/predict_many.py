@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from pipelines.files import hash_file, hash_json
 from pipelines.localizer import PackedLocalizer
 from pipelines.overlay_video import save_overlay
-from pipelines.parallel import ItemFailure, one_thread, ordered_map
+from pipelines.parallel import ItemFailure, ordered_map
 from pipelines.predict import FramePrediction, predict_video
 from pipelines.runlog import item_bar
 from pipelines.spread import Spread, model_time_limit_s, split_range
@@ -44,11 +45,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """Some frames of a video, or (``frames`` None) all of it, read in order: the work item."""
+    """Some frames of a video, or (``frames`` None) all from ``first`` on, read in order: the work item."""
 
     source: Source
     frames: range | None
     num_frames: int
+    first: int = 0
 
     def __str__(self) -> str:
         part = "" if self.frames is None else f" {self.frames.start}-{self.frames.stop}"
@@ -100,7 +102,7 @@ class Predictor:
     def __call__(self, part: VideoPart) -> list[FoundFrame] | None:
         """Predict the frames of a part."""
         if part.frames is None:
-            return self.read_on(part.source, 0)
+            return self._read_on(part.source, part.first)
         try:
             if self._stream is None or self._stream.path != part.source.path:
                 if self._stream is not None:
@@ -112,7 +114,7 @@ class Predictor:
             self._stream = None
             return None
 
-    def read_on(self, source: Source, first: int) -> list[FoundFrame]:
+    def _read_on(self, source: Source, first: int) -> list[FoundFrame]:
         """Predict a video from a frame on, reading it in order from its start: right whatever is damaged."""
         drawn = self._settings.drawn
         frames = stream_frames(source.path, size=self._settings.size, keep_original=drawn is not None)
@@ -192,19 +194,19 @@ def predict_all(
     """
     parts = [part for source, known in videos for part in _cut(source, known, work)]
     frames = sum(known.num_frames for _, known in videos)
+    settled = spread.settled(work.localizer.compute.device.type, frames)
+    # The rest of a damaged video is for a process of its own: all workers are taken.
+    alone = settled if settled.here else Spread(1)
+    run = functools.partial(ordered_map, work, time_limit_s=_time_limit_s, memory_limit_mb=memory_limit_mb)
     with item_bar("predict") as progress:
-        results = ordered_map(
-            work,
-            parts,
-            spread=spread.settled(work.localizer.compute.device.type, frames),
-            time_limit_s=lambda part: _LONGEST_S if part.frames is None else model_time_limit_s(len(part.frames)),
-            memory_limit_mb=memory_limit_mb,
-            holds_model=True,
-            progress=progress,
-        )
+        results = run(parts, spread=settled, holds_model=True, progress=progress)
         pairs = zip(parts, results, strict=True)
         for source, found in itertools.groupby(pairs, key=lambda pair: pair[0].source):
-            yield source, _join(found, work)
+            yield source, _join(found, lambda rest: next(run([rest], spread=alone)))
+
+
+def _time_limit_s(part: VideoPart) -> float:
+    return _LONGEST_S if part.frames is None else model_time_limit_s(len(part.frames))
 
 
 def _cut(source: Source, known: Known, work: Predict) -> Iterator[VideoPart]:
@@ -216,15 +218,18 @@ def _cut(source: Source, known: Known, work: Predict) -> Iterator[VideoPart]:
 
 
 def _join(
-    found: Iterator[tuple[VideoPart, list[FoundFrame] | ItemFailure | None]], work: Predict
+    found: Iterator[tuple[VideoPart, list[FoundFrame] | ItemFailure | None]],
+    read_on: Callable[[VideoPart], list[FoundFrame] | ItemFailure | None],
 ) -> Iterator[FoundFrame]:
     for part, rows in found:
-        if isinstance(rows, ItemFailure):
-            raise VideoError(rows.reason)
-        if rows is None:
+        if rows is None and part.frames is not None:
             # The packets before this part all gave their frame; what comes now can only be counted in order.
-            first = 0 if part.frames is None else part.frames.start
-            with one_thread():
-                yield from Predictor(work).read_on(part.source, first)
+            yield from _checked(read_on(VideoPart(part.source, None, part.num_frames, part.frames.start)))
             return
-        yield from rows
+        yield from _checked(rows)
+
+
+def _checked(rows: list[FoundFrame] | ItemFailure | None) -> list[FoundFrame]:
+    if isinstance(rows, ItemFailure):
+        raise VideoError(rows.reason)
+    return rows or []

@@ -1,13 +1,18 @@
 """The same bytes wherever the work is done: in this process, in child processes, on Ray; whole or in ranges."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from pipelines import spread as spread_module
 from pipelines.cams import write_cams
+from pipelines.parallel import ItemFailure
+from pipelines.predict_many import FoundFrame, Source, VideoPart, _join
 from pipelines.prepare import prepare
 from pipelines.spread import Spread, model_time_limit_s, split_range
+from tcam.errors import VideoError
+from tcam.types import FrameBox
 from tests.pipelines.tiny import SIDE, files_of, spoil, tiny_config, tiny_localizer
 from tests.synthetic import TINY_FRAMES
 from tests.tcam.video.encoded import encode
@@ -94,3 +99,19 @@ def test_evaluations_are_the_same_bytes(name, ray_kept, tcam, tiny_run, tmp_path
     assert here.out == there.out
     for file in ("results.json", "per_frame.parquet", "index.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_the_rest_of_a_damaged_video_is_asked_of_a_worker_that_may_fail():
+    source, asked = Source("a.mp4", Path("a.mp4")), []
+    parts = [VideoPart(source, range(4), 12), VideoPart(source, range(4, 8), 12), VideoPart(source, range(8, 12), 12)]
+    first = [FoundFrame(FrameBox("a.mp4", index, 0.0, 0, 1.0, None), (8, 8)) for index in range(4)]
+
+    def read_on(rest):
+        asked.append(rest)
+        return ItemFailure(0, "it took longer than its time limit and was stopped")
+
+    rows = _join(iter(zip(parts, [first, None, None], strict=True)), read_on)
+    assert [next(rows) for _ in range(4)] == first
+    with pytest.raises(VideoError, match="longer than its time limit"):
+        next(rows)
+    assert asked == [VideoPart(source, None, 12, first=4)]

@@ -104,7 +104,7 @@ def test_evaluations_are_the_same_bytes(name, ray_kept, tcam, tiny_run, tmp_path
 def test_the_rest_of_a_damaged_video_is_asked_of_a_worker_that_may_fail():
     source, asked = Source("a.mp4", Path("a.mp4")), []
     parts = [VideoPart(source, range(4), 12), VideoPart(source, range(4, 8), 12), VideoPart(source, range(8, 12), 12)]
-    first = [FoundFrame(FrameBox("a.mp4", index, 0.0, 0, 1.0, None), (8, 8)) for index in range(4)]
+    first = [FoundFrame(FrameBox("a.mp4", index, 0.0, 0, 1.0, 0.0, None), (8, 8)) for index in range(4)]
 
     def read_on(rest):
         asked.append(rest)

@@ -198,4 +198,6 @@ def show(seconds: dict[tuple[str, str], float], frames: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import bench_parallel  # workers import what they are handed: it must not belong to __main__
+
+    bench_parallel.main()

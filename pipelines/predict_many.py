@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.engine import PackedEngine
 from pipelines.files import hash_file, hash_json
-from pipelines.localizer import PackedLocalizer
 from pipelines.overlay_video import save_overlay
 from pipelines.parallel import ItemFailure, one_thread, ordered_map
 from pipelines.predict import FramePrediction, predict_video
@@ -68,7 +68,7 @@ class Predict:
     """Gives the function that predicts a part, with the model loaded.
 
     Attributes:
-        localizer: the trained run.
+        engine: the trained run, or an exported file.
         size: network input, (height, width).
         threshold: of the map, relative to its maximum.
         batch: frames per forward pass.
@@ -77,7 +77,7 @@ class Predict:
             its encoder needs the frames in order.
     """
 
-    localizer: PackedLocalizer
+    engine: PackedEngine
     size: Size
     threshold: float
     batch: int
@@ -94,7 +94,7 @@ class Predictor:
 
     def __init__(self, settings: Predict) -> None:
         self._settings = settings
-        self._localizer = settings.localizer.unpack()
+        self._engine = settings.engine.unpack()
         self._stream: RangeStream | None = None
 
     def __call__(self, part: VideoPart) -> list[FoundFrame] | None:
@@ -126,7 +126,7 @@ class Predictor:
     def _predict(self, source: Source, frames: Iterator[DecodedFrame]) -> Iterator[FramePrediction]:
         settings = self._settings
         return predict_video(
-            self._localizer,
+            self._engine,
             source.video_id,
             frames,
             threshold=settings.threshold,
@@ -196,7 +196,7 @@ def predict_all(
         results = ordered_map(
             work,
             parts,
-            spread=spread.settled(work.localizer.compute.device.type, frames),
+            spread=spread.settled(work.engine.device_type, frames),
             time_limit_s=lambda part: _LONGEST_S if part.frames is None else model_time_limit_s(len(part.frames)),
             memory_limit_mb=memory_limit_mb,
             holds_model=True,

@@ -57,6 +57,7 @@ class Facts(BaseModel):
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    numbers: Literal["float32", "int8"]
     precision: str
     memory_limit_mb: float
     weights_hash: str | None

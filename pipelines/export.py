@@ -9,8 +9,9 @@ import contextlib
 import importlib.metadata
 import io
 import os
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.device import Compute
-from pipelines.exported import FACTS, INPUTS, OUTPUTS, SUFFIXES, Facts, PackedExport
+from pipelines.exported import FACTS, INPUTS, OUTPUTS, SUFFIXES, Facts, PackedExport, hushed
 from pipelines.localizer import Localizer
 from pipelines.predict import find_sources
 from pipelines.run_model import own_threshold, weights_hash
@@ -32,6 +33,7 @@ from tcam.files import publish, replacing, temporary_name
 from tcam.model.cam.methods import CAM_METHODS, make_cam
 from tcam.model.cam.scene import from_head, normalize_cam
 from tcam.model.network import FrameCamNet
+from tcam.model.pooling import POOLINGS
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
 from tcam.video.reader import count_frames, stream_frames
@@ -42,7 +44,13 @@ if TYPE_CHECKING:
 TOLERANCE: Final = 1e-3
 """How far a map or a class probability of the file may lie from PyTorch's, both in float32; 1e-5 is usual."""
 CALIBRATION_FRAMES: Final = 300
-_INT8 = "int8"
+_INT8: Final = "int8"
+_NEEDS: Final = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch-export": (),
+}
+os.environ.setdefault("NNCF_CI", "1")  # else nncf reports its use to a web service, unasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +104,15 @@ def export_run(request: ExportRequest, *, quiet: bool) -> Path:
         raise ConfigError(
             f"-o {target}: --format {request.format} writes a file that ends in {SUFFIXES[request.format]}"
         )
-    run = load_run(open_run(request.run), device="cpu")
+    folder = open_run(request.run)
+    with hushed():
+        require_exporter(request)
+    run = load_run(folder, device="cpu")
     localizer = load_localizers(run)[main_localizer(run)]
     check_method(localizer)
     facts = facts_of(run, localizer, numbers=_INT8 if request.calibrate is not None else "float32")
     calibration = None if request.calibrate is None else calibration_frames(request.calibrate, run.input_size)
-    with missing_exporter(request.format), warnings.catch_warnings():
+    with warnings.catch_warnings(), hushed(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # of the exporters, about themselves
         write_export(localizer, facts, target, calibration=calibration)
     say_difference(localizer, target, facts)
@@ -117,7 +128,7 @@ def check_method(localizer: Localizer) -> None:
     if localizer.method in ("decoder", "cam"):
         return
     if CAM_METHODS[localizer.method].closed is None or localizer.network.head.pooled_weight is None:
-        head = type(localizer.network.head).__name__.lower()
+        head = next(name for name, kind in POOLINGS.items() if kind is type(localizer.network.head))
         raise ConfigError(
             f"cam.method {localizer.method} with pooling {head} needs a backward pass or several forward ones, which "
             "no exported file has; export a run of --method tcam or colocam, or one with cam.method=cam"
@@ -145,20 +156,19 @@ def facts_of(run: Run, localizer: Localizer, *, numbers: str = "float32") -> Fac
     )
 
 
-@contextlib.contextmanager
-def missing_exporter(file_format: str) -> Iterator[None]:
-    """Turn a failed import of an exporter into one line.
+def require_exporter(request: ExportRequest) -> None:
+    """Check that what writes and runs the format is installed.
 
     Raises:
-        MissingPartError: it is not installed.
+        MissingPartError: it is not.
     """
-    try:
-        yield
-    except ImportError as error:
-        package = error.name or str(error)
-        raise MissingPartError(
-            f"--format {file_format} needs {package}, which is not installed: pip install 'tcam[export]'"
-        ) from None
+    for package in (*_NEEDS[request.format], *(() if request.calibrate is None else ("nncf",))):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise MissingPartError(
+                f"--format {request.format} needs {package}, which is not installed: pip install 'tcam[export]'"
+            ) from None
 
 
 def write_export(localizer: Localizer, facts: Facts, target: Path, *, calibration: Pixels | None = None) -> None:
@@ -167,7 +177,6 @@ def write_export(localizer: Localizer, facts: Facts, target: Path, *, calibratio
     Raises:
         ConfigError: the network cannot be made into a graph.
         DataError: the file cannot be written.
-        ImportError: the exporter is not installed.
     """
     console.print(f"exporting {facts.run} ({facts.method})")
     program = make_program(localizer, facts)
@@ -213,7 +222,6 @@ def example_inputs(localizer: Localizer, facts: Facts, *, count: int = 3) -> tup
 
 def _make_onnx(program: torch.export.ExportedProgram, facts: Facts) -> bytes:
     import onnx
-    import onnxscript  # noqa: F401  # torch needs it and says so at length
 
     inputs = INPUTS[: len(program.graph_signature.user_inputs)]
     made: Any = torch.onnx.export(program, (), input_names=inputs, output_names=OUTPUTS, verbose=False)
@@ -246,7 +254,6 @@ def _write_openvino(graph: bytes, facts: Facts, target: Path, calibration: Pixel
 
 
 def _quantise(model: OpenVinoModel, frames: Pixels) -> OpenVinoModel:
-    os.environ.setdefault("NNCF_CI", "1")  # else nncf reports each call to a web service, unasked
     import nncf
 
     samples = nncf.Dataset([frame[None] for frame in frames], lambda frame: [frame])

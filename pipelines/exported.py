@@ -8,8 +8,10 @@ JSON under the key ``tcam`` of the file's metadata: ``Facts``.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -175,7 +177,8 @@ def _load_torch(path: Path) -> tuple[Compute, list[str], Facts]:
 
     extra = {FACTS: ""}
     try:
-        program = torch.export.load(path, extra_files=extra)
+        with hushed():
+            program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # a damaged archive fails in any way
         raise _damaged(path, error) from None
     facts, module = _read_facts(path, extra[FACTS]), program.module()
@@ -185,6 +188,17 @@ def _load_torch(path: Path) -> tuple[Compute, list[str], Facts]:
         return [found.numpy() for found in module(*(torch.from_numpy(item) for item in inputs.values()))]
 
     return compute, list(program.graph_signature.user_inputs), facts
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keep other people's packages from logging what is no concern of the user's."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _read_facts(path: Path, text: str | None) -> Facts:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli_videos import Quiet, RunFolder
+from pipelines.cli_videos import Device, Quiet, RunFolder, RunOrFile
 from tcam.errors import ConfigError
 
 
@@ -44,3 +44,18 @@ def export(
 
     request = ExportRequest(run=run, format=format_.value, output=output, calibrate=calibrate)
     typer.echo(export_run(request, quiet=quiet))
+
+
+def bench(
+    run: RunOrFile,
+    source: Annotated[str, typer.Option(help="A video file, or a folder of frames.")],
+    frames: Annotated[int, typer.Option(min=1, help="How many to measure with at most.")] = 200,
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Measure the way from a file to boxes, stage by stage, by each engine that is installed; a table on stdout."""
+    from pipelines.bench import BenchRequest
+    from pipelines.bench import bench as measure
+
+    typer.echo(measure(BenchRequest(run, source, frames, batch, device), quiet=quiet))

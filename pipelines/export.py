@@ -8,23 +8,22 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipelines.calibration import calibration_frames, quantise
 from pipelines.device import Compute
 from pipelines.exported import FACTS, INPUTS, OUTPUTS, SUFFIXES, Facts, PackedExport, hushed
 from pipelines.localizer import Localizer
-from pipelines.predict import find_sources
 from pipelines.run_model import own_threshold, weights_hash
 from pipelines.runlog import console, open_run
 from pipelines.stages import Run, load_localizers, load_run, main_localizer
@@ -36,21 +35,15 @@ from tcam.model.network import FrameCamNet
 from tcam.model.pooling import POOLINGS
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
-from tcam.video.reader import count_frames, stream_frames
-
-if TYPE_CHECKING:
-    from openvino import Model as OpenVinoModel
 
 TOLERANCE: Final = 1e-3
 """How far a map or a class probability of the file may lie from PyTorch's, both in float32; 1e-5 is usual."""
-CALIBRATION_FRAMES: Final = 300
 _INT8: Final = "int8"
 _NEEDS: Final = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
     "torch-export": (),
 }
-os.environ.setdefault("NNCF_CI", "1")  # else nncf reports its use to a web service, unasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +230,7 @@ def _write_openvino(graph: bytes, facts: Facts, target: Path, calibration: Pixel
 
     model = openvino.Core().read_model(graph)
     if calibration is not None:
-        model = _quantise(model, calibration)
+        model = quantise(model, calibration)
     model.set_rt_info(facts.model_dump_json(), [FACTS])
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = temporary_name(target)
@@ -251,30 +244,6 @@ def _write_openvino(graph: bytes, facts: Facts, target: Path, calibration: Pixel
         for left in folder.iterdir():
             left.unlink()
         folder.rmdir()
-
-
-def _quantise(model: OpenVinoModel, frames: Pixels) -> OpenVinoModel:
-    import nncf
-
-    samples = nncf.Dataset([frame[None] for frame in frames], lambda frame: [frame])
-    return nncf.quantize(model, samples, subset_size=len(frames))
-
-
-def calibration_frames(source: str, size: tuple[int, int]) -> Pixels:
-    """Take some frames of every video that ``--source`` would name, evenly over time: uint8 ``[N, 3, *size]``.
-
-    Raises:
-        DataError: there are no such videos, or one cannot be read.
-    """
-    videos = [path for _, path in find_sources(source)]
-    each = max(1, CALIBRATION_FRAMES // len(videos))
-    frames: list[Pixels] = []
-    for path in videos[:CALIBRATION_FRAMES]:
-        total = count_frames(path) or each
-        wanted = sorted({(2 * i + 1) * total // (2 * each) for i in range(each)})
-        frames += [frame.pixels for frame in stream_frames(path, size=size, only=wanted)]
-    console.print(f"{len(frames)} calibration frames of {len(videos)} videos")
-    return np.stack(frames)
 
 
 def say_difference(localizer: Localizer, target: Path, facts: Facts) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.engine import Engine
+from pipelines.engine import Engine, FoundMaps
 from tcam.errors import DataError
 from tcam.localization.extract import extract_boxes
 from tcam.types import FrameBox, FrameGeometry, Size
@@ -82,9 +82,15 @@ def predict_video(
 def _predict_chunk(
     engine: Engine, video_id: str, chunk: Sequence[DecodedFrame], *, threshold: float, label: int | None
 ) -> Iterator[FramePrediction]:
-    stacked = np.stack([frame.pixels for frame in chunk])
-    input_size = (stacked.shape[2], stacked.shape[3])
-    result = engine.find(stacked, label)
+    result = engine.find(np.stack([frame.pixels for frame in chunk]), label)
+    yield from find_boxes(result, video_id, chunk, threshold=threshold)
+
+
+def find_boxes(
+    result: FoundMaps, video_id: str, chunk: Sequence[DecodedFrame], *, threshold: float
+) -> Iterator[FramePrediction]:
+    """Make the boxes of the frames that some maps are of."""
+    input_size = (result.maps.shape[1], result.maps.shape[2])
     geometries = [FrameGeometry.plain_resize(frame.original_size, input_size) for frame in chunk]
     boxes = extract_boxes(result.maps, threshold, geometries)
     for i, (frame, box) in enumerate(zip(chunk, boxes, strict=True)):

@@ -185,7 +185,8 @@ def _look(runner: Runner, batch: Batch, model: Model, sink: BoxSink) -> None:
 
 def table_of(runners: Mapping[str, Runner], path: Path, request: BenchRequest, *, frames: int) -> str:
     """Write the table: medians over batches, with the 95th percentile in brackets."""
-    threads = os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS") or processors
     lines = [
         f"{path.name}: {frames} frames in batches of {request.batch}, {threads} threads; ms per frame, median (p95)",
         "",

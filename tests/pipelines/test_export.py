@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,11 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install '
 
 REPO = Path(__file__).parents[2]
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+FORMATS = [
+    "onnx",
+    pytest.param("openvino", marks=pytest.mark.slow),
+    pytest.param("torch-export", marks=pytest.mark.slow),
+]
 
 
 def some_facts(**changes) -> Facts:
@@ -58,13 +64,17 @@ def cam_run(tiny_run: TinyRun, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exports(tiny_run, tmp_path_factory) -> dict[str, Path]:
-    """Give the finished run as a file of each format."""
+def exports(tiny_run, tmp_path_factory) -> Callable[[str], Path]:
+    """Give a function that gives the finished run as a file of a format, made once."""
     folder = tmp_path_factory.mktemp("exports")
-    files = {name: folder / f"tiny{ending}" for name, ending in ENDINGS.items()}
-    for name, file in files.items():
-        assert export_run(ExportRequest(tiny_run.folder, name, file), quiet=True) == file
-    return files
+
+    def export(name: str) -> Path:
+        file = folder / f"tiny{ENDINGS[name]}"
+        if not file.exists():
+            assert export_run(ExportRequest(tiny_run.folder, name, file), quiet=True) == file
+        return file
+
+    return export
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +98,9 @@ def differing_boxes(one: Path, other: Path) -> int:
     return int((~np.isclose(first, second, rtol=0, atol=1, equal_nan=True)).any(axis=1).sum())
 
 
-@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_an_exported_file_gives_the_boxes_of_its_run(tcam, exports, tiny_run, tmp_path, name):
-    for model, table in ((tiny_run.folder, "run.csv"), (exports[name], "file.csv")):
+    for model, table in ((tiny_run.folder, "run.csv"), (exports(name), "file.csv")):
         done = tcam("predict", model, "--source", tiny_run.videos, "-o", tmp_path / table, "--workers", "0", "-q")
         assert done.code == 0, done.err
     run, file = (read_boxes(tmp_path / table) for table in ("run.csv", "file.csv"))
@@ -106,12 +116,12 @@ def test_an_exported_file_gives_the_boxes_of_its_run(tcam, exports, tiny_run, tm
     ]
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", FORMATS[:2])
 @pytest.mark.parametrize("command", ["predict", "stream"])
 def test_boxes_are_written_by_a_process_that_never_loads_pytorch(exports, tiny_videos, tmp_path, name, command):
     video, table = tiny_videos / "fish" / "fish-00.mp4", tmp_path / "boxes.jsonl"
     extra = ["--save-video", str(tmp_path / "seen"), "--workers", "0"] if command == "predict" else ["--smooth", "1"]
-    words = ["tcam", command, str(exports[name]), "--source", str(video), "-o", str(table), *extra]
+    words = ["tcam", command, str(exports(name)), "--source", str(video), "-o", str(table), *extra]
     code = f"""
 import sys
 from pipelines.cli import main
@@ -129,10 +139,11 @@ print(sorted({{"torch", "timm", "torchvision"}} & set(sys.modules)))
     assert command == "stream" or (tmp_path / "seen" / "fish-00.mp4").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_child_processes_give_the_same_bytes(tcam, exports, tiny_run, tmp_path):
     for workers in ("0", "2"):
         table = tmp_path / f"{workers}.csv"
-        done = tcam("predict", exports["onnx"], "--source", tiny_run.videos, "-o", table, "--workers", workers, "-q")
+        done = tcam("predict", exports("onnx"), "--source", tiny_run.videos, "-o", table, "--workers", workers, "-q")
         assert done.code == 0, done.err
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
 
@@ -140,7 +151,7 @@ def test_child_processes_give_the_same_bytes(tcam, exports, tiny_run, tmp_path):
 def test_any_client_can_read_what_it_must_know(exports, tiny_run):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(exports["onnx"])
+    session = onnxruntime.InferenceSession(exports("onnx"))
     assert [(item.name, item.type, item.shape) for item in session.get_inputs()] == [
         ("frames", "tensor(uint8)", ["batch", 3, SIDE, SIDE])
     ]
@@ -150,7 +161,12 @@ def test_any_client_can_read_what_it_must_know(exports, tiny_run):
     assert (facts["classes"], facts["size"], facts["run"]) == (["beetle", "fish"], [SIDE, SIDE], "tiny-001")
     assert (facts["method"], facts["threshold"]) == ("tcam", thresholds["tcam"])
     assert len(facts["mean"]) == len(facts["std"]) == 3
-    assert all(open_exported(path)[1].model_dump(mode="json") == facts for path in exports.values())
+
+
+@pytest.mark.slow
+def test_every_format_says_the_same_of_itself(exports):
+    first, *others = (open_exported(exports(name))[1] for name in ENDINGS)
+    assert others == [first, first]
 
 
 @pytest.mark.parametrize("label", [None, 0, 1])
@@ -166,6 +182,7 @@ def test_a_map_of_one_class_is_that_of_pytorch_for_any_class_and_number_of_frame
     assert np.abs(alone.maps[0] - found.maps[3]).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_run_without_a_decoder_is_exported_with_its_own_threshold(tcam, tiny_run, tmp_path):
     run = cam_run(tiny_run, tmp_path)
     done = tcam("export", run, "--format", "openvino", "-o", tmp_path / "cam.xml", "-q")
@@ -213,9 +230,9 @@ def test_flags_that_do_not_fit_are_refused_before_anything_is_done(tcam, tiny_ru
     assert (done.code, "--int8 is for --format openvino" in done.error) == (2, True)
     done = tcam("export", tmp_path / "none")
     assert (done.code, "expected a run folder" in done.error) == (3, True)
-    done = tcam("predict", exports["onnx"], "--source", tiny_run.videos, "--device", "cuda:0")
+    done = tcam("predict", exports("onnx"), "--source", tiny_run.videos, "--device", "cuda:0")
     assert (done.code, "exported files run on the CPU" in done.error) == (2, True)
-    done = tcam("predict", exports["onnx"], "--source", tiny_run.videos, "--class", "cow")
+    done = tcam("predict", exports("onnx"), "--source", tiny_run.videos, "--class", "cow")
     assert (done.code, "the run knows beetle, fish" in done.error) == (2, True)
     assert list(tmp_path.iterdir()) == []
 
@@ -243,10 +260,12 @@ def test_a_model_of_someone_else_is_told_apart(tcam, cam_file, tiny_videos, tmp_
         assert (done.code, said in done.error) == (5, True), done.error
 
 
-@pytest.mark.parametrize(("package", "name"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
+@pytest.mark.parametrize(
+    ("package", "name"), [("onnxruntime", "onnx"), pytest.param("openvino", "openvino", marks=pytest.mark.slow)]
+)
 def test_without_the_package_that_runs_a_file_it_is_named(tcam, exports, tiny_videos, monkeypatch, package, name):
     monkeypatch.setitem(sys.modules, package, None)
-    done = tcam("predict", exports[name], "--source", tiny_videos)
+    done = tcam("predict", exports(name), "--source", tiny_videos)
     assert (done.code, "pip install 'tcam[export]'" in done.error) == (5, True)
 
 
@@ -260,6 +279,7 @@ def test_without_the_exporter_it_is_named(tcam, tiny_run, monkeypatch, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_eight_bits_stay_near_the_run(tcam, tiny_run, tmp_path):
     pytest.importorskip("nncf", reason="nncf is not installed: pip install 'tcam[export]'")
     file = tmp_path / "tiny.xml"

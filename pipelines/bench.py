@@ -85,7 +85,9 @@ def bench(request: BenchRequest, *, quiet: bool) -> str:
         TcamError: the model or the source is not there, no engine can run, or the source is too short.
     """
     console.quiet = quiet
-    path = find_sources(request.source)[0][1]
+    (_, path), *more = find_sources(request.source)
+    if more:
+        raise ConfigError(f"--source {request.source}: expected one video, found {1 + len(more)}")
     model = open_model(request.model, device=request.device)
     frames = read_frames(path, model.size)
     batches = list(itertools.islice(group(frames, request.batch), max(_FEWEST, request.frames // request.batch)))

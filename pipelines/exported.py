@@ -37,7 +37,7 @@ _HINTS: Final = {"fp32": {"INFERENCE_PRECISION_HINT": "f32"}, "bf16": {"INFERENC
 """Of OpenVINO, by the run's ``precision``; with others it takes bfloat16 where the processor computes in it."""
 
 Arrays = Mapping[str, NDArray[Any]]
-Compute = Callable[[Arrays], Sequence[NDArray[Any]]]
+Graph = Callable[[Arrays], Sequence[NDArray[Any]]]
 """Inputs by name to outputs in order."""
 
 
@@ -70,7 +70,7 @@ class Facts(BaseModel):
 class ExportedEngine:
     """A loaded file; ``by_class`` says that it has the input ``label``."""
 
-    compute: Compute
+    graph: Graph
     by_class: bool
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
@@ -78,7 +78,7 @@ class ExportedEngine:
         inputs: dict[str, NDArray[Any]] = {"frames": frames}
         if self.by_class:
             inputs["label"] = np.full(len(frames), -1 if label is None else label, np.int64)
-        probabilities, maps = self.compute(inputs)
+        probabilities, maps = self.graph(inputs)
         labels = probabilities.argmax(axis=1) if label is None else np.full(len(frames), label, np.int64)
         return FoundMaps(maps, labels, np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0])
 
@@ -123,8 +123,8 @@ def open_exported(path: Path, *, device: str = "auto") -> tuple[PackedExport, Fa
 
 def _load(path: Path) -> tuple[ExportedEngine, Facts]:
     loaders = {".onnx": _load_onnx, ".xml": _load_openvino, ".pt2": _load_torch}
-    compute, inputs, facts = loaders[path.suffix.lower()](path)
-    return ExportedEngine(compute, "label" in inputs), facts
+    graph, inputs, facts = loaders[path.suffix.lower()](path)
+    return ExportedEngine(graph, "label" in inputs), facts
 
 
 def _threads() -> int:
@@ -133,7 +133,7 @@ def _threads() -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-def _load_onnx(path: Path) -> tuple[Compute, list[str], Facts]:
+def _load_onnx(path: Path) -> tuple[Graph, list[str], Facts]:
     try:
         import onnxruntime
     except ImportError:
@@ -149,7 +149,7 @@ def _load_onnx(path: Path) -> tuple[Compute, list[str], Facts]:
     return (lambda inputs: session.run(OUTPUTS, dict(inputs))), [item.name for item in session.get_inputs()], facts
 
 
-def _load_openvino(path: Path) -> tuple[Compute, list[str], Facts]:
+def _load_openvino(path: Path) -> tuple[Graph, list[str], Facts]:
     try:
         import openvino
     except ImportError:
@@ -172,7 +172,7 @@ def _load_openvino(path: Path) -> tuple[Compute, list[str], Facts]:
     return compute, [item.any_name for item in model.inputs], facts
 
 
-def _load_torch(path: Path) -> tuple[Compute, list[str], Facts]:
+def _load_torch(path: Path) -> tuple[Graph, list[str], Facts]:
     import torch
 
     extra = {FACTS: ""}

@@ -50,6 +50,8 @@ def test_a_run_is_measured_in_pytorch_and_in_every_exported_format(tcam, tiny_ru
     assert "pytorch fp32 compiled" in found or "torch.compile does not work here" in done.err
 
 
-def test_a_source_that_is_too_short_is_one_line(tcam, tiny_run, video):
+def test_a_source_that_is_too_short_or_many_is_one_line(tcam, tiny_run, video):
     done = tcam("bench", tiny_run.folder, "--source", video, "--batch", "8")
     assert (done.code, "expected 3 batches of 8 frames, found 2" in done.error) == (3, True)
+    done = tcam("bench", tiny_run.folder, "--source", tiny_run.videos)
+    assert (done.code, "expected one video, found 8" in done.error) == (2, True)

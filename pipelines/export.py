@@ -121,7 +121,8 @@ def check_method(localizer: Localizer) -> None:
     if localizer.method in ("decoder", "cam"):
         return
     if CAM_METHODS[localizer.method].closed is None or localizer.network.head.pooled_weight is None:
-        head = next(name for name, kind in POOLINGS.items() if kind is type(localizer.network.head))
+        kind = type(localizer.network.head)
+        head = next((name for name, known in POOLINGS.items() if known is kind), kind.__name__)
         raise ConfigError(
             f"cam.method {localizer.method} with pooling {head} needs a backward pass or several forward ones, which "
             "no exported file has; export a run of --method tcam or colocam, or one with cam.method=cam"

@@ -32,7 +32,7 @@ def predict(
 
     Args:
         source: what ``tcam stream`` takes as ``--source``.
-        run: folder of a finished run, or ``StreamLocalizer.of_run`` with its settings.
+        run: folder of a finished run, a file of ``tcam export``, or ``StreamLocalizer.of_run`` with its settings.
         stream: give each frame's box as soon as it is known; else all of them at the end, as a list.
 
     Raises:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from pipelines.config import CamSettings, TemporalSettings
+from pipelines.failures import VideoFailure, write_failures
 from pipelines.files import write_json
 from pipelines.localizer import Localizer, PackedLocalizer, class_activation
 from pipelines.parallel import ItemFailure, ordered_map
-from pipelines.prepare import VideoFailure, write_failures
 from pipelines.runlog import item_bar
 from pipelines.spread import Spread, model_time_limit_s, split_range
 from tcam.errors import DataError, VideoError

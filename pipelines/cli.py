@@ -18,6 +18,7 @@ import typer
 
 from pipelines.cli_data import configs as show_configs
 from pipelines.cli_data import data
+from pipelines.cli_export import bench, export
 from pipelines.cli_stream import stream
 from pipelines.cli_videos import Device, Quiet, Sets, cams, evaluate, leave, predict, prepare
 from pipelines.signals import Interrupted, end_children, raising_signals
@@ -139,6 +140,8 @@ app.command(short_help="Make the CAM cache of a run whose classifier is trained.
 app.command(short_help="Videos in, one box per frame out.")(predict)
 app.command(short_help="Camera, network stream, pipe or file in, one line of JSON per frame out.")(stream)
 app.command(short_help="Compare a run with true boxes: CorLoc.")(evaluate)
+app.command(short_help="A run as one file for ONNX Runtime, OpenVINO or torch.export.")(export)
+app.command(short_help="From a file to boxes, stage by stage, by each engine that is installed.")(bench)
 app.add_typer(data, name="data")
 app.command("configs", short_help="The configs that come with tcam.")(show_configs)
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli_videos import ClassName, Device, Quiet, RunFolder, Threshold
+from pipelines.cli_videos import ClassName, Device, Quiet, RunOrFile, Threshold
 
 
 def stream(
-    run: RunFolder,
+    run: RunOrFile,
     source: Annotated[
         str, typer.Option(help="Video file, 0 (camera), rtsp://, http(s)://, udp:// or tcp:// address, or - (stdin).")
     ],

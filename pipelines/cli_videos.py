@@ -33,6 +33,7 @@ class Protocol(StrEnum):
 
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")]
+RunOrFile = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a file of tcam export.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
 Threshold = Annotated[
@@ -108,7 +109,7 @@ def cams(
 
 
 def predict(
-    run: RunFolder,
+    run: RunOrFile,
     source: Annotated[str, typer.Option(help="Video file, folder of videos, or glob.")],
     output: Annotated[
         str,

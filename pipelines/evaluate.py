@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -210,7 +211,7 @@ def _score_part(
     batches: list[Batch] = []
     while chunk := list(itertools.islice(frames, batch)):
         annotated = [truth[frame.index] for frame in chunk]
-        stacked = torch.stack([frame.pixels for frame in chunk])
+        stacked = torch.from_numpy(np.stack([frame.pixels for frame in chunk]))
         labels = torch.full((len(chunk),), part.record.label)
         masks = _read_masks(annotated, size)
         found = []

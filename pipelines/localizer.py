@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from pipelines.config import ModelSettings
 from pipelines.device import Compute
+from pipelines.engine import FoundMaps
 from tcam.model.backbone import Backbone
 from tcam.model.cam.methods import make_cam
 from tcam.model.cam.scene import CamScene, normalize_cam
@@ -18,6 +19,7 @@ from tcam.model.decoder import UnetDecoder
 from tcam.model.network import FrameCamNet
 from tcam.model.pooling import POOLINGS
 from tcam.types import FrameOutput
+from tcam.video.pixels import Pixels
 
 MapMethod = str
 """A name of ``CAM_METHODS``, or ``decoder``."""
@@ -81,6 +83,13 @@ class Localizer:
         maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
         return FrameMaps(maps, probabilities, chosen)
 
+    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+        """Do the same with arrays, for one class or the most probable ones: an ``Engine``."""
+        labels = None if label is None else torch.full((len(frames),), label)
+        found = self(torch.from_numpy(frames), labels)
+        scores = found.probabilities.gather(1, found.labels[:, None])[:, 0]
+        return FoundMaps(found.maps.cpu().numpy(), found.labels.cpu().numpy(), scores.cpu().numpy())
+
 
 @dataclass(frozen=True, slots=True)
 class PackedLocalizer:
@@ -97,6 +106,11 @@ class PackedLocalizer:
         if localizer.compute.device.type != "cpu":
             network = copy.deepcopy(network).cpu()
         return cls(network, localizer.method, localizer.compute)
+
+    @property
+    def device_type(self) -> str:
+        """Where it is unpacked to."""
+        return self.compute.device.type
 
     def unpack(self) -> Localizer:
         """Bring the network to its device."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from tcam.types import Box
+from tcam.video.pixels import Pixels
 
 FOUND_COLOUR: Final = (0, 229, 255)
 """Of the box found: cyan, which the heat colours never take."""
@@ -30,13 +30,13 @@ _STRENGTH: Final = 0.62
 
 
 def draw_overlay(
-    frame: Tensor,
+    frame: Pixels,
     box: Box | None,
     *,
-    map: Tensor | None = None,  # noqa: A002 (the field's word)
+    map: NDArray[np.floating] | None = None,  # noqa: A002 (the field's word)
     truth: Sequence[Box] = (),
     caption: str = "",
-) -> Tensor:
+) -> Pixels:
     """Draw over a copy of a frame.
 
     Args:
@@ -47,16 +47,16 @@ def draw_overlay(
         caption: one line in the upper left corner.
 
     Returns:
-        uint8 ``[3, H, W]`` on the CPU.
+        uint8 ``[3, H, W]``.
 
     Raises:
         ValueError: another shape or type.
     """
-    if frame.ndim != 3 or frame.shape[0] != 3 or frame.dtype != torch.uint8:
+    if frame.ndim != 3 or frame.shape[0] != 3 or frame.dtype != np.uint8:
         raise ValueError(f"frame must be uint8 [3, H, W], got {frame.dtype} {list(frame.shape)}")
     if map is not None and map.ndim != 2:
         raise ValueError(f"map must be [h, w], got {list(map.shape)}")
-    picture = Image.fromarray(frame.detach().cpu().permute(1, 2, 0).contiguous().numpy())
+    picture = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
     if map is not None:
         _blend_heat(picture, map)
     pen = ImageDraw.Draw(picture)
@@ -67,7 +67,7 @@ def draw_overlay(
         _draw_box(pen, box, FOUND_COLOUR, width, dash=None)
     if caption:
         _draw_caption(pen, caption, picture.size)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
 def line_width(height: int, width: int) -> int:
@@ -75,9 +75,9 @@ def line_width(height: int, width: int) -> int:
     return max(1, round(0.005 * min(height, width) + 0.6))
 
 
-def _blend_heat(picture: Image.Image, heat: Tensor) -> None:
+def _blend_heat(picture: Image.Image, heat: NDArray[np.floating]) -> None:
     # All in Pillow, several times as fast here as arrays of floats: overlay videos wait for it.
-    level = (heat.detach().float().cpu().clamp(0, 1) * 255).to(torch.uint8).contiguous().numpy()
+    level = (heat.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
     stretched = Image.fromarray(level).resize(picture.size, Image.Resampling.BILINEAR)
     colours, opacity = _heat_table()
     mask = stretched.point(opacity)

@@ -9,13 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from pipelines.localizer import Localizer
+from pipelines.engine import Engine, FoundMaps
 from tcam.errors import DataError
 from tcam.localization.extract import extract_boxes
 from tcam.types import FrameBox, FrameGeometry, Size
-from tcam.video.folders import find_videos, holds_frames
+from tcam.video.find import find_videos, holds_frames
+from tcam.video.pixels import Pixels
 from tcam.video.reader import DecodedFrame
 
 
@@ -25,8 +27,8 @@ class FramePrediction:
 
     box: FrameBox
     size: Size
-    original: torch.Tensor | None
-    map: torch.Tensor
+    original: Pixels | None
+    map: NDArray[np.float32]
 
 
 def find_sources(source: str) -> list[tuple[str, Path]]:
@@ -52,7 +54,7 @@ def find_sources(source: str) -> list[tuple[str, Path]]:
 
 
 def predict_video(
-    localizer: Localizer,
+    engine: Engine,
     video_id: str,
     frames: Iterator[DecodedFrame],
     *,
@@ -63,7 +65,7 @@ def predict_video(
     """Localize in every frame of a video, in order.
 
     Args:
-        localizer: the trained run.
+        engine: the trained run, or an exported file.
         video_id: what the rows are called.
         frames: of the video, at the size of the network's input, as ``stream_frames`` gives them.
         threshold: of the map, relative to its maximum, 0..1.
@@ -74,34 +76,37 @@ def predict_video(
         VideoError: the video cannot be read.
     """
     while chunk := list(itertools.islice(frames, batch)):
-        yield from _predict_chunk(localizer, video_id, chunk, threshold=threshold, label=label)
+        yield from _predict_chunk(engine, video_id, chunk, threshold=threshold, label=label)
 
 
 def _predict_chunk(
-    localizer: Localizer, video_id: str, chunk: Sequence[DecodedFrame], *, threshold: float, label: int | None
+    engine: Engine, video_id: str, chunk: Sequence[DecodedFrame], *, threshold: float, label: int | None
 ) -> Iterator[FramePrediction]:
-    stacked = torch.stack([frame.pixels for frame in chunk])
-    input_size = (stacked.shape[2], stacked.shape[3])
-    labels = None if label is None else torch.full((len(chunk),), label)
-    result = localizer(stacked, labels)
+    result = engine.find(np.stack([frame.pixels for frame in chunk]), label)
+    yield from find_boxes(result, video_id, chunk, threshold=threshold)
+
+
+def find_boxes(
+    result: FoundMaps, video_id: str, chunk: Sequence[DecodedFrame], *, threshold: float
+) -> Iterator[FramePrediction]:
+    """Make the boxes of the frames that some maps are of."""
+    input_size = (result.maps.shape[1], result.maps.shape[2])
     geometries = [FrameGeometry.plain_resize(frame.original_size, input_size) for frame in chunk]
     boxes = extract_boxes(result.maps, threshold, geometries)
-    maps, chosen = result.maps.cpu(), result.labels.cpu()
-    class_scores = result.probabilities.cpu().gather(1, chosen[:, None])[:, 0]
     for i, (frame, box) in enumerate(zip(chunk, boxes, strict=True)):
         score = 0.0
         if box is not None:
             height, width = frame.original_size
             rows = slice(round(box.y0 / height * input_size[0]), max(1, round(box.y1 / height * input_size[0])))
             columns = slice(round(box.x0 / width * input_size[1]), max(1, round(box.x1 / width * input_size[1])))
-            score = float(maps[i, rows, columns].mean())
+            score = float(result.maps[i, rows, columns].mean())
         found = FrameBox(
             video_id=video_id,
             frame_index=frame.index,
             time_s=frame.time_s,
-            label=int(chosen[i]),
-            class_score=float(class_scores[i]),
+            label=int(result.labels[i]),
+            class_score=float(result.class_scores[i]),
             score=score,
             box=box,
         )
-        yield FramePrediction(found, frame.original_size, frame.original, maps[i])
+        yield FramePrediction(found, frame.original_size, frame.original, result.maps[i])

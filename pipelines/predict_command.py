@@ -7,18 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.evaluate import read_thresholds
-from pipelines.files import hash_file, hash_json
-from pipelines.localizer import PackedLocalizer
+from pipelines.failures import VideoFailure, write_failures
+from pipelines.files import hash_json
+from pipelines.model import Model, open_model
 from pipelines.parallel import staying
 from pipelines.predict import find_sources
 from pipelines.predict_many import FoundFrame, Known, Predict, Source, look_at, predict_all
-from pipelines.prepare import VideoFailure, write_failures
-from pipelines.runlog import console, describe_environment, open_run
+from pipelines.runlog import console, package_versions
 from pipelines.sinks import BoxSink, open_box_sink, sidecar
 from pipelines.spread import AS_FITS, Spread
-from pipelines.stages import Run, load_localizers, load_run, main_localizer
-from tcam.errors import ConfigError, VideoError
+from tcam.errors import VideoError
 from tcam.files import sweep_leftovers
 
 
@@ -40,38 +38,35 @@ class PredictRequest:
 def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
     """Localize in every source and write the box table, or one per video; gives the number of videos that failed."""
     console.quiet = quiet
-    run = load_run(open_run(request.run), device=request.device)
+    model = open_model(request.run, device=request.device)
     sources = [Source(video_id, path.absolute()) for video_id, path in find_sources(request.source)]
-    name = main_localizer(run)
-    threshold = own_threshold(run, name) if request.threshold is None else request.threshold
+    threshold = model.threshold if request.threshold is None else request.threshold
     work = Predict(
-        localizer=PackedLocalizer.pack(load_localizers(run)[name]),
-        size=run.input_size,
+        engine=model.packed,
+        size=model.size,
         threshold=threshold,
         batch=request.batch,
-        label=label_of(run, request.class_name),
-        drawn=None if request.save_video is None else (request.save_video.absolute(), run.index.class_names),
+        label=model.label_of(request.class_name),
+        drawn=None if request.save_video is None else (request.save_video.absolute(), model.class_names),
     )
-    metadata = _metadata(run, name, threshold)
+    metadata = {**model.about, "threshold": threshold, "versions": package_versions()}
     into_folder = request.output.endswith("/") or (request.output != "-" and Path(request.output).is_dir())
     with staying(request.spread):
-        return (_into_folder if into_folder else _into_table)(sources, work, metadata, request, run)
+        return (_into_folder if into_folder else _into_table)(sources, work, metadata, request, model)
 
 
 def _into_table(
-    sources: Sequence[Source], work: Predict, metadata: dict[str, object], request: PredictRequest, run: Run
+    sources: Sequence[Source], work: Predict, metadata: dict[str, object], request: PredictRequest, model: Model
 ) -> int:
     sink = open_box_sink(request.output, metadata=metadata)
     folder = Path() if request.output == "-" else Path(request.output).parent
     if request.output != "-":
         sweep_leftovers(folder, name=Path(request.output).name)
-    videos, failures = _look(sources, request, run, hashed=False)
+    videos, failures = _look(sources, request, model, hashed=False)
     with sink:
-        for source, rows in predict_all(
-            videos, work, spread=request.spread, memory_limit_mb=run.config.data.memory_limit_mb
-        ):
+        for source, rows in predict_all(videos, work, spread=request.spread, memory_limit_mb=model.memory_limit_mb):
             try:
-                _write_rows(rows, sink, run, work.threshold)
+                _write_rows(rows, sink, model, work.threshold)
             except VideoError as error:
                 failures.append(_fail(source, str(error)))
     _report_failures(failures, folder, len(sources))
@@ -79,25 +74,25 @@ def _into_table(
 
 
 def _into_folder(
-    sources: Sequence[Source], work: Predict, metadata: dict[str, object], request: PredictRequest, run: Run
+    sources: Sequence[Source], work: Predict, metadata: dict[str, object], request: PredictRequest, model: Model
 ) -> int:
     """Write ``<folder>/<video>.csv`` for each video; one with a table of the same bytes and model is skipped."""
     folder = Path(request.output)
     if folder.is_dir():
         sweep_leftovers(folder)
-    videos, failures = _look(sources, request, run, hashed=True)
+    videos, failures = _look(sources, request, model, hashed=True)
     about = {key: value for key, value in metadata.items() if key != "versions"}
     settings = {**about, "batch": work.batch, "label": work.label}
     keys = {source: hash_json([known.content, settings]) for source, known in videos}
     todo = [(s, known) for s, known in videos if not _is_done(_table(folder, s), keys[s]) or work.drawn is not None]
     if len(todo) < len(videos):
         console.print(f"{len(videos) - len(todo)} of {len(sources)} videos are done already and skipped")
-    for source, rows in predict_all(todo, work, spread=request.spread, memory_limit_mb=run.config.data.memory_limit_mb):
+    for source, rows in predict_all(todo, work, spread=request.spread, memory_limit_mb=model.memory_limit_mb):
         table = _table(folder, source)
         sidecar(table).unlink(missing_ok=True)  # until the new table is whole, nothing says that it is done
         try:
             with open_box_sink(str(table), metadata={**metadata, "key": keys[source]}) as sink:
-                _write_rows(rows, sink, run, work.threshold)
+                _write_rows(rows, sink, model, work.threshold)
         except VideoError as error:
             failures.append(_fail(source, str(error)))
     (folder / "errors.csv").unlink(missing_ok=True)
@@ -106,9 +101,9 @@ def _into_folder(
 
 
 def _look(
-    sources: Sequence[Source], request: PredictRequest, run: Run, *, hashed: bool
+    sources: Sequence[Source], request: PredictRequest, model: Model, *, hashed: bool
 ) -> tuple[list[tuple[Source, Known]], list[VideoFailure]]:
-    limit = run.config.data.memory_limit_mb
+    limit = model.memory_limit_mb
     looks = look_at(sources, spread=request.spread, memory_limit_mb=limit, hashed=hashed)
     pairs = list(zip(sources, looks, strict=True))
     failures = [_fail(source, look) for source, look in pairs if isinstance(look, str)]
@@ -127,46 +122,10 @@ def _is_done(table: Path, key: str) -> bool:
     return table.is_file() and isinstance(about, dict) and about.get("key") == key
 
 
-def _write_rows(rows: Iterator[FoundFrame], sink: BoxSink, run: Run, threshold: float) -> None:
+def _write_rows(rows: Iterator[FoundFrame], sink: BoxSink, model: Model, threshold: float) -> None:
     for found in rows:
-        class_name = run.index.class_names[found.box.label]
+        class_name = model.class_names[found.box.label]
         sink.write(found.box, size=found.size, class_name=class_name, threshold=threshold)
-
-
-def own_threshold(run: Run, name: str) -> float:
-    """Give the map threshold that a run chose for one of its localizers.
-
-    Raises:
-        DataError: the run has chosen none yet.
-    """
-    return read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
-
-
-def label_of(run: Run, class_name: str | None) -> int | None:
-    """Give the label of a class by its name; None for None.
-
-    Raises:
-        ConfigError: the run does not know the class.
-    """
-    if class_name is None:
-        return None
-    if class_name not in run.index.class_names:
-        raise ConfigError(f"--class {class_name}: the run knows {', '.join(run.index.class_names)}")
-    return run.index.class_names.index(class_name)
-
-
-def _metadata(run: Run, name: str, threshold: float) -> dict[str, object]:
-    stage = "classifier" if run.config.method == "cam" else "localizer"
-    checkpoint = run.folder / stage / "best_localization.safetensors"
-    return {
-        "run": run.folder.name,
-        "method": name,
-        "threshold": threshold,
-        "classes": list(run.index.class_names),
-        "weights_hash": hash_file(checkpoint) if checkpoint.is_file() else None,
-        "config": run.config.model_dump(mode="json"),
-        "versions": describe_environment()["versions"],
-    }
 
 
 def _fail(source: Source, reason: str) -> VideoFailure:

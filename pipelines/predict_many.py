@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.engine import PackedEngine
 from pipelines.files import hash_file, hash_json
-from pipelines.localizer import PackedLocalizer
 from pipelines.overlay_video import save_overlay
 from pipelines.parallel import ItemFailure, ordered_map
 from pipelines.predict import FramePrediction, predict_video
@@ -70,7 +70,7 @@ class Predict:
     """Gives the function that predicts a part, with the model loaded.
 
     Attributes:
-        localizer: the trained run.
+        engine: the trained run, or an exported file.
         size: network input, (height, width).
         threshold: of the map, relative to its maximum.
         batch: frames per forward pass.
@@ -79,7 +79,7 @@ class Predict:
             its encoder needs the frames in order.
     """
 
-    localizer: PackedLocalizer
+    engine: PackedEngine
     size: Size
     threshold: float
     batch: int
@@ -96,7 +96,7 @@ class Predictor:
 
     def __init__(self, settings: Predict) -> None:
         self._settings = settings
-        self._localizer = settings.localizer.unpack()
+        self._engine = settings.engine.unpack()
         self._stream: RangeStream | None = None
 
     def __call__(self, part: VideoPart) -> list[FoundFrame] | None:
@@ -128,7 +128,7 @@ class Predictor:
     def _predict(self, source: Source, frames: Iterator[DecodedFrame]) -> Iterator[FramePrediction]:
         settings = self._settings
         return predict_video(
-            self._localizer,
+            self._engine,
             source.video_id,
             frames,
             threshold=settings.threshold,
@@ -194,7 +194,7 @@ def predict_all(
     """
     parts = [part for source, known in videos for part in _cut(source, known, work)]
     frames = sum(known.num_frames for _, known in videos)
-    settled = spread.settled(work.localizer.compute.device.type, frames)
+    settled = spread.settled(work.engine.device_type, frames)
     # The rest of a damaged video is for a process of its own: all workers are taken.
     alone = settled if settled.here else Spread(1)
     run = functools.partial(ordered_map, work, time_limit_s=_time_limit_s, memory_limit_mb=memory_limit_mb)

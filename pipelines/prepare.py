@@ -6,7 +6,6 @@ short side asked for, so that a random frame costs one frame; it is named after 
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Final
 
 import torch
 
+from pipelines.failures import VideoFailure
 from pipelines.parallel import ItemFailure, Progress, ordered_map
 from pipelines.prepare_video import GoodVideo, VideoJob, check_video
 from pipelines.spread import Spread
@@ -25,18 +25,9 @@ from tcam.errors import DataError
 from tcam.types import SPLITS, FrameTruth, Shot, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av
 from tcam.video.folders import FolderEntry, FolderSource, assign_splits, scan_class_folders
-from tcam.video.index import write_whole
 
 _BYTES_PER_S: Final = 200_000
 """Slowest pace that is still progress: large files get more time, small ones that decode for ever do not."""
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFailure:
-    """A video and what is wrong with it, in one line."""
-
-    video_id: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +129,6 @@ def _build(
     variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
     warnings = (*damaged, *(VideoFailure(*one) for one in outside))
     return Prepared(index, truth, failures, count_splits(index, origin) + lost, warnings, variable)
-
-
-def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:
-    """Write errors.csv (video, reason), whole or not at all; with its header only where there are none.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    with write_whole(path) as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("video", "reason"))
-        table.writerows((failure.video_id, failure.reason) for failure in failures)
 
 
 def _open_cache(cache_dir: Path) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import pandas as pd
 from PIL import Image
-from torch import Tensor
 
 from pipelines.report_results import Evaluation
+from tcam.video.pixels import Pixels
 
 _QUALITY: Final = 72
 _WIDEST: Final = 480
@@ -24,7 +25,7 @@ class Picture:
     """One frame seen in several ways: (label, uint8 ``[3, H, W]`` RGB) side by side, and a line below them."""
 
     caption: str
-    panels: tuple[tuple[str, Tensor], ...]
+    panels: tuple[tuple[str, Pixels], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,10 @@ def embed_pictures(pictures: Iterable[Picture]) -> list[dict[str, object]]:
     ]
 
 
-def _embed(label: str, pixels: Tensor) -> dict[str, object]:
+def _embed(label: str, pixels: Pixels) -> dict[str, object]:
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise ValueError(f"panel '{label}' must be uint8 [3, H, W], got {list(pixels.shape)}")
-    picture = Image.fromarray(pixels.cpu().permute(1, 2, 0).contiguous().numpy())
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if picture.width > _WIDEST:
         picture = picture.resize((_WIDEST, max(1, round(picture.height * _WIDEST / picture.width))))
     stream = io.BytesIO()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from pipelines.localizer import Localizer
 from pipelines.overlay import draw_overlay
@@ -23,6 +23,7 @@ from tcam.errors import VideoError
 from tcam.localization.extract import extract_box
 from tcam.types import Box, FrameGeometry, FrameTruth, Size, VideoIndex, VideoRecord
 from tcam.video.dataset import open_original
+from tcam.video.pixels import Pixels
 
 MOST_PICTURES = 12
 _SHORT_SIDE: Final = 240
@@ -151,8 +152,8 @@ class _Frame:
     """One frame as network input ``[3, *size]`` and as it is shown ``[3, H, W]``, with its true boxes."""
 
     record: VideoRecord
-    small: Tensor
-    shown: Tensor
+    small: Pixels
+    shown: Pixels
     truth: tuple[Box, ...]
 
     @classmethod
@@ -164,11 +165,13 @@ class _Frame:
         """
         return cls(record, _read(record, frame, size), _read(record, frame, _shown_size(record.size)), tuple(truth))
 
-    def map_of(self, localizer: Localizer) -> Tensor:
+    def map_of(self, localizer: Localizer) -> NDArray[np.float32]:
         """Give the map ``[H, W]`` of the video's class."""
-        return localizer(self.small[None], torch.tensor([self.record.label])).maps[0].cpu()
+        return np.asarray(localizer.find(self.small[None], self.record.label).maps[0])
 
-    def panel(self, label: str, one_map: Tensor | None = None, box: Box | None = None) -> tuple[str, Tensor]:
+    def panel(
+        self, label: str, one_map: NDArray[np.float32] | None = None, box: Box | None = None
+    ) -> tuple[str, Pixels]:
         """Draw map, box (of original pixels) and true boxes over the frame."""
         scaled = None if box is None else self._scaled(box)
         truth = [self._scaled(item) for item in self.truth]
@@ -199,6 +202,6 @@ def _environment(run: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def _read(record: VideoRecord, frame: int, size: Size) -> Tensor:
+def _read(record: VideoRecord, frame: int, size: Size) -> Pixels:
     with open_original(record, size) as reader:
-        return reader.read([frame])[0]
+        return np.asarray(reader.read([frame])[0])

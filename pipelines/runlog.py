@@ -18,13 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipelines.device import processor_name
 from pipelines.files import copy_folder, write_json, write_text
 from pipelines.parallel import Progress as WorkProgress
 from tcam.errors import ConfigError, DataError
@@ -89,17 +87,25 @@ def open_run(folder: Path) -> Path:
     raise DataError(f"expected a run folder at {folder}, {found}{hint}")
 
 
-def describe_environment() -> dict[str, object]:
-    """Say what a run ran on: versions, machine, threads."""
-    packages = ("tcam", "torch", "torchvision", "timm", "numpy", "av", "decord")
+def package_versions() -> dict[str, str]:
+    """Give the versions of the packages that a result depends on."""
     versions = {}
-    for package in packages:
+    for package in ("tcam", "torch", "torchvision", "timm", "numpy", "av", "decord", "onnxruntime", "openvino"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
+    return versions
+
+
+def describe_environment() -> dict[str, object]:
+    """Say what a run ran on: versions, machine, threads."""
+    import torch
+
+    from pipelines.device import processor_name
+
     return {
-        "versions": versions,
+        "versions": package_versions(),
         "python": platform.python_version(),
         "machine": platform.platform(),
         "processor": processor_name(),

@@ -9,7 +9,8 @@ from typing import Final
 import platformdirs
 
 from pipelines.config import RunConfig
-from pipelines.prepare import Prepared, VideoFailure, count_splits, prepare, require_training
+from pipelines.failures import VideoFailure
+from pipelines.prepare import Prepared, count_splits, prepare, require_training
 from pipelines.runlog import item_bar
 from pipelines.spread import Spread
 from tcam.errors import DataError

@@ -16,12 +16,13 @@ from pipelines.checkpoint import load_weights
 from pipelines.config import RunConfig, load_config
 from pipelines.device import Compute, choose_compute
 from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
+from pipelines.failures import write_failures
 from pipelines.files import hash_file, hash_json
 from pipelines.localizer import Localizer, build_network
 from pipelines.lock import locked
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
-from pipelines.prepare import Prepared, write_failures
+from pipelines.prepare import Prepared
 from pipelines.report_results import evaluation_of, read_evaluation
 from pipelines.report_run import PictureSource, write_run_report
 from pipelines.results import save_results

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pipelines.localizer import Localizer
+from pipelines.engine import Engine
+from pipelines.model import open_model
 from pipelines.predict import FramePrediction, predict_video
-from pipelines.predict_command import label_of, own_threshold
-from pipelines.runlog import open_run
-from pipelines.stages import load_localizers, load_run, main_localizer
 from tcam.localization.over_time import BoxFollower, OverTime
 from tcam.types import FrameBox, Size
 from tcam.video.pixels import FOLDER_FPS, FrameScaler
 from tcam.video.reader import DecodedFrame
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class StreamLocalizer:
     """Localizes in the frames of one stream, in order; make one for each stream.
 
     Args:
-        localizer: the network and how its maps are made.
+        engine: what makes maps of frames.
         class_names: names behind the labels.
         size: (height, width) of the network's input.
         threshold: of the map, relative to its maximum, 0..1.
@@ -37,7 +37,7 @@ class StreamLocalizer:
 
     def __init__(
         self,
-        localizer: Localizer,
+        engine: Engine,
         *,
         class_names: tuple[str, ...],
         size: Size,
@@ -48,7 +48,7 @@ class StreamLocalizer:
     ) -> None:
         self.class_names, self.size, self.threshold, self.video_id = class_names, size, threshold, video_id
         self.over_time = over_time
-        self._localizer, self._label = localizer, label
+        self._engine, self._label = engine, label
         self._follow = None if over_time is None else BoxFollower(over_time)
         self._scale, self._frames = FrameScaler(), 0
 
@@ -63,21 +63,20 @@ class StreamLocalizer:
         device: str = "auto",
         video_id: str = "stream",
     ) -> StreamLocalizer:
-        """Load a finished run; a threshold of None is the run's own.
+        """Load a finished run or an exported file; a threshold of None is its own.
 
         Raises:
-            DataError: the folder is no finished run.
+            DataError: it is neither.
             ConfigError: no such device, or a class the run does not know.
-            WeightsError: its weights are missing or damaged.
+            MissingPartError: its weights are missing or damaged, or the package that runs the file is not installed.
         """
-        opened = load_run(open_run(Path(run)), device=device)
-        name = main_localizer(opened)
+        model = open_model(Path(run), device=device)
         return cls(
-            load_localizers(opened)[name],
-            class_names=opened.index.class_names,
-            size=opened.input_size,
-            threshold=own_threshold(opened, name) if threshold is None else threshold,
-            label=label_of(opened, class_name),
+            model.packed.unpack(),
+            class_names=model.class_names,
+            size=model.size,
+            threshold=model.threshold if threshold is None else threshold,
+            label=model.label_of(class_name),
             over_time=over_time,
             video_id=video_id,
         )
@@ -92,8 +91,8 @@ class StreamLocalizer:
         Raises:
             ValueError: another shape or type.
         """
-        pixels = torch.as_tensor(frame)
-        if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.numel():
+        pixels = np.asarray(frame if isinstance(frame, np.ndarray) else frame.cpu())
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError(f"frame must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
         decoded = DecodedFrame(
             index=self._frames,
@@ -108,7 +107,7 @@ class StreamLocalizer:
     def through(self, frames: Iterator[DecodedFrame], *, batch: int = 1) -> Iterator[FramePrediction]:
         """Localize in decoded frames of the network's size, ``batch`` at a time; each is given once."""
         found = predict_video(
-            self._localizer, self.video_id, frames, threshold=self.threshold, batch=batch, label=self._label
+            self._engine, self.video_id, frames, threshold=self.threshold, batch=batch, label=self._label
         )
         if self._follow is None:
             return found

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipelines.synthetic_scene import render_video
@@ -113,7 +112,7 @@ def _truth_rows(name: str, boxes: Sequence[Box | None], every: int) -> Iterator[
 
 def _encode(path: Path, frames: NDArray[np.uint8], size: Size) -> None:
     with VideoWriter(path, size=size, fps=_FPS) as writer:
-        for frame in torch.from_numpy(frames).permute(0, 3, 1, 2):  # a view: the writer wants this order in memory
+        for frame in frames.transpose(0, 3, 1, 2):  # a view: the writer wants this order in memory
             writer.write(frame)
 
 

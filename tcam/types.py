@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 IGNORE: Final = 255
 """Value of a pixel label that no loss may look at."""
@@ -233,6 +234,8 @@ class LossTerms:
     @property
     def total(self) -> Tensor:
         """The weighted sum, a scalar."""
+        import torch  # what reads videos and boxes alone goes without
+
         return torch.stack([self.weights[name] * term for name, term in self.terms.items()]).sum()
 
 

@@ -19,6 +19,8 @@ BUSY = (
     "test_two_nodes.py",
 )
 """Tests that start Ray or measure time: where several processes share the tests, one of them runs all of these."""
+TOGETHER = ("test_export.py",)
+"""Files whose tests share something that takes long to make: one process runs the whole file."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -28,7 +30,9 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "busy" if any(name in nodeid for name in BUSY) else nodeid
+            if any(name in nodeid for name in BUSY):
+                return "busy"
+            return next((name for name in TOGETHER if name in nodeid), nodeid)
 
     return Scheduling(config, log)
 

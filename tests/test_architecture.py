@@ -63,6 +63,11 @@ def test_the_command_line_shows_its_help_without_loading_torch():
     assert imported_after("import pipelines.cli") & {"torch", "torchvision", "timm", "decord", "ray"} == set()
 
 
+def test_boxes_are_made_without_loading_torch():
+    loaded = imported_after("import pipelines.predict_command, pipelines.stream, pipelines.bench, pipelines.api")
+    assert loaded & {"torch", "torchvision", "timm", "onnxruntime", "openvino"} == set()
+
+
 def test_the_domain_loads_without_the_fragile_packages():
     loaded = imported_after("import tcam.types, tcam.video.dataset, tcam.localization.extract")
     assert loaded & {"decord", "ray", "pydensecrf", "pandas"} == set()

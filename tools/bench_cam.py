@@ -190,7 +190,7 @@ def read_frames(videos: Path, count: int) -> Tensor:
     if len(files) < count:
         sys.exit(f"bench_cam: expected {count} videos */*.mp4 below {videos}, found {len(files)}")
     chosen = [files[i * len(files) // count] for i in range(count)]
-    return torch.stack([next(iter(stream_frames(file, size=(224, 224)))).pixels for file in chosen])
+    return torch.stack([torch.from_numpy(next(stream_frames(file, size=(224, 224))).pixels) for file in chosen])
 
 
 if __name__ == "__main__":

@@ -93,14 +93,16 @@ def read_frames(videos: Path, count: int) -> Tensor:
     picked = []
     for file in chosen:
         *_, last = itertools.islice(stream_frames(file, size=(224, 224)), 10)
-        picked.append(last.pixels)
+        picked.append(torch.from_numpy(last.pixels))
     return torch.stack(picked)
 
 
 def read_sequence(videos: Path, count: int) -> Tensor:
     """Take consecutive frames of the first video that has enough, uint8 ``[count, 3, 224, 224]``."""
     for file in sorted(videos.glob("*/*.mp4")):
-        frames = [frame.pixels for frame in itertools.islice(stream_frames(file, size=(224, 224)), count)]
+        frames = [
+            torch.from_numpy(frame.pixels) for frame in itertools.islice(stream_frames(file, size=(224, 224)), count)
+        ]
         if len(frames) == count:
             return torch.stack(frames)
     sys.exit(f"bench_crf: no */*.mp4 of {count} frames below {videos}")

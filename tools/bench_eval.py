@@ -177,7 +177,7 @@ def layer_cams(clips: Path, weights: Path, count: int) -> Tensor:
     load_backbone_weights(backbone, str(weights))
     network = FrameCamNet(backbone, Wgap(backbone.last_channels, 3), None).eval()
     chosen = [files[i * len(files) // count] for i in range(count)]
-    frames = torch.stack([next(iter(stream_frames(file, size=(224, 224)))).pixels for file in chosen])
+    frames = torch.stack([torch.from_numpy(next(stream_frames(file, size=(224, 224))).pixels) for file in chosen])
     with torch.inference_mode():
         output = network(frames)
         cams = normalize_cam(make_cam("layercam", from_head(output.features, torch.arange(count) % 3, network.head)))

@@ -32,7 +32,7 @@ from pipelines.prepare_video import VideoJob, check_video
 from pipelines.spread import Spread, split_range
 from tcam.types import Shot, VideoRecord
 from tcam.video.dataset import OpenReaders
-from tcam.video.folders import find_videos
+from tcam.video.find import find_videos
 
 SIZE = (224, 224)
 SPREADS = {

@@ -51,7 +51,7 @@ class Bench:
         self.localizer = Localizer(network, "decoder", choose_compute(options.device, options.precision))
         network.to(self.localizer.compute.device)
         self.naive = network
-        frames = [frame.pixels for frame in stream_frames(source, size=SIZE)]
+        frames = [torch.from_numpy(frame.pixels) for frame in stream_frames(source, size=SIZE)]
         self.num_frames, self.batches = len(frames), torch.stack(frames).split(BATCH)
 
     def stream(self) -> None:

@@ -42,7 +42,7 @@ def main() -> None:
         starts = range(0, max(len(frames) - FRAMES + 1, 1), max(1, len(frames) // options.sequences))
         for clip in [frames[start : start + FRAMES] for start in starts][: options.sequences]:
             inside = torch.stack([paint(boxes[record.video_id, f.index], f.original_size) for f in clip])
-            pixels = torch.stack([f.pixels for f in clip]).permute(0, 2, 3, 1).float()
+            pixels = torch.stack([torch.from_numpy(f.pixels) for f in clip]).permute(0, 2, 3, 1).float()
             if inside.any():
                 name = run.index.class_names[record.label]
                 found[name].append(torch.tensor([float(inside.float().mean()), *purities(pixels, inside)]))

@@ -14,13 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tcam.types import Box, FrameGeometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SLACK = 1e-3
 """How far a map may leave 0..1 by rounding (half precision) before it is taken for something else, such as logits."""
@@ -30,11 +32,15 @@ Sweep = Callable[[NDArray[np.int16], int], NDArray[np.float64]]
 """Finds a box in every layer of maps: ranks ``[N, H, W]`` and the number of layers L -> ``[N, L, 4]``."""
 
 
-def extract_box(map: Tensor, threshold: float, geometry: FrameGeometry) -> Box | None:  # noqa: A002 (the field's word)
+def extract_box(
+    map: Tensor | NDArray[np.floating],  # noqa: A002 (the field's word)
+    threshold: float,
+    geometry: FrameGeometry,
+) -> Box | None:
     """Give the box of the largest component of a thresholded map, in original pixels.
 
     Args:
-        map: ``[H, W]``, in 0..1.
+        map: ``[H, W]``, in 0..1, an array or a tensor.
         threshold: 0..1, relative to the map's maximum; a pixel must lie above it.
         geometry: how the original frame became the H x W that the map covers.
 
@@ -50,7 +56,9 @@ def extract_box(map: Tensor, threshold: float, geometry: FrameGeometry) -> Box |
     return extract_boxes(map[None], threshold, [geometry])[0]
 
 
-def extract_boxes(maps: Tensor, threshold: float, geometries: Sequence[FrameGeometry]) -> list[Box | None]:
+def extract_boxes(
+    maps: Tensor | NDArray[np.floating], threshold: float, geometries: Sequence[FrameGeometry]
+) -> list[Box | None]:
     """Do ``extract_box`` for N maps ``[N, H, W]`` at once; the maps are made into levels on their own device."""
     if maps.ndim != 3 or len(maps) != len(geometries):
         raise ValueError(f"maps must be [N, H, W] with N = {len(geometries)} geometries, got {list(maps.shape)}")
@@ -95,6 +103,8 @@ def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Swe
     Raises:
         ValueError: another shape, values that are not numbers in 0..1, or a threshold outside 0..1.
     """
+    import torch  # not at the top: boxes of arrays do without
+
     wanted = torch.as_tensor(thresholds, dtype=torch.float64).cpu().numpy()
     if maps.ndim != 3 or wanted.ndim != 1:
         raise ValueError(
@@ -117,17 +127,32 @@ def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Swe
     return torch.from_numpy(found[own * layers + below[own, cuts]])
 
 
-def _quantise(maps: Tensor) -> NDArray[np.uint8]:
-    """Make maps ``[N, H, W]`` into levels 0..255 on their device and bring them to the CPU."""
-    if not maps.is_floating_point() or maps.numel() == 0:
+def _quantise(maps: Tensor | NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Make maps ``[N, H, W]`` into levels 0..255, tensors on their device, and bring them to the CPU."""
+    if isinstance(maps, np.ndarray):
+        _check_floats(maps, maps.dtype.kind == "f" and maps.size > 0)
+        values = maps.astype(np.float32) if maps.dtype == np.float16 else maps
+        _check_range(float(values.min()), float(values.max()))
+        return np.asarray((values.clip(0, 1) * 255).astype(np.uint8))
+    import torch
+
+    _check_floats(maps, maps.is_floating_point() and maps.numel() > 0)
+    own = maps.detach()
+    own = own.float() if own.dtype in (torch.float16, torch.bfloat16) else own
+    low, high = torch.aminmax(own)
+    _check_range(float(low), float(high))
+    levels: NDArray[np.uint8] = own.clamp(0, 1).mul_(255).to(torch.uint8).cpu().numpy()
+    return levels
+
+
+def _check_floats(maps: Tensor | NDArray[np.floating], fits: bool) -> None:
+    if not fits:
         raise ValueError(f"a map must hold floats, at least one, got {maps.dtype} {list(maps.shape)}")
-    values = maps.detach()
-    values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-    low, high = (float(bound) for bound in torch.aminmax(values))
+
+
+def _check_range(low: float, high: float) -> None:
     if not (low >= -_SLACK and high <= 1 + _SLACK):  # also where one is NaN
         raise ValueError(f"a map must hold numbers in 0..1, got {low:g} to {high:g}")
-    levels: NDArray[np.uint8] = values.clamp(0, 1).mul_(255).to(torch.uint8).cpu().numpy()
-    return levels
 
 
 def _cuts(levels: NDArray[np.uint8], thresholds: NDArray[np.float64]) -> Ints:

@@ -8,13 +8,13 @@ Compiled by numba at the first call (some seconds, then kept on disk); where num
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
@@ -37,7 +37,8 @@ def compiled(function: _Function) -> _Function:
 
 def for_each(work: Callable[..., None], *arguments: NDArray[Any]) -> None:
     """Call ``work`` for each of several maps, on as many threads as torch uses: compiled code runs side by side."""
-    threads = min(torch.get_num_threads(), len(arguments[0]))
+    torch = sys.modules.get("torch")
+    threads = 1 if torch is None else min(torch.get_num_threads(), len(arguments[0]))
     if threads <= 1:
         deque(map(work, *arguments), maxlen=0)
         return

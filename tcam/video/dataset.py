@@ -197,7 +197,7 @@ class OpenReaders:
         self._open[record.video_id] = reader
         while len(self._open) > _MAX_OPEN:
             self._open.popitem(last=False)[1].close()
-        return reader.read(indices)
+        return torch.from_numpy(reader.read(indices))
 
 
 def open_record(record: VideoRecord, size: Size) -> ClipReader:

@@ -48,7 +48,7 @@ def read_mask(path: Path, size: Size) -> Tensor:
     Raises:
         VideoError: it is not an image that can be read.
     """
-    grey = read_image(path, None).amax(dim=0)
+    grey = torch.from_numpy(read_image(path, None)).amax(dim=0)
     inside = (2 * grey.int() > grey.max().int()).byte()
     return functional.interpolate(inside[None, None], size=size, mode="nearest")[0, 0]
 

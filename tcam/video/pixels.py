@@ -1,4 +1,4 @@
-"""From a decoded frame to a uint8 tensor in display orientation at the asked size."""
+"""From a decoded frame to a uint8 array in display orientation at the asked size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from tcam.errors import VideoError
 from tcam.types import Size
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from av.filter import Graph
     from av.sidedata.sidedata import SideData
     from av.video.frame import VideoFrame
+
+Pixels = NDArray[np.uint8]
 
 FOLDER_FPS: Final = 25.0
 """Frame folders do not say how fast they were filmed."""
@@ -67,12 +68,11 @@ class Orientation:
         """Exchange height and width where the axes are swapped (its own inverse)."""
         return (stored[1], stored[0]) if self.transpose else stored
 
-    def apply(self, pixels: Tensor) -> Tensor:
+    def apply(self, pixels: Pixels) -> Pixels:
         """Turn ``[..., h, w]`` pixels to display orientation."""
         if self.transpose:
-            pixels = pixels.transpose(-1, -2)
-        axes = [axis for axis, flip in ((-1, self.flip_x), (-2, self.flip_y)) if flip]
-        return pixels.flip(axes) if axes else pixels
+            pixels = pixels.swapaxes(-1, -2)
+        return np.flip(pixels, tuple(axis for axis, flip in ((-1, self.flip_x), (-2, self.flip_y)) if flip))
 
 
 class FrameScaler:
@@ -89,7 +89,7 @@ class FrameScaler:
         self._convert = VideoReformatter()
         self._graphs: dict[tuple[int, int, str, int, int, Size], Graph] = {}
 
-    def __call__(self, frame: VideoFrame, size: Size, orientation: Orientation) -> Tensor:
+    def __call__(self, frame: VideoFrame, size: Size, orientation: Orientation) -> Pixels:
         """Scale a frame (bilinear) to ``size``, (height, width) in display orientation.
 
         Raises:
@@ -104,14 +104,14 @@ class FrameScaler:
             raise VideoError(f"a frame of format {frame.format.name} cannot be converted to RGB ({error})") from error
         plane = scaled.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(stored[0], plane.line_size)
-        pixels = torch.from_numpy(rows[:, : 3 * stored[1]].reshape(stored[0], stored[1], 3).copy())
-        return orientation.apply(pixels.permute(2, 0, 1)).contiguous()
+        pixels = rows[:, : 3 * stored[1]].reshape(stored[0], stored[1], 3)
+        return orientation.apply(pixels.transpose(2, 0, 1)).copy()  # the decoder's own memory will be used again
 
-    def resize(self, pixels: Tensor, size: Size) -> Tensor:
+    def resize(self, pixels: Pixels, size: Size) -> Pixels:
         """Scale RGB pixels, uint8 ``[H, W, 3]``, as decoded frames are scaled: uint8 ``[3, h, w]`` of ``size``."""
         from av import VideoFrame
 
-        return self(VideoFrame.from_ndarray(pixels.contiguous().cpu().numpy(), format="rgb24"), size, Orientation())
+        return self(VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"), size, Orientation())
 
     def _scale(self, frame: VideoFrame, stored: Size) -> VideoFrame:
         if stored == (frame.height, frame.width):
@@ -140,7 +140,7 @@ def _build_graph(frame: VideoFrame, stored: Size) -> Graph:
     return graph
 
 
-def read_image(path: Path, size: Size | None) -> Tensor:
+def read_image(path: Path, size: Size | None) -> Pixels:
     """Read an image file as uint8 ``[3, h, w]`` RGB, scaled (bilinear, antialiased) to ``size`` where one is given.
 
     Raises:
@@ -157,7 +157,7 @@ def read_image(path: Path, size: Size | None) -> Tensor:
         refuse(path, f"not a readable image ({error})", remedy="replace or remove it")
     if size is not None and picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
 def image_size(path: Path) -> Size:

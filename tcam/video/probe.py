@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tcam.errors import VideoError
 from tcam.types import Decoder, Size
 from tcam.video.container import decode_in_order, decode_packet, frame_time, open_container, read_packets, refuse
 from tcam.video.frame_files import list_frame_files
-from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, image_size
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, Pixels, image_size
 from tcam.video.reader import DecordReader, has_decord
 
 if TYPE_CHECKING:
@@ -236,22 +235,22 @@ def _compare_decord(path: Path, tally: _Tally) -> bool:
     wanted = sorted({0, tally.frames // 2, last})
     try:
         plain = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        starts = torch.from_numpy(plain.get_frame_timestamp(list(range(min(tally.frames, 8)))))[:, 0].double()
+        starts = plain.get_frame_timestamp(list(range(min(tally.frames, 8))))[:, 0]
         del plain
         reader = DecordReader(path, num_frames=tally.frames, size=size)
         together = reader.read(wanted)
-        apart = torch.cat([reader.read([index]) for index in reversed(wanted)]).flip(0)
+        apart = np.concatenate([reader.read([index]) for index in wanted[::-1]])[::-1]
     except (VideoError, decord.DECORDError, RuntimeError, OSError, IndexError, ValueError):
         return False
-    if not torch.allclose(starts, torch.tensor(tally.times[:8], dtype=torch.float64), rtol=0, atol=2e-3):
+    if not np.allclose(starts, tally.times[:8], rtol=0, atol=2e-3):
         return False
     truth = _decode_some(path, wanted, size=size)
-    return len(truth) == len(wanted) and torch.equal(together, truth) and torch.equal(apart, truth)
+    return len(truth) == len(wanted) and np.array_equal(together, truth) and np.array_equal(apart, truth)
 
 
-def _decode_some(path: Path, wanted: list[int], *, size: Size) -> Tensor:
+def _decode_some(path: Path, wanted: list[int], *, size: Size) -> Pixels:
     """Decode in order and keep some frames: uint8 ``[T, 3, h, w]``."""
     scale = FrameScaler()
     with open_container(path) as (container, stream):
         frames = enumerate(decode_in_order(container, stream, on_error=[]))
-        return torch.stack([scale(frame, size, Orientation()) for index, frame in frames if index in wanted])
+        return np.stack([scale(frame, size, Orientation()) for index, frame in frames if index in wanted])

@@ -14,14 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tcam.errors import VideoError
 from tcam.types import Decoder, FrameRun, Size
 from tcam.video.container import decode_in_order, frame_time, open_container, reason, refuse
 from tcam.video.frame_files import FrameFiles, find_frame_files
-from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, read_image
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, Pixels, read_image
 from tcam.video.seek import SeekingReader, count_by_packets
 
 if TYPE_CHECKING:
@@ -42,8 +41,8 @@ class DecodedFrame:
 
     index: int
     time_s: float
-    pixels: Tensor
-    original: Tensor | None
+    pixels: Pixels
+    original: Pixels | None
     original_size: Size
 
 
@@ -179,7 +178,7 @@ def scale_frames(
 
 
 class _Backend(Protocol):
-    def read(self, indices: Sequence[int]) -> Tensor: ...
+    def read(self, indices: Sequence[int]) -> Pixels: ...
 
     def close(self) -> None: ...
 
@@ -227,7 +226,7 @@ class ClipReader:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_backend": None}
 
-    def read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int]) -> Pixels:
         """Read frames in the order asked for; an index may come several times.
 
         Returns:
@@ -245,7 +244,7 @@ class ClipReader:
                 f"frame indices must be in 0..{self._num_frames - 1}, got {outside[0]} ({self._path.name})"
             )
         if not wanted:
-            return torch.empty((0, 3, *self._size), dtype=torch.uint8)
+            return np.empty((0, 3, *self._size), np.uint8)
         if self._owner != os.getpid():  # decoders do not survive a fork: leave the parent's alone
             self._backend, self._owner = None, os.getpid()
         unique = sorted(set(wanted))
@@ -255,7 +254,7 @@ class ClipReader:
         position = {index: row for row, index in enumerate(unique)}
         return frames[[position[index] for index in wanted]]
 
-    def _read_ascending(self, indices: Sequence[int]) -> Tensor:
+    def _read_ascending(self, indices: Sequence[int]) -> Pixels:
         try:
             if self._backend is None:
                 self._backend = self._open()
@@ -314,7 +313,7 @@ class DecordReader:
         if len(self._reader) != num_frames:
             refuse(path, f"expected {num_frames} frames, found {len(self._reader)}", remedy="prepare the videos again")
 
-    def read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int]) -> Pixels:
         """Read frames of ascending, distinct indices: uint8 ``[T, 3, h, w]``.
 
         Raises:
@@ -323,12 +322,12 @@ class DecordReader:
         import decord
 
         try:
-            frames = torch.from_numpy(self._reader.get_batch(list(indices)).asnumpy())
+            frames = self._reader.get_batch(list(indices)).asnumpy()
             # Without this the idle decoder goes on decoding ahead, a gigabyte within seconds (dmlc/decord #157).
             self._reader.seek(0)
         except (decord.DECORDError, RuntimeError, IndexError) as error:
             refuse(self._path, f"decord failed ({reason(error).splitlines()[0]})", remedy="prepare the videos again")
-        return frames.permute(0, 3, 1, 2).contiguous()
+        return np.ascontiguousarray(frames.transpose(0, 3, 1, 2), np.uint8)
 
     def close(self) -> None:
         """Free the decoder."""
@@ -343,9 +342,9 @@ class _ImageBackend:
         if len(self._files) != num_frames:
             refuse(path, f"expected {num_frames} frames, found {len(self._files)}", remedy="prepare the videos again")
 
-    def read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int]) -> Pixels:
         """Read the images of some indices: uint8 ``[T, 3, h, w]``."""
-        return torch.stack([read_image(self._files[index], self._size) for index in indices])
+        return np.stack([read_image(self._files[index], self._size) for index in indices])
 
     def close(self) -> None:
         """Nothing is open between two reads."""

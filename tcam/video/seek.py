@@ -9,12 +9,11 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tcam.types import Size
 from tcam.video.container import decode_in_order, open_container, read_packets, refuse
-from tcam.video.pixels import FrameScaler, Orientation
+from tcam.video.pixels import FrameScaler, Orientation, Pixels
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -47,13 +46,13 @@ class SeekingReader:
         self._next = 0
         self._restart()
 
-    def read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int]) -> Pixels:
         """Read frames of ascending, distinct indices: uint8 ``[T, 3, h, w]``.
 
         Raises:
             VideoError: the file ends before the last of them.
         """
-        return torch.stack([self._scaled(self._decode(index)) for index in indices])
+        return np.stack([self._scaled(self._decode(index)) for index in indices])
 
     @property
     def exact(self) -> bool:
@@ -122,7 +121,7 @@ class SeekingReader:
         self._frames = decode_in_order(self._container, self._stream, on_error=[])
         self._next = 0
 
-    def _scaled(self, frame: VideoFrame) -> Tensor:
+    def _scaled(self, frame: VideoFrame) -> Pixels:
         if not self._oriented:
             self._orientation, self._oriented = Orientation.of_frame(frame), True
         return self._scale(frame, self._size, self._orientation)

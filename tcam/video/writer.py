@@ -8,13 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tcam.errors import DataError
 from tcam.files import publish, temporary_name
 from tcam.types import Size
 from tcam.video.container import reason, require_av
+from tcam.video.pixels import Pixels
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -74,7 +74,7 @@ class VideoWriter:
             raise self._failure(error) from error
         return self
 
-    def write(self, frame: Tensor, *, time_s: float = 0.0) -> None:
+    def write(self, frame: Pixels, *, time_s: float = 0.0) -> None:
         """Append one frame, uint8 ``[3, H, W]`` RGB of the size given at the start; ``time_s`` counts where uneven.
 
         Raises:
@@ -83,11 +83,13 @@ class VideoWriter:
         """
         import av
 
-        if frame.dtype != torch.uint8 or tuple(frame.shape) != (3, *self._size):
-            raise ValueError(f"frame must be uint8 [3, {self._size[0]}, {self._size[1]}], got {_describe(frame)}")
+        if frame.dtype != np.uint8 or tuple(frame.shape) != (3, *self._size):
+            raise ValueError(
+                f"frame must be uint8 [3, {self._size[0]}, {self._size[1]}], got {frame.dtype} {list(frame.shape)}"
+            )
         if self._container is None or self._stream is None:
             raise ValueError("write frames inside the with block of the VideoWriter")
-        pixels = frame.permute(1, 2, 0).contiguous().cpu().numpy()
+        pixels = np.ascontiguousarray(frame.transpose(1, 2, 0))
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         picture = self._reformatter.reformat(
             picture, width=self._stream.width, height=self._stream.height, format="yuv420p", interpolation="BILINEAR"
@@ -152,7 +154,3 @@ class VideoWriter:
 
     def _failure(self, error: BaseException) -> DataError:
         return DataError(f"cannot write {self._path} ({reason(error)}): check the folder, its permissions and the disk")
-
-
-def _describe(frame: Tensor) -> str:
-    return f"{str(frame.dtype).removeprefix('torch.')} {list(frame.shape)}"

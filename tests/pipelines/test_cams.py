@@ -66,7 +66,7 @@ def test_a_cam_is_of_the_videos_own_tag(cams, tiny_data):
         if item.split != "train":
             continue
         with open_record(item, (SIDE, SIDE)) as reader:
-            frames = reader.read([4])
+            frames = torch.from_numpy(reader.read([4]))
         with torch.no_grad():
             output = localizer.network(frames)
             own, other = (

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.prepare import VideoFailure, prepare, write_failures
+from pipelines.failures import VideoFailure, write_failures
+from pipelines.prepare import prepare
 from pipelines.spread import Spread
 from tcam.errors import DataError
 from tcam.types import Box
@@ -78,11 +79,13 @@ def test_the_copy_is_small_intra_and_shows_the_same_frames(videos, tmp_path):
             stream = container.streams.video[0]
             assert (stream.height, stream.width, stream.frames) == (32, 48, record.num_frames)
             assert all(packet.is_keyframe for packet in container.demux(stream) if packet.size)
-        original = torch.stack([frame.pixels for frame in stream_frames(Path(record.path), size=(32, 48))]).float()
+        original = torch.tensor(
+            np.stack([frame.pixels for frame in stream_frames(Path(record.path), size=(32, 48))])
+        ).float()
         for decoder in ("decord", "pyav"):
             path, num_frames = Path(record.cache_path), record.num_frames
             with ClipReader(path, decoder=decoder, num_frames=num_frames, size=(32, 48)) as reader:
-                copied = reader.read(list(range(num_frames))[::-1]).flip(0).float()
+                copied = torch.from_numpy(reader.read(list(range(num_frames))[::-1])).flip(0).float()
             distance = (copied[:, None] - original[None]).abs().mean(dim=(2, 3, 4))
             assert distance.argmin(dim=1).tolist() == list(range(num_frames))
             others = distance[~torch.eye(num_frames, dtype=torch.bool)].min()

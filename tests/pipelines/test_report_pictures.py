@@ -1,8 +1,8 @@
 import base64
 import io
 
+import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pipelines.report_pictures import Picture, choose_frames, embed_pictures
@@ -32,7 +32,7 @@ def test_no_frame_is_shown_twice(tmp_path):
 
 
 def test_panels_are_small_pictures_inside_the_page():
-    wide = torch.full((3, 100, 960), 200, dtype=torch.uint8)
+    wide = np.full((3, 100, 960), 200, np.uint8)
     ((entry),) = embed_pictures([Picture("a frame", (("tcam", wide),))])
     (panel,) = entry["panels"]
     assert (entry["caption"], panel["label"], panel["width"], panel["height"]) == ("a frame", "tcam", 480, 50)
@@ -45,4 +45,4 @@ def test_panels_are_small_pictures_inside_the_page():
 
 def test_a_panel_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"panel 'tcam' must be uint8 \[3, H, W\], got \[4, 4\]"):
-        embed_pictures([Picture("a", (("tcam", torch.zeros(4, 4, dtype=torch.uint8)),))])
+        embed_pictures([Picture("a", (("tcam", np.zeros((4, 4), np.uint8)),))])

@@ -24,8 +24,8 @@ def some_frame(height: int = 48, width: int = 80, *, seed: int = 0) -> torch.Ten
 
 def test_a_box_comes_back_in_the_callers_pixels():
     found = stream_localizer().step(some_frame())
-    pixels = FrameScaler().resize(some_frame(), (SIDE, SIDE))
-    maps = tiny_localizer()(pixels[None]).maps[0]
+    pixels = FrameScaler().resize(some_frame().numpy(), (SIDE, SIDE))
+    maps = tiny_localizer().find(pixels[None], None).maps[0]
     assert found.box == extract_box(maps, 0.5, FrameGeometry.plain_resize((48, 80), (SIDE, SIDE)))
     assert found.box is not None
     assert found.raw_box is None
@@ -39,8 +39,8 @@ def test_arrays_and_tensors_are_alike_and_frames_are_counted():
 
 
 def test_a_frame_of_the_networks_size_is_not_touched():
-    frame = some_frame(SIDE, SIDE)
-    assert torch.equal(FrameScaler().resize(frame, (SIDE, SIDE)), frame.permute(2, 0, 1))
+    frame = some_frame(SIDE, SIDE).numpy()
+    assert np.array_equal(FrameScaler().resize(frame, (SIDE, SIDE)), frame.transpose(2, 0, 1))
 
 
 def test_boxes_followed_over_time_keep_the_raw_ones_beside():

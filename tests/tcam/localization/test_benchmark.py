@@ -155,7 +155,6 @@ def test_metrics_of_layercam_maps_of_real_clips_equal_the_loop(shared_data):
 
 def real_maps(shared_data, count: int) -> torch.Tensor:
     """LayerCAM of ImageNet features under a head that was never trained, on frames of different clips."""
-    import itertools
 
     from tcam.model.backbone import Backbone, load_backbone_weights
     from tcam.model.cam.methods import make_cam
@@ -169,7 +168,7 @@ def real_maps(shared_data, count: int) -> torch.Tensor:
     load_backbone_weights(backbone, str(shared_data / "weights" / "mobilenetv2_100_tf_same_fp16.safetensors"))
     network = FrameCamNet(backbone, Wgap(backbone.last_channels, 3), None).eval()
     clips = sorted((shared_data / "clips").glob("*/*.mp4"))[::7][:count]
-    frames = torch.stack([next(itertools.islice(stream_frames(clip, size=(224, 224)), 1)).pixels for clip in clips])
+    frames = torch.tensor(np.stack([next(stream_frames(clip, size=(224, 224))).pixels for clip in clips]))
     with torch.inference_mode():
         output = network(frames)
         cams = make_cam("layercam", from_head(output.features, torch.arange(len(frames)) % 3, network.head))

@@ -231,3 +231,20 @@ def test_shapes_are_checked_at_the_door():
         boxes_at_thresholds(torch.ones(2, 2), torch.ones(1, 1))
     with pytest.raises(ValueError, match="a map must hold floats"):
         boxes_at_thresholds(torch.ones(2, 2, dtype=torch.uint8), [0.5])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_arrays_give_the_boxes_of_tensors(dtype):
+    maps = np.random.default_rng(0).random((6, 9, 11)).astype(dtype)
+    geometries = [plain(9, 11)] * 6
+    for threshold in (0.0, 0.3, 0.636, 0.9):
+        assert extract_boxes(maps, threshold, geometries) == extract_boxes(
+            torch.from_numpy(maps), threshold, geometries
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_arrays_that_are_no_maps_are_refused(dtype):
+    expected = "numbers in 0..1, got 0 to 2" if dtype == np.float32 else "must hold floats, at least one, got int64"
+    with pytest.raises(ValueError, match=expected):
+        extract_box(np.array([[0, 2]], dtype), 0.5, plain(1, 2))

@@ -152,7 +152,7 @@ def test_batches_refuse_what_makes_no_sense():
 
 def test_fixed_frames_are_the_whole_frames_of_the_video(records):
     dataset = FrameDataset([(records[0], 29), (records[1], 0)], size=(40, 56), read_cams=frame_number_as_map)
-    frames = [frame.pixels for frame in stream_frames(Path(records[0].path), size=(40, 56))]
+    frames = [torch.from_numpy(frame.pixels) for frame in stream_frames(Path(records[0].path), size=(40, 56))]
     assert torch.equal(dataset[0].frames[0], frames[29])
     assert dataset[1].label == 1
     assert len(dataset) == 2

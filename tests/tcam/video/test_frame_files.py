@@ -1,7 +1,7 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tcam.errors import VideoError
@@ -86,5 +86,5 @@ def test_a_file_gives_the_frames_asked_for_and_no_more(tmp_path):
     whole = [frame.pixels for frame in stream_frames(path)]
     some = list(stream_frames(path, only=[7, 3]))
     assert [frame.index for frame in some] == [3, 7]
-    assert torch.equal(some[1].pixels, whole[7])
+    assert np.array_equal(some[1].pixels, whole[7])
     assert list(stream_frames(path, only=[])) == []

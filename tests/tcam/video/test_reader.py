@@ -4,8 +4,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tcam.errors import VideoError
@@ -32,30 +32,30 @@ def test_frames_by_index_are_those_in_order_pixel_for_pixel(tmp_path, name):
     path = encode(tmp_path / name, **KINDS[name])
     probe = probe_video(path)
     for size in (probe.size, (40, 56)):
-        in_order = torch.stack([frame.pixels for frame in stream_frames(path, size=size)])
+        in_order = np.stack([frame.pixels for frame in stream_frames(path, size=size)])
         assert in_order.shape == (30, 3, *size)
         for decoder in {probe.decoder, "pyav"}:
             reader = ClipReader(path, decoder=decoder, num_frames=30, size=size, rotation=probe.rotation)
             with reader:
                 for part in (SCATTERED, [20], [2], [29, 28, 27], list(range(30))):
-                    assert torch.equal(reader.read(part), in_order[part]), (decoder, size, part)
+                    assert np.array_equal(reader.read(part), in_order[part]), (decoder, size, part)
 
 
 def test_no_two_frames_of_the_test_videos_are_alike(tmp_path):
-    frames = [frame.pixels.int() for frame in stream_frames(encode(tmp_path / "a.mp4"), size=(40, 56))]
-    assert min((a - b).abs().float().mean().item() for a, b in pairwise(frames)) > 3
+    frames = [frame.pixels.astype(int) for frame in stream_frames(encode(tmp_path / "a.mp4"), size=(40, 56))]
+    assert min(np.abs(a - b).mean() for a, b in pairwise(frames)) > 3
 
 
 def test_a_trimmed_file_is_read_from_its_edit_on(tmp_path):
     path = encode(tmp_path / "trim.mp4", options={"bf": "0"})
-    whole = torch.stack([frame.pixels for frame in stream_frames(path)])
+    whole = np.stack([frame.pixels for frame in stream_frames(path)])
     trim_by_edit_list(path, start=15360 // 2, duration=500)  # from 0.5 s on, for 0.5 s
-    trimmed = torch.stack([frame.pixels for frame in stream_frames(path)])
-    assert torch.equal(trimmed, whole[12:24])
+    trimmed = np.stack([frame.pixels for frame in stream_frames(path)])
+    assert np.array_equal(trimmed, whole[12:24])
     probe = probe_video(path)
     assert (probe.num_frames, probe.lost_frames, probe.warning) == (12, 0, None)
     with ClipReader(path, decoder=probe.decoder, num_frames=12, size=(64, 96)) as reader:
-        assert torch.equal(reader.read([11, 0, 5]), trimmed[[11, 0, 5]])
+        assert np.array_equal(reader.read([11, 0, 5]), trimmed[[11, 0, 5]])
 
 
 def test_times_count_from_the_first_frame(tmp_path):
@@ -75,7 +75,7 @@ def test_a_turned_video_comes_out_upright(tmp_path):
     for angle, turns in ((-90, -1), (90, 1), (180, 2)):
         path = encode(tmp_path / f"{turns}.mp4", rotation=angle)
         shown = next(stream_frames(path)).pixels
-        assert torch.equal(shown, torch.rot90(stored, turns, (1, 2)))
+        assert np.array_equal(shown, np.rot90(stored, turns, (1, 2)))
         assert probe_video(path).rotation == -angle % 360
 
 
@@ -118,9 +118,9 @@ def test_a_reader_travels_to_another_process_unopened(tmp_path):
     path = encode(tmp_path / "a.mp4")
     reader = ClipReader(path, decoder="decord", num_frames=30, size=(40, 56))
     expected = reader.read([3])
-    assert torch.equal(pickle.loads(pickle.dumps(reader)).read([3]), expected)
+    assert np.array_equal(pickle.loads(pickle.dumps(reader)).read([3]), expected)
     reader.close()
-    assert torch.equal(reader.read([3]), expected)
+    assert np.array_equal(reader.read([3]), expected)
 
 
 @pytest.mark.parametrize("missing", [("decord",), ("decord", "av")])

@@ -1,0 +1,50 @@
+"""What looks at frames, whoever computes it: a trained run in PyTorch, or an exported file in another runtime.
+
+Nothing here or in what it imports needs PyTorch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcam.video.pixels import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMaps:
+    """What an engine says of N frames.
+
+    Attributes:
+        maps: float32 ``[N, H, W]`` in 0..1 at input size.
+        labels: int64 ``[N]``, the class each map is of: the given one, or the most probable.
+        class_scores: float32 ``[N]``, the probability of that class.
+    """
+
+    maps: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    class_scores: NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Looks at uint8 RGB frames ``[N, 3, H, W]`` for one class, or (None) for the most probable one in each."""
+
+    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+        """Give maps, classes and their scores."""
+        ...
+
+
+class PackedEngine(Protocol):
+    """An engine on its way to another process: it can be pickled, and is loaded where it is unpacked."""
+
+    @property
+    def device_type(self) -> str:
+        """``cpu``, ``cuda`` or ``mps``."""
+        ...
+
+    def unpack(self) -> Engine:
+        """Load the engine."""
+        ...

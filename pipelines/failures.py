@@ -1,0 +1,30 @@
+"""errors.csv: the videos that could not be used, and why."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcam.video.index import write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFailure:
+    """A video and what is wrong with it, in one line."""
+
+    video_id: str
+    reason: str
+
+
+def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:
+    """Write errors.csv (video, reason), whole or not at all; with its header only where there are none.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with write_whole(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("video", "reason"))
+        table.writerows((failure.video_id, failure.reason) for failure in failures)

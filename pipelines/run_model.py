@@ -1,0 +1,48 @@
+"""The folder of a finished run as a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.evaluate import read_thresholds
+from pipelines.files import hash_file
+from pipelines.localizer import PackedLocalizer
+from pipelines.model import Model
+from pipelines.runlog import open_run
+from pipelines.stages import Run, load_localizers, load_run, main_localizer
+
+
+def model_of_run(folder: Path, *, device: str = "auto") -> Model:
+    """Load a finished run; see ``open_model``."""
+    run = load_run(open_run(folder), device=device)
+    name = main_localizer(run)
+    return Model(
+        packed=PackedLocalizer.pack(load_localizers(run)[name]),
+        class_names=run.index.class_names,
+        size=run.input_size,
+        threshold=own_threshold(run, name),
+        memory_limit_mb=run.config.data.memory_limit_mb,
+        about={
+            "run": run.folder.name,
+            "method": name,
+            "classes": list(run.index.class_names),
+            "weights_hash": weights_hash(run),
+            "config": run.config.model_dump(mode="json"),
+        },
+    )
+
+
+def own_threshold(run: Run, name: str) -> float:
+    """Give the map threshold that a run chose for one of its localizers.
+
+    Raises:
+        DataError: the run has chosen none yet.
+    """
+    return read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
+
+
+def weights_hash(run: Run) -> str | None:
+    """Hash the weights that predictions are made with."""
+    stage = "classifier" if run.config.method == "cam" else "localizer"
+    checkpoint = run.folder / stage / "best_localization.safetensors"
+    return hash_file(checkpoint) if checkpoint.is_file() else None

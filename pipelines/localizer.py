@@ -16,7 +16,7 @@ from tcam.model.cam.methods import make_cam
 from tcam.model.cam.scene import CamScene, normalize_cam
 from tcam.model.decoder import UnetDecoder
 from tcam.model.network import FrameCamNet
-from tcam.model.pooling import POOLINGS
+from tcam.model.pooling import HEADS
 from tcam.types import FrameOutput
 
 MapMethod = str
@@ -37,7 +37,7 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
         levels_used=settings.levels_used,
     )
     options = {"background": True} if settings.background else {}
-    head = POOLINGS[settings.pooling](backbone.last_channels, num_classes, **options)
+    head = HEADS[settings.pooling](backbone.last_channels, num_classes, **options)
     unet = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels) if decoder else None
     network: FrameCamNet = FrameCamNet(backbone, head, unet).to(memory_format=torch.channels_last)
     return network

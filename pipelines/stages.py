@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.baselines import check_baseline, settings_that_count
 from pipelines.cams import CamCache, write_cams
 from pipelines.checkpoint import load_weights
 from pipelines.config import RunConfig, load_config
@@ -88,7 +89,7 @@ class Run:
             "classifier",
             {
                 **{key: config[key] for key in ("seed", "precision", "input", "evaluation")},
-                "classifier": _that_matters(config["classifier"]),
+                "classifier": settings_that_count(_that_matters(config["classifier"])),
                 "model": {
                     key: value
                     for key, value in config["model"].items()
@@ -182,6 +183,7 @@ def check_settings(config: RunConfig) -> None:
     choose_compute(config.device, config.precision)
     network = build_network(config.model, 1, decoder=config.method != "cam", seed=config.seed)
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
+    check_baseline(config.classifier, network)
 
 
 def prepare_data(

@@ -128,6 +128,11 @@ class Backbone(nn.Module):
         levels = cast("list[Tensor]", found)
         return Pyramid(tuple(levels), levels[-1])
 
+    def level_modules(self) -> list[nn.Module]:
+        """Name the layers whose outputs are the levels, fine to coarse."""
+        info = cast("_TimmModel", self.model).feature_info
+        return [self.model.get_submodule(str(level["module"])) for level in list(info)[: self._cut]]
+
     def _probe(self, choose: Callable[[Pyramid], Sequence[Tensor]]) -> tuple[Pyramid, list[nn.Parameter]]:
         """Run on a black image in evaluation mode; also list the parameters that the chosen features depend on."""
         modes = [(module, module.training) for module in self.modules()]

@@ -10,6 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from tcam.model.acol import Acol
+
 
 class Wgap(nn.Module):
     """Global average pooling, then a linear layer; class activation maps need no more than its weights.
@@ -245,7 +247,7 @@ class AttentionMil(nn.Module):
         return self.attention(features).to(features.dtype) * torch.einsum("nd,ndhw->nhw", weight, features)
 
 
-ClassHead = Wgap | Gap | MaxPool | LogSumExp | Wildcat | AttentionMil
+ClassHead = Wgap | Gap | MaxPool | LogSumExp | Wildcat | AttentionMil | Acol
 
 POOLINGS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType(
     {
@@ -258,6 +260,9 @@ POOLINGS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType(
     }
 )
 """Names in settings, and what they mean: ``POOLINGS[name](in_channels, num_classes)``."""
+
+HEADS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType({**POOLINGS, "acol": Acol})
+"""The poolings, and the head that has its own way to learn."""
 
 WITH_BACKGROUND: Final = ("gap", "max", "lse", "wildcat")
 """Those that take ``background=True``: a map of what belongs to no class."""

@@ -18,7 +18,7 @@ from pipelines.config import RunConfig, load_config
 from pipelines.device import Compute, choose_compute
 from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
 from pipelines.files import hash_file, hash_json
-from pipelines.localizer import Localizer, build_network
+from pipelines.localizer import Localizer, build_network, check_fit
 from pipelines.lock import locked
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
@@ -184,6 +184,7 @@ def check_settings(config: RunConfig) -> None:
     network = build_network(config.model, 1, decoder=config.method != "cam", seed=config.seed)
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
     check_baseline(config.classifier, network)
+    check_fit(config, network)
 
 
 def prepare_data(

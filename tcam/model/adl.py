@@ -62,7 +62,10 @@ class AttentionDropout:
             )
 
     def drop(self, features: Tensor) -> Tensor:
-        """Take the most attended region out of ``[N, C, h, w]``: 0 where the mean reaches gamma of its maximum."""
+        """Take the most attended region out of ``[N, C, h, w]``: 0 where the mean reaches gamma of its maximum.
+
+        Features after a ReLU have a maximum above 0; of others, none is dropped where the mean is below 0 all over.
+        """
         attention = features.detach().mean(dim=1, keepdim=True)
         return features * (attention < self.threshold * attention.amax(dim=(2, 3), keepdim=True))
 

@@ -43,9 +43,9 @@ class FrameCamNet(nn.Module):
         pyramid = self.pyramid(frames)
         class_logits = self.head(pyramid.last).float()
         if self.decoder is None:
-            return FrameOutput(class_logits, pyramid.last, None)
+            return FrameOutput(class_logits, pyramid.last, None, pyramid.attention)
         map_logits = self.decoder(pyramid.levels, (frames.shape[2], frames.shape[3])).float()
-        return FrameOutput(class_logits, pyramid.last, map_logits)
+        return FrameOutput(class_logits, pyramid.last, map_logits, pyramid.attention)
 
     def pyramid(self, frames: Tensor) -> Pyramid:
         """Give the backbone's features of uint8 RGB frames ``[N, 3, H, W]``; without a graph where it is frozen.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tcam.model.acol import Acol
+from tcam.model.conv_gap import ConvGap
 
 
 class Wgap(nn.Module):
@@ -247,7 +248,7 @@ class AttentionMil(nn.Module):
         return self.attention(features).to(features.dtype) * torch.einsum("nd,ndhw->nhw", weight, features)
 
 
-ClassHead = Wgap | Gap | MaxPool | LogSumExp | Wildcat | AttentionMil | Acol
+ClassHead = Wgap | Gap | MaxPool | LogSumExp | Wildcat | AttentionMil | ConvGap | Acol
 
 POOLINGS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType(
     {
@@ -257,6 +258,7 @@ POOLINGS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType(
         "lse": LogSumExp,
         "wildcat": Wildcat,
         "attention": AttentionMil,
+        "convgap": ConvGap,
     }
 )
 """Names in settings, and what they mean: ``POOLINGS[name](in_channels, num_classes)``."""

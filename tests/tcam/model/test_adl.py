@@ -32,7 +32,7 @@ def test_the_importance_map_by_hand():
 @pytest.mark.parametrize("name", ["test_resnet", "mobilenetv2_100", "test_convnext", "test_efficientnet"])
 def test_it_acts_on_the_last_levels_of_many_networks_and_leaves_nothing_behind(name):
     backbone, frames = Backbone(name).eval(), torch.rand(2, 3, 64, 64)
-    dropout = AttentionDropout(drop_rate=1.0, levels=2)
+    dropout = AttentionDropout(drop_rate=1e-9, levels=2)  # the importance map changes signed features, too
     dropout.check(backbone)
     with torch.no_grad():
         plain = backbone(frames)
@@ -64,6 +64,16 @@ def test_gradients_flow_through_what_is_left():
     AttentionDropout(threshold=0.75).drop(features).sum().backward()
     assert features.grad is not None
     assert features.grad[0, 0].tolist() == [[1.0, 1.0], [0.0, 0.0]]
+
+
+def test_where_attention_is_nowhere_above_0_nothing_is_dropped():
+    features = -two_channels() - 1
+    assert torch.equal(AttentionDropout().drop(features), features)
+
+
+def test_a_vision_transformer_has_no_such_layers():
+    with pytest.raises(ConfigError, match=r"ADL needs 3 levels .* found 0 in model 'test_vit'"):
+        AttentionDropout().check(Backbone("test_vit"))
 
 
 def test_a_network_with_fewer_levels_is_a_config_error():

@@ -80,7 +80,7 @@ class InputSettings(_Settings):
 class ModelSettings(_Settings):
     """The frame network."""
 
-    backbone: str = Field("resnet50", description="any timm model with a feature pyramid")
+    backbone: str = Field("resnet50", description="a timm model: convolutional, or a ViT, DeiT or DINO")
     backbone_options: dict[str, Any] = Field(default_factory=dict, description="keywords of timm.create_model")
     levels_used: Positive | None = Field(None, description="keep only the first levels of the pyramid")
     output_stride: Literal[8, 16, 32] | None = Field(8, description="of the last feature map; None: the model's own")

@@ -58,8 +58,8 @@ def check_fit(config: RunConfig, network: FrameCamNet) -> None:
         )
     if config.classifier.freeze_backbone and backbone.has_new_stage:
         raise ConfigError(
-            f"classifier.freeze_backbone=true would leave the new last stage of '{backbone.name}' at stride 8 random: set "
-            "it to false, or model.output_stride to null"
+            f"classifier.freeze_backbone=true would leave the new last stage of '{backbone.name}' at stride 8 random: "
+            "set it to false, or model.output_stride to null"
         )
     if backbone.patch is not None and crop % backbone.patch:
         raise ConfigError(

@@ -46,7 +46,7 @@ def settings_that_count(classifier: Mapping[str, Any]) -> dict[str, Any]:
 
     A finished classifier is found again by what counts.
     """
-    unused = _CONSTANTS - {classifier["baseline"]}
+    unused = _LESSONS.keys() - {classifier["baseline"]}  # a baseline's group of constants has its name
     left_out = {*unused, "baseline"} if classifier["baseline"] == "none" else unused
     return {key: value for key, value in classifier.items() if key not in left_out}
 
@@ -117,6 +117,3 @@ _LESSONS: Final[Mapping[str, Callable[[ClassifierSettings, FrameCamNet], Lesson]
     {"none": _plain, "hide_and_seek": _hide_and_seek, "cutmix": _cutmix, "adl": _adl, "acol": _acol}
 )
 """Names in settings, and what they mean."""
-
-_CONSTANTS: Final = frozenset({"hide_and_seek", "cutmix", "adl"})
-"""Groups of settings, each of the baseline of its name."""

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from pipelines.baselines import check_baseline, classifier_lesson
-from pipelines.config import load_config, save_config
+from pipelines.config import ClassifierSettings, load_config, save_config
 from pipelines.localizer import Localizer, build_network
 from pipelines.runlog import RunLog
 from pipelines.selection import Validator
@@ -21,7 +22,7 @@ from tcam.model.acol import Acol
 from tcam.types import VideoIndex
 from tests.pipelines.tiny import CPU, SETTINGS, SIDE, files_of, record, set_flags, tiny_config
 
-BASELINES = ("hide_and_seek", "cutmix", "adl", "acol")
+BASELINES = [name for name in get_args(ClassifierSettings.model_fields["baseline"].annotation) if name != "none"]
 CUT = "model.levels_used=3"  # fewer parameters: all is faster
 
 
@@ -213,10 +214,10 @@ def test_constants_matter_to_a_finished_classifier_only_with_their_baseline():
         return Run(Path("/nowhere"), load_config(None, overrides), CPU, index, ()).classifier_stage().fingerprint
 
     assert fingerprint("classifier.adl.levels=2", "classifier.cutmix.probability=0.5") == fingerprint()
-    prints = [fingerprint(f"classifier.baseline={name}") for name in BASELINES]
-    assert len({fingerprint(), *prints}) == 5
-    assert fingerprint("classifier.baseline=adl", "classifier.cutmix.probability=0.5") == prints[2]
-    assert fingerprint("classifier.baseline=adl", "classifier.adl.levels=2") != prints[2]
+    prints = {name: fingerprint(f"classifier.baseline={name}") for name in BASELINES}
+    assert len({fingerprint(), *prints.values()}) == len(BASELINES) + 1
+    assert fingerprint("classifier.baseline=adl", "classifier.cutmix.probability=0.5") == prints["adl"]
+    assert fingerprint("classifier.baseline=adl", "classifier.adl.levels=2") != prints["adl"]
 
 
 @pytest.mark.slow

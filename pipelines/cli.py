@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli_data import backbones, data
 from pipelines.cli_data import configs as show_configs
-from pipelines.cli_data import data
 from pipelines.cli_export import bench, export
 from pipelines.cli_stream import stream
 from pipelines.cli_videos import Device, Quiet, Sets, cams, evaluate, leave, predict, prepare
@@ -63,7 +63,7 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as configs/real/tcam.yaml.")] = None,
     set_: Sets = None,
-    backbone: Annotated[str | None, typer.Option(help="Any timm model with a feature pyramid.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="A timm model; see tcam backbones.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="Pretrained weights: a FILE, imagenet (downloads) or random.")
     ] = None,
@@ -144,6 +144,7 @@ app.command(short_help="A run as one file for ONNX Runtime, OpenVINO or torch.ex
 app.command(short_help="From a file to boxes, stage by stage, by each engine that is installed.")(bench)
 app.add_typer(data, name="data")
 app.command("configs", short_help="The configs that come with tcam.")(show_configs)
+app.command(short_help="The networks that --backbone takes.")(backbones)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""``tcam data ...`` and ``tcam configs``; as in ``pipelines/cli.py``, heavy imports happen inside the commands."""
+"""``tcam data ...``, ``tcam configs``, ``tcam backbones``; as in ``cli.py``, heavy imports happen inside commands."""
 
 from __future__ import annotations
 
@@ -76,3 +76,27 @@ def configs(
             raise ConfigError(f"{output} exists: remove it or choose another name")
         with replacing(output) as temporary:
             temporary.write_text(read_config(name), encoding="utf-8")
+
+
+def backbones(
+    patterns: Annotated[
+        list[str] | None, typer.Argument(help="Names of timm, such as 'convnext*'; a choice of families if left out.")
+    ] = None,
+) -> None:
+    """List networks that can serve as --backbone: the finest model.output_stride, channels, parameters.
+
+    "attention" says whether cam.method=tscam and clsattention work. Nothing is downloaded or computed: about a second
+    a network.
+    """
+    from tcam.model.catalogue import list_backbones
+
+    row = "{:<36} {:>13} {:>6} {:>8} {:>10} {:>9}"
+    titles: tuple[str, ...] = ("model", "output_stride", "stride", "channels", "parameters", "attention")
+    for facts in list_backbones(patterns or ()):
+        if titles:
+            typer.echo(row.format(*titles))
+            titles = ()
+        wanted = "null" if facts.output_stride is None else str(facts.output_stride)
+        size = f"{facts.parameters / 1e6:.1f} M"
+        attention = "yes" if facts.attends else "no"
+        typer.echo(row.format(facts.name, wanted, f"{facts.stride:g}", facts.channels, size, attention))

@@ -11,17 +11,24 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from pipelines.config_file import apply_override, explain, read_yaml
+from pipelines.config_groups import (
+    ACOL_DEFAULTS,
+    AdlSettings,
+    CutMixSettings,
+    Fraction,
+    HideAndSeekSettings,
+    Positive,
+    Weight,
+    asks_for_acol,
+)
+from pipelines.config_groups import Settings as _Settings
 from pipelines.files import write_text
 from tcam.errors import ConfigError
 from tcam.model.cam.methods import CAM_METHODS
-from tcam.model.pooling import POOLINGS, WITH_BACKGROUND
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-Weight = Annotated[float, Field(ge=0.0)]
+from tcam.model.pooling import HEADS, WITH_BACKGROUND
 
 
 def _one_of(names: Iterable[str]) -> AfterValidator:
@@ -34,10 +41,6 @@ def _one_of(names: Iterable[str]) -> AfterValidator:
 
     known = tuple(names)
     return AfterValidator(check)
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class DataSettings(_Settings):
@@ -77,14 +80,14 @@ class InputSettings(_Settings):
 class ModelSettings(_Settings):
     """The frame network."""
 
-    backbone: str = Field("resnet50", description="any timm model with a feature pyramid")
+    backbone: str = Field("resnet50", description="a timm model: convolutional, or a ViT, DeiT or DINO")
     backbone_options: dict[str, Any] = Field(default_factory=dict, description="keywords of timm.create_model")
     levels_used: Positive | None = Field(None, description="keep only the first levels of the pyramid")
     output_stride: Literal[8, 16, 32] | None = Field(8, description="of the last feature map; None: the model's own")
     weights: str = Field("imagenet", description="a file, imagenet (downloads) or random")
     allow_missing: tuple[str, ...] = Field((), description="layer prefixes the weight file may lack")
     decoder_channels: tuple[Positive, ...] = (256, 128, 64, 32, 16)
-    pooling: Annotated[str, _one_of(POOLINGS)] = Field("wgap", description="how features become class scores")
+    pooling: Annotated[str, _one_of(HEADS)] = Field("wgap", description="how features become class scores")
     background: bool = Field(False, description="one map more, of what belongs to no class; not with wgap, attention")
 
     @model_validator(mode="after")
@@ -114,11 +117,26 @@ class OptimizerSettings(_Settings):
 
 
 class ClassifierSettings(OptimizerSettings):
-    """Stage 1: the frame classifier, trained from tags."""
+    """Stage 1: the frame classifier, trained from tags.
+
+    A ``baseline`` acts in training alone; its constants are in the group of its name. ``acol`` is a class head too:
+    ``model.pooling`` is then ``acol``, and ``cam.method`` by default the head's own map, ``cam``.
+    """
+
+    baseline: Literal["none", "hide_and_seek", "cutmix", "adl", "acol"] = "none"
+    hide_and_seek: HideAndSeekSettings = HideAndSeekSettings()
+    cutmix: CutMixSettings = CutMixSettings()
+    adl: AdlSettings = AdlSettings()
 
     late_lr_ratio: float = Field(10.0, gt=0, description="learning rate of the last level and the head, over lr")
     freeze_batch_norm: bool = Field(False, description="keep ImageNet BatchNorm statistics (small batches)")
     freeze_backbone: bool = Field(False, description="train the head alone: fine-tuning learns few videos by heart")
+
+    @model_validator(mode="after")
+    def _let_adl_teach_the_backbone(self) -> Self:
+        if self.baseline == "adl" and self.freeze_backbone:
+            raise ValueError("baseline adl teaches the backbone, which freeze_backbone=true keeps: found both")
+        return self
 
 
 class CamSettings(_Settings):
@@ -272,9 +290,20 @@ class RunConfig(_Settings):
     @model_validator(mode="before")
     @classmethod
     def _take_defaults_of_the_method(cls, values: object) -> object:
-        if not isinstance(values, Mapping) or not isinstance(values.get("method"), str):
+        if not isinstance(values, Mapping):
             return values
-        return _merge(values, METHOD_DEFAULTS.get(values["method"], {}))
+        if asks_for_acol(values):
+            values = _merge(values, ACOL_DEFAULTS)
+        return _merge(values, METHOD_DEFAULTS.get(str(values.get("method")), {}))
+
+    @model_validator(mode="after")
+    def _give_acol_its_head(self) -> Self:
+        baseline, pooling = self.classifier.baseline, self.model.pooling
+        if (baseline == "acol") != (pooling == "acol"):
+            raise ValueError(
+                f"classifier.baseline=acol and model.pooling=acol go together: found {baseline} and {pooling}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _leave_sequences_to_colocam(self) -> Self:

@@ -32,7 +32,7 @@ from tcam.files import publish, replacing, temporary_name
 from tcam.model.cam.methods import CAM_METHODS, make_cam
 from tcam.model.cam.scene import from_head, normalize_cam
 from tcam.model.network import FrameCamNet
-from tcam.model.pooling import POOLINGS
+from tcam.model.pooling import HEADS
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
 
@@ -122,7 +122,7 @@ def check_method(localizer: Localizer) -> None:
         return
     if CAM_METHODS[localizer.method].closed is None or localizer.network.head.pooled_weight is None:
         kind = type(localizer.network.head)
-        head = next((name for name, known in POOLINGS.items() if known is kind), kind.__name__)
+        head = next((name for name, known in HEADS.items() if known is kind), kind.__name__)
         raise ConfigError(
             f"cam.method {localizer.method} with pooling {head} needs a backward pass or several forward ones, which "
             "no exported file has; export a run of --method tcam or colocam, or one with cam.method=cam"

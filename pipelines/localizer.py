@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.config import ModelSettings
+from pipelines.config import ModelSettings, RunConfig
 from pipelines.device import Compute
 from pipelines.engine import FoundMaps
+from tcam.errors import ConfigError
 from tcam.model.backbone import Backbone
-from tcam.model.cam.methods import make_cam
+from tcam.model.cam.methods import CAM_METHODS, make_cam
 from tcam.model.cam.scene import CamScene, normalize_cam
 from tcam.model.decoder import UnetDecoder
 from tcam.model.network import FrameCamNet
-from tcam.model.pooling import POOLINGS
+from tcam.model.pooling import HEADS
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
 
@@ -39,10 +40,34 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
         levels_used=settings.levels_used,
     )
     options = {"background": True} if settings.background else {}
-    head = POOLINGS[settings.pooling](backbone.last_channels, num_classes, **options)
+    head = HEADS[settings.pooling](backbone.last_channels, num_classes, **options)
     unet = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels) if decoder else None
     network: FrameCamNet = FrameCamNet(backbone, head, unet).to(memory_format=torch.channels_last)
     return network
+
+
+def check_fit(config: RunConfig, network: FrameCamNet) -> None:
+    """Find out whether CAM method, input size and what is to be trained suit a network.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    method, backbone, crop = config.cam.method, network.backbone, config.input.crop
+    if CAM_METHODS[method].of_attention and not backbone.attends:
+        raise ConfigError(
+            f"cam.method={method} looks at the attention of a class token: model '{backbone.name}' has none; take a "
+            "vision transformer such as deit_small_patch16_224, or another cam.method"
+        )
+    if config.classifier.freeze_backbone and backbone.has_new_stage:
+        raise ConfigError(
+            f"classifier.freeze_backbone=true would leave the new last stage of '{backbone.name}' at stride 8 random: "
+            "set it to false, or model.output_stride to null"
+        )
+    if backbone.patch is not None and crop % backbone.patch:
+        raise ConfigError(
+            f"input.crop must be a multiple of {backbone.patch}, the patch of model '{backbone.name}', got {crop}; "
+            f"set it to {max(crop // backbone.patch, 1) * backbone.patch}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,5 +166,6 @@ def class_activation(localizer: Localizer, frames: Tensor, *, output: FrameOutpu
         images=lambda: network.images(frames),
         look=look,
         generator=torch.Generator().manual_seed(0),  # of each batch: a map does not depend on those made before it
+        attention=output.attention,
     )
     return normalize_cam(make_cam(localizer.method, scene))

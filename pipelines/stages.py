@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.baselines import check_baseline, settings_that_count
 from pipelines.cams import CamCache, write_cams
 from pipelines.checkpoint import load_weights
 from pipelines.config import RunConfig, load_config
@@ -18,7 +19,7 @@ from pipelines.device import Compute, choose_compute
 from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
 from pipelines.failures import write_failures
 from pipelines.files import hash_file, hash_json
-from pipelines.localizer import Localizer, build_network
+from pipelines.localizer import Localizer, build_network, check_fit
 from pipelines.lock import locked
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
@@ -89,7 +90,7 @@ class Run:
             "classifier",
             {
                 **{key: config[key] for key in ("seed", "precision", "input", "evaluation")},
-                "classifier": _that_matters(config["classifier"]),
+                "classifier": settings_that_count(_that_matters(config["classifier"])),
                 "model": {
                     key: value
                     for key, value in config["model"].items()
@@ -183,6 +184,8 @@ def check_settings(config: RunConfig) -> None:
     choose_compute(config.device, config.precision)
     network = build_network(config.model, 1, decoder=config.method != "cam", seed=config.seed)
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
+    check_baseline(config.classifier, network)
+    check_fit(config, network)
 
 
 def prepare_data(

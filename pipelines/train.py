@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from colocam.sampling import SequenceSampler
+from pipelines.baselines import classifier_lesson
 from pipelines.cams import CamCache
 from pipelines.config import OptimizerSettings
 from pipelines.localizer import Localizer
@@ -37,12 +37,13 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
         groups.append({"params": slow, "lr": settings.lr})
     loader, order = _loader(context, settings, choose_frames=FrameSampler(settings.frame_limit), read_cams=None)
 
-    def losses(batch: ClipBatch, _: Share, __: torch.Generator) -> LossTerms:
+    lesson = classifier_lesson(settings, network)
+
+    def losses(batch: ClipBatch, share: Share, generator: torch.Generator) -> LossTerms:
+        per_clip = batch.frames.shape[1]
+        labels = batch.label.repeat_interleave(per_clip)
         with context.compute.autocast():
-            output = network(batch.frames.flatten(0, 1))
-        labels = batch.label.repeat_interleave(batch.frames.shape[1])
-        error = functional.cross_entropy(output.class_logits, labels)
-        return LossTerms({"classes": error}, {"classes": 1.0}, {"classes": len(labels)})
+            return lesson(batch.frames.flatten(0, 1), labels, share.times(per_clip), generator)
 
     localizer = Localizer(network, context.config.cam.method, context.compute)
     trainer = Trainer(context, "classifier", settings, localizer, groups)

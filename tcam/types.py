@@ -205,11 +205,13 @@ class FrameOutput:
         class_logits: ``[N, K]``.
         features: the class head's input, ``[N, D, h, w]``; every CAM is made from it.
         map_logits: ``[N, 2, H, W]``, 0 background, 1 foreground; None where the network has no decoder.
+        attention: of a vision transformer's class token to the patches, ``[N, blocks, heads, h, w]``; None of others.
     """
 
     class_logits: Tensor
     features: Tensor
     map_logits: Tensor | None
+    attention: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def main() -> None:
         options.frames,
         options.rounds,
         options.videos,
-        [name for name in CAM_METHODS if name not in (*SLOW, *UNMEASURED)],
+        [name for name, row in CAM_METHODS.items() if name not in (*SLOW, *UNMEASURED) and not row.of_attention],
     )
     report(options.slow_model, options.slow_frames, options.slow_rounds, options.videos, SLOW)
 

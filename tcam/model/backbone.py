@@ -1,4 +1,4 @@
-"""Feature pyramids of timm's convolutional networks, and their pretrained weights; the only importer of timm."""
+"""Feature pyramids of timm's networks, and their pretrained weights; the only importer of timm."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol, cast
 
-import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
 
 from tcam.errors import ConfigError, MissingPartError, WeightsError
+from tcam.model.stride8 import NEW, STRIDE_8_FORMS
+from tcam.model.tokens import attends, patch_side, token_features
+from tcam.model.weight_files import misfit, read_weights
 
 _PROBE_SIDE: Final = 128
+_PROBE_PATCHES: Final = 8
+_TRANSFORMERS: Final = ("vision_transformer", "deit")
+"""Modules of timm whose networks ``tcam.model.tokens`` can read."""
+
 _NO_OPTIONS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -27,10 +33,13 @@ class Pyramid:
     Attributes:
         levels: ``[N, C_i, h_i, w_i]``, fine to coarse; a decoder climbs them back.
         last: ``[N, D, h, w]``, the class head's input; the last level itself in most networks.
+        attention: of a vision transformer's class token to the patches, ``[N, blocks, heads, h, w]``, part of no graph;
+            None of other networks.
     """
 
     levels: tuple[Tensor, ...]
     last: Tensor
+    attention: Tensor | None = None
 
 
 class _TimmModel(Protocol):
@@ -49,11 +58,16 @@ class Backbone(nn.Module):
         name: timm's name of the network.
         level_channels: channels of each level, fine to coarse.
         level_reductions: input pixels per feature pixel of each level.
+        patch: side of a vision transformer's patches, of which its input must be a multiple; None of other networks.
+        attends: whether ``Pyramid.attention`` is there.
+        has_new_stage: whether it has layers that ImageNet weights do not have (``tcam.model.stride8``).
         last_channels: D, channels of ``Pyramid.last``.
         mean: of red, green and blue in 0..1, as the weights expect them; ``std`` likewise.
 
     An ``output_stride`` below the network's own keeps the later levels larger: strides become dilation, the weights
     stay the same (the paper's encoders have stride 8, arXiv:2208.14542; they drop the strides without dilation).
+    ``vgg16`` and ``inception_v3`` have their published forms at stride 8 (``tcam.model.stride8``). Vision transformers
+    give the levels of ``tcam.model.tokens``; their stride is that of their patches.
     """
 
     def __init__(
@@ -78,20 +92,27 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.model = _create(name, output_stride, options)
+        self.patch = patch_side(self.model)
+        self.attends = self.patch is not None and attends(self.model)
         timm_model = cast("_TimmModel", self.model)
-        info = list(getattr(timm_model, "feature_info", ()))
-        reductions = [int(cast("int", level["reduction"])) for level in info]
+        reductions = [self.patch / 4, self.patch / 2, self.patch] if self.patch else _reductions(timm_model)
         if len(set(reductions)) < 2:
             raise _no_pyramid(name)
-        if levels_used is not None and not 1 <= levels_used <= len(info):
-            raise ConfigError(f"model '{name}' has {len(info)} feature levels, cannot use the first {levels_used}")
-        self._cut = None if levels_used in (None, len(info)) else levels_used
-        self._settle()
-        self.level_reductions: tuple[int, ...] = tuple(reductions[: self._cut])
         if output_stride is not None and max(reductions) != output_stride:
             raise ConfigError(
-                f"model '{name}' cannot have output_stride {output_stride} (it gave {max(reductions)}); leave it out"
+                f"model '{name}' cannot have output_stride {output_stride} (it gave {max(reductions)}); "
+                "set model.output_stride to null, its own"
             )
+        if levels_used is not None and self.patch is not None:
+            raise ConfigError(f"levels_used cuts convolutional networks: model '{name}' is a vision transformer")
+        if levels_used is not None and not 1 <= levels_used <= len(reductions):
+            raise ConfigError(
+                f"model '{name}' has {len(reductions)} feature levels, cannot use the first {levels_used}"
+            )
+        self._cut = None if levels_used in (None, len(reductions)) else levels_used
+        self._settle()
+        self.has_new_stage = any(key.startswith(NEW) for key, _ in self.model.named_parameters())
+        self.level_reductions: tuple[float, ...] = tuple(reductions[: self._cut])
         self.mean: tuple[float, ...] = tuple(timm_model.pretrained_cfg["mean"])
         self.std: tuple[float, ...] = tuple(timm_model.pretrained_cfg["std"])
 
@@ -118,6 +139,9 @@ class Backbone(nn.Module):
         """
         if frames.ndim != 4 or frames.shape[1] != 3:
             raise ValueError(f"frames must be [N, 3, H, W], got {list(frames.shape)}")
+        if self.patch is not None:
+            of_tokens, attention = token_features(self.model, frames)
+            return Pyramid(of_tokens, of_tokens[-1], attention)
         model = cast("_TimmModel", self.model)
         if self._cut is None:
             last, levels = cast("tuple[Tensor, list[Tensor]]", model.forward_intermediates(frames))
@@ -128,16 +152,24 @@ class Backbone(nn.Module):
         levels = cast("list[Tensor]", found)
         return Pyramid(tuple(levels), levels[-1])
 
+    def level_modules(self) -> list[nn.Module]:
+        """List the layers whose outputs are the levels, fine to coarse; a vision transformer has none."""
+        if self.patch is not None:
+            return []
+        info = cast("_TimmModel", self.model).feature_info
+        return [self.model.get_submodule(str(level["module"])) for level in list(info)[: self._cut]]
+
     def _probe(self, choose: Callable[[Pyramid], Sequence[Tensor]]) -> tuple[Pyramid, list[nn.Parameter]]:
         """Run on a black image in evaluation mode; also list the parameters that the chosen features depend on."""
         modes = [(module, module.training) for module in self.modules()]
         parameters = list(self.parameters())
         wanted = [parameter.requires_grad for parameter in parameters]
         device = parameters[0].device
+        side = _PROBE_SIDE if self.patch is None else _PROBE_PATCHES * self.patch
         try:
             self.eval().requires_grad_(True)
             with torch.enable_grad():
-                pyramid = self(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE, device=device))
+                pyramid = self(torch.zeros(1, 3, side, side, device=device))
                 total = torch.stack([features.sum() for features in choose(pyramid)]).sum()
             grads = torch.autograd.grad(total, parameters, allow_unused=True)
         finally:
@@ -170,7 +202,8 @@ def load_backbone_weights(backbone: Backbone, source: str, *, allow_missing: Seq
         backbone: changed in place.
         source: ``random`` (nothing is done), ``imagenet`` (timm's own weights, downloaded once) or a file,
             ``.safetensors``, ``.pt`` or ``.pth``, with the layer names of timm or of torchvision's ResNets. Layers of
-            the file that the backbone does not have (its classifier) are left aside; half precision is widened.
+            the file that the backbone does not have (its classifier) are left aside; half precision is widened. The
+            new stage of a published form keeps its random weights.
         allow_missing: prefixes of layers that may keep their random weights.
 
     Raises:
@@ -179,23 +212,40 @@ def load_backbone_weights(backbone: Backbone, source: str, *, allow_missing: Seq
     """
     if source == "random":
         return
-    weights = _download(backbone) if source == "imagenet" else _read(Path(source))
+    weights = _download(backbone) if source == "imagenet" else read_weights(Path(source))
     target = backbone.model.state_dict()
     wanted = [name for name in target if not name.endswith("num_batches_tracked")]
-    needed = [name for name in wanted if not name.startswith(tuple(allow_missing))]
+    needed = [name for name in wanted if not name.startswith((NEW, *allow_missing))]
     misshaped = [name for name in wanted if name in weights and weights[name].shape != target[name].shape]
     missing = [name for name in needed if name not in weights]
     if missing or misshaped:
-        raise WeightsError(_misfit(backbone.name, source, missing, misshaped, total=len(wanted)))
+        raise WeightsError(misfit(backbone.name, source, missing, misshaped, total=len(wanted)))
     with torch.no_grad():
         for name in wanted:
             if name in weights:
                 target[name].copy_(weights[name])
 
 
+def model_names(pattern: str) -> list[str]:
+    """List timm's networks of a name with ``*`` and ``?``, without weight tags.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    names: list[str] = timm.list_models(pattern)
+    if not names:
+        raise ConfigError(f"timm has no model '{pattern}': expected a name or a pattern such as 'convnext*'")
+    return names
+
+
 def _create(name: str, output_stride: int | None, options: Mapping[str, object]) -> nn.Module:
-    stride = {} if output_stride is None else {"output_stride": output_stride}
     base_name = name.partition(".")[0]
+    form = STRIDE_8_FORMS.get(base_name) if output_stride == 8 else None
+    stride: Mapping[str, object] = {} if output_stride is None else {"output_stride": output_stride}
+    if form is not None:
+        stride = form.options
+    elif timm.models.is_model_in_modules(base_name, _TRANSFORMERS):
+        stride = {"dynamic_img_size": True}
     if not timm.is_model(base_name):
         near = difflib.get_close_matches(base_name, timm.list_models(), n=4)
         hint = f"; close names: {', '.join(near)}" if near else ""
@@ -204,17 +254,22 @@ def _create(name: str, output_stride: int | None, options: Mapping[str, object])
         )
     try:
         create = cast("Callable[..., nn.Module]", timm.create_model)
-        return create(name, num_classes=0, **stride, **options)
+        model = create(name, num_classes=0, **{**stride, **options})
+        return model if form is None else form.take_over(model)
     except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value}" for key, value in {**stride, **options}.items()) or "no options"
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ConfigError(f"model '{name}' cannot be built with {given}: {reason}") from error
 
 
+def _reductions(model: _TimmModel) -> list[float]:
+    return [int(cast("int", level["reduction"])) for level in getattr(model, "feature_info", ())]
+
+
 def _no_pyramid(name: str) -> ConfigError:
     return ConfigError(
-        f"model '{name}' gives no pyramid of convolutional features [N, C, h, w], which localization needs; "
-        "use a convolutional network such as resnet50, mobilenetv2_100 or convnext_tiny"
+        f"model '{name}' gives no pyramid of convolutional features [N, C, h, w], which localization needs, and is no "
+        "plain vision transformer; 'tcam backbones' lists networks that serve, such as resnet50 or convnext_tiny"
     )
 
 
@@ -238,34 +293,3 @@ def _download(backbone: Backbone) -> Mapping[str, Tensor]:
             "pass --weights FILE (.safetensors, .pt or .pth), or --weights random"
         ) from None
     return model.state_dict()
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(f"no weights at '{path}': expected a .safetensors, .pt or .pth file, 'imagenet' or 'random'")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on a file of another kind the unpickler may fail in any way, KeyError included
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
-        raise WeightsError(
-            f"cannot read weights from '{path}': {reason}; expected a state_dict in a .safetensors, .pt or .pth file"
-        ) from None
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping):
-        raise WeightsError(f"'{path}' holds a {type(loaded).__name__}, expected tensors by layer name (a state_dict)")
-    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
-
-
-def _misfit(name: str, source: str, missing: Sequence[str], misshaped: Sequence[str], *, total: int) -> str:
-    parts = [
-        f"{len(layers)} of {total} {what}: {', '.join(layers[:3])}{', ...' if len(layers) > 3 else ''}"
-        for what, layers in (("layers are missing", missing), ("layers have another shape", misshaped))
-        if layers
-    ]
-    return (
-        f"weights '{source}' do not fit model '{name}': {'; '.join(parts)}. Give the weights of this model, "
-        "use fewer levels (levels_used), or allow_missing with the prefixes of layers to leave random"
-    )

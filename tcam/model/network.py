@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from tcam.model.backbone import Backbone
+from tcam.model.backbone import Backbone, Pyramid
 from tcam.model.decoder import UnetDecoder
 from tcam.model.pooling import ClassHead
 from tcam.types import FrameOutput
@@ -40,14 +40,23 @@ class FrameCamNet(nn.Module):
         Raises:
             ValueError: another shape or dtype.
         """
-        images = self.images(frames)
-        with torch.no_grad() if self._backbone_frozen else nullcontext():
-            pyramid = self.backbone(images)
+        pyramid = self.pyramid(frames)
         class_logits = self.head(pyramid.last).float()
         if self.decoder is None:
-            return FrameOutput(class_logits, pyramid.last, None)
+            return FrameOutput(class_logits, pyramid.last, None, pyramid.attention)
         map_logits = self.decoder(pyramid.levels, (frames.shape[2], frames.shape[3])).float()
-        return FrameOutput(class_logits, pyramid.last, map_logits)
+        return FrameOutput(class_logits, pyramid.last, map_logits, pyramid.attention)
+
+    def pyramid(self, frames: Tensor) -> Pyramid:
+        """Give the backbone's features of uint8 RGB frames ``[N, 3, H, W]``; without a graph where it is frozen.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        images = self.images(frames)
+        with torch.no_grad() if self._backbone_frozen else nullcontext():
+            pyramid: Pyramid = self.backbone(images)
+        return pyramid
 
     def images(self, frames: Tensor) -> Tensor:
         """Normalise uint8 RGB frames ``[N, 3, H, W]`` to what the backbone takes.

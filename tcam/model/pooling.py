@@ -10,6 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from tcam.model.acol import Acol
+from tcam.model.conv_gap import ConvGap
+
 
 class Wgap(nn.Module):
     """Global average pooling, then a linear layer; class activation maps need no more than its weights.
@@ -245,7 +248,7 @@ class AttentionMil(nn.Module):
         return self.attention(features).to(features.dtype) * torch.einsum("nd,ndhw->nhw", weight, features)
 
 
-ClassHead = Wgap | Gap | MaxPool | LogSumExp | Wildcat | AttentionMil
+ClassHead = Wgap | Gap | MaxPool | LogSumExp | Wildcat | AttentionMil | ConvGap | Acol
 
 POOLINGS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType(
     {
@@ -255,9 +258,13 @@ POOLINGS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType(
         "lse": LogSumExp,
         "wildcat": Wildcat,
         "attention": AttentionMil,
+        "convgap": ConvGap,
     }
 )
 """Names in settings, and what they mean: ``POOLINGS[name](in_channels, num_classes)``."""
+
+HEADS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType({**POOLINGS, "acol": Acol})
+"""The poolings, and the head that has its own way to learn."""
 
 WITH_BACKGROUND: Final = ("gap", "max", "lse", "wildcat")
 """Those that take ``background=True``: a map of what belongs to no class."""

@@ -87,19 +87,44 @@ def test_class_activations_by_hand():
     assert found("layercam", 1, flipped) == [1.0, 0.0]
 
 
-FAST = [name for name in CAM_METHODS if name not in ("scorecam", "sscam", "iscam")]
+FAST = [
+    name for name, row in CAM_METHODS.items() if name not in ("scorecam", "sscam", "iscam") and not row.of_attention
+]
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_a_run_of_any_pooling_makes_maps_by_any_method(pooling):
     settings = tiny_config(f"model.pooling={pooling}", "cam.method=cam")
-    network, frames = build_network(settings.model, 2, decoder=False, seed=0).eval(), some_frames(2)
+    network, frames = build_network(settings.model, 2, decoder=False, seed=3).eval(), some_frames(2)
     for method in FAST if pooling != "wgap" else [*FAST, "scorecam"]:
         once, again = (Localizer(network, method, CPU)(frames).maps for _ in range(2))
         assert torch.equal(once, again)
         assert once.amin() >= 0
         assert 0.5 < once.amax() <= 1, method
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("method", ["tscam", "clsattention", "layercam", "cam", "decoder"])
+def test_a_vision_transformer_makes_maps_by_attention_and_otherwise(method):
+    config = tiny_config("model.backbone=test_vit", "model.output_stride=16", "model.pooling=convgap")
+    network = build_network(config.model, 2, decoder=method == "decoder", seed=0).eval()
+    localizer, frames = Localizer(network, method, CPU), some_frames()
+    zero, one = (localizer(frames, torch.full((3,), label)).maps for label in (0, 1))
+    assert zero.shape == (3, SIDE, SIDE)
+    assert 0 <= zero.amin() < zero.amax() <= 1
+    assert torch.equal(zero, one) == (method in ("clsattention", "decoder"))
+
+
+def test_the_attention_of_an_output_is_what_ts_cam_takes():
+    config = tiny_config("model.backbone=test_vit", "model.output_stride=null")
+    network = build_network(config.model, 2, decoder=False, seed=0).eval()
+    frames, labels = some_frames(1), torch.tensor([0])
+    with torch.no_grad():
+        output = network(frames)
+        raw = output.attention.mean(dim=(1, 2)) * network.head.class_maps(output.features, labels)
+    expected = (raw - raw.amin()) / (raw.amax() - raw.amin())
+    found = class_activation(Localizer(network, "tscam", CPU), frames, output=output, labels=labels)
+    torch.testing.assert_close(found, expected)
 
 
 def test_score_cam_looks_at_masked_frames():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tcam.model.cam.ablation_cam import AblationCam, closed_ablation_cam
 from tcam.model.cam.class_activation import cam
+from tcam.model.cam.cls_attention import cls_attention
 from tcam.model.cam.grad_cam import closed_grad_cam, grad_cam
 from tcam.model.cam.grad_cam_plus_plus import closed_grad_cam_plus_plus, grad_cam_plus_plus
 from tcam.model.cam.is_cam import IsCam
@@ -20,6 +21,7 @@ from tcam.model.cam.scene import CamScene
 from tcam.model.cam.score_cam import ScoreCam
 from tcam.model.cam.smooth_grad_cam_plus_plus import SmoothGradCamPlusPlus
 from tcam.model.cam.ss_cam import SsCam
+from tcam.model.cam.ts_cam import ts_cam
 from tcam.model.cam.xgrad_cam import xgrad_cam
 
 
@@ -32,11 +34,13 @@ class CamMethod:
         closed: gives the same maps, up to a factor, of features ``[N, D, h, w]`` and each image's class weights
             ``[N, D]``, for a linear head over average pooling; None where there is no such form.
         unfit: poolings it makes no sense with, and why.
+        of_attention: it looks at the attention of a vision transformer, so that other networks cannot serve.
     """
 
     make: Callable[[CamScene], Tensor]
     closed: Callable[[Tensor, Tensor], Tensor] | None = None
     unfit: Mapping[str, str] = field(default_factory=dict)
+    of_attention: bool = False
 
 
 CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
@@ -53,6 +57,8 @@ CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
         "sscam": CamMethod(SsCam()),
         "iscam": CamMethod(IsCam()),
         "ablationcam": CamMethod(AblationCam(), closed_ablation_cam),
+        "tscam": CamMethod(ts_cam, of_attention=True),
+        "clsattention": CamMethod(cls_attention, of_attention=True),
     }
 )
 """Names in settings and tables, and what they mean."""

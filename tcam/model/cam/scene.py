@@ -23,6 +23,7 @@ class CamScene:
         images: gives the network's input, float ``[N, 3, H, W]``; for methods that change it.
         look: what comes before the layer and the layer itself: such images ``[M, 3, H, W]`` to ``[M, D, h, w]``.
         generator: of the noise that methods add to images.
+        attention: of a vision transformer's class token to the pixels of the layer, ``[N, blocks, heads, h, w]``.
     """
 
     features: Tensor
@@ -32,6 +33,7 @@ class CamScene:
     images: Callable[[], Tensor] | None = None
     look: Callable[[Tensor], Tensor] | None = None
     generator: torch.Generator | None = None
+    attention: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes.

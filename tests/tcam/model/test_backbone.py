@@ -64,7 +64,7 @@ def test_building_leaves_batch_norm_statistics_and_training_mode_untouched():
     ("name", "options", "message"),
     [
         ("resnet51", {}, r"no model 'resnet51'; close names: .*resnet50"),
-        ("vit_tiny_patch16_224", {}, "no pyramid of convolutional features"),
+        ("test_vit_relpos", {}, "no pyramid of convolutional features"),
         ("vgg11", {"output_stride": 8}, "'vgg11' cannot be built with output_stride=8"),
         ("test_resnet", {"levels_used": 6}, "has 5 feature levels, cannot use the first 6"),
         ("test_resnet", {"options": {"no_such_option": 1}}, "cannot be built with no_such_option=1"),

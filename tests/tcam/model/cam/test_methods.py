@@ -75,7 +75,8 @@ def random_scene(head, *, count=3, channels=8, seed=0):
 
     labels = torch.arange(count) % 2
     noise = torch.Generator().manual_seed(seed)
-    return CamScene(look(images), labels, head, head, lambda: images, look, noise)
+    attention = torch.rand(count, 2, 3, 6, 5, generator=generator)
+    return CamScene(look(images), labels, head, head, lambda: images, look, noise, attention)
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -239,6 +240,7 @@ def test_every_method_works_in_inference_mode_and_frame_by_frame(method, pooling
                 lambda i=i: scene.images()[i : i + 1],
                 scene.look,
                 torch.Generator().manual_seed(0),
+                scene.attention[i : i + 1],
             )
             torch.testing.assert_close(make_cam(method, alone)[0], together[i], rtol=1e-4, atol=1e-5)
     assert all(parameter.grad is None for parameter in head.parameters())
@@ -261,6 +263,27 @@ def test_ablation_in_batches_of_channels_changes_nothing():
     torch.testing.assert_close(AblationCam(batch=3)(scene), AblationCam()(scene))
 
 
+def attentive_case() -> CamScene:
+    """Two blocks of two heads: 1 and 3 in the corner in the first block, 5 and 7 in the last row in the last block."""
+    attention = torch.zeros(1, 2, 2, 4, 4)
+    attention[0, 0, 0, 0, 0], attention[0, 0, 1, 0, 0] = 1.0, 3.0
+    attention[0, 1, 0, 3], attention[0, 1, 1, 3] = 5.0, 7.0
+    head = head_of([[8.0, -4.0], [1.0, 1.0]])
+    return CamScene(case(), torch.tensor([0]), head, head, attention=attention)
+
+
+def test_ts_cam_couples_the_mean_attention_with_the_heads_map():
+    # Mean attention 4 / 4 in the corner and 12 / 4 in the row; the head's map there is 8 * 4 and -4 * 1.
+    torch.testing.assert_close(make_cam("tscam", attentive_case()), map_of(1 * 32, 3 * -4))
+
+
+def test_cls_attention_is_that_of_the_last_block_whatever_the_class():
+    scene = attentive_case()
+    other = CamScene(scene.features, torch.tensor([1]), scene.score, scene.head, attention=scene.attention)
+    for found in (scene, other):
+        torch.testing.assert_close(make_cam("clsattention", found), map_of(0, 6))
+
+
 def test_a_negative_score_does_not_turn_the_ablation_map_over():
     scene = from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]], bias=[-100.0, 0.0]))
     torch.testing.assert_close(make_cam("ablationcam", scene), map_of(8, 0))
@@ -271,9 +294,14 @@ def test_what_a_method_needs_and_does_not_get_is_named():
     scene = scene_through(positive_square, case())
     with pytest.raises(ValueError, match="cam needs the class head itself"):
         make_cam("cam", scene)
+    with pytest.raises(ValueError, match="tscam needs the class head itself"):
+        make_cam("tscam", scene)
     for method in ("scorecam", "sscam", "iscam", "smoothgradcam++"):
         with pytest.raises(ValueError, match="the images"):
             make_cam(method, scene)
+    for method in ("tscam", "clsattention"):
+        with pytest.raises(ValueError, match="looks at the attention of a vision transformer: the scene has none"):
+            make_cam(method, from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]])))
     with pytest.raises(
         ValueError, match=r"features must be \[N, D, h, w\] and labels \[N\], got \[1, 2, 4, 4\] and \[2\]"
     ):

@@ -1,0 +1,25 @@
+"""TS-CAM: the class token's attention, coupled with what the tokens say of the class."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tcam.model.cam.cls_attention import attention_of
+from tcam.model.cam.scene import CamScene
+
+
+def ts_cam(scene: CamScene) -> Tensor:
+    """Make TS-CAM maps (Gao et al., ICCV 2021, arXiv:2103.14862): ``M_c = A S_c``, pixel by pixel.
+
+    ``A`` is the class token's attention to the patches, the mean over all blocks and heads; ``S_c`` the head's own map
+    of the class. The published head is the pooling ``convgap``.
+
+    Returns:
+        ``[N, h, w]``, any sign.
+
+    Raises:
+        ValueError: the scene lacks attention, or the layer is not the head's input.
+    """
+    if scene.head is None:
+        raise ValueError("tscam needs the class head itself: its layer must be the head's input")
+    return attention_of(scene).mean(dim=(1, 2)) * scene.head.class_maps(scene.features, scene.labels)

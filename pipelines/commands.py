@@ -21,6 +21,8 @@ from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thres
 from pipelines.files import write_json
 from pipelines.lock import locked
 from pipelines.metrics import list_metrics
+from pipelines.negatives import check_negatives
+from pipelines.prepare_run import prepare_data
 from pipelines.report_results import read_evaluation
 from pipelines.report_run import write_run_report
 from pipelines.results import save_results
@@ -43,7 +45,6 @@ from pipelines.stages import (
     load_run,
     make_cams,
     picture_source,
-    prepare_data,
     score_split,
     train_run,
 )
@@ -99,10 +100,11 @@ def _lead_run(request: TrainRequest, team: Team) -> int:
         if request.videos is None:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
         videos = resolve_videos(request.videos)
-        config = _with_absolute_weights(load_config(request.config, request.overrides))
+        config = _with_absolute_paths(load_config(request.config, request.overrides))
         own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+") or "videos"
         name = check_run_name(request.name or f"{own_name}-{config.method}")
         check_folder(videos)
+        check_negatives(videos, config)
         check_settings(config)
         train_stage = choose_training(config, request.num_workers, team)
         folder = create_run(request.runs, name)
@@ -126,12 +128,14 @@ def _lead_run(request: TrainRequest, team: Team) -> int:
     return result.failures
 
 
-def _with_absolute_weights(config: RunConfig) -> RunConfig:
-    """Let a run find its weight file from any working directory later."""
-    file = Path(config.model.weights)
-    if not file.is_file():
-        return config
-    return config.model_copy(update={"model": config.model.model_copy(update={"weights": str(file.resolve())})})
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Let a run find its weight file and its background from any working directory later."""
+    model, data = config.model, config.data
+    if Path(model.weights).is_file():
+        model = model.model_copy(update={"weights": str(Path(model.weights).resolve())})
+    if data.background is not None:
+        data = data.model_copy(update={"background": str(Path(data.background).resolve())})
+    return config.model_copy(update={"model": model, "data": data})
 
 
 def _videos_of(run: Path) -> Path:

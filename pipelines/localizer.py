@@ -16,6 +16,7 @@ from tcam.model.cam.methods import make_cam
 from tcam.model.cam.scene import CamScene, normalize_cam
 from tcam.model.decoder import UnetDecoder
 from tcam.model.network import FrameCamNet
+from tcam.model.pixel_head import PixelHead
 from tcam.model.pooling import POOLINGS
 from tcam.types import FrameOutput
 
@@ -38,8 +39,12 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
     )
     options = {"background": True} if settings.background else {}
     head = POOLINGS[settings.pooling](backbone.last_channels, num_classes, **options)
-    unet = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels) if decoder else None
-    network: FrameCamNet = FrameCamNet(backbone, head, unet).to(memory_format=torch.channels_last)
+    maps: UnetDecoder | PixelHead | None = None
+    if decoder and settings.decoder == "pixels":
+        maps = PixelHead(backbone.last_channels)
+    elif decoder:
+        maps = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels)
+    network: FrameCamNet = FrameCamNet(backbone, head, maps).to(memory_format=torch.channels_last)
     return network
 
 

@@ -26,6 +26,9 @@ CASES = (
         "localizer",
         (*EPOCHS, "method=colocam", "localizer.sequence.frames=2", "localizer.frame_limit=1.0", "localizer.batch=6"),
     ),
+    Case("pixelcam", "localizer", (*EPOCHS, "method=pixelcam", "localizer.batch=7", DROPPING)),
+    Case("negev", "localizer", (*EPOCHS, "method=negev", "localizer.batch=3")),  # shares of one kind alone, too
+    Case("maxmin", "localizer", (*EPOCHS, "method=maxmin", "localizer.batch=7")),
 )
 
 

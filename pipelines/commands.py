@@ -19,6 +19,7 @@ from pipelines.compare_page import NUM_SUMMARY_COLUMNS, as_values, difference_ro
 from pipelines.config import RunConfig, load_config, save_config
 from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thresholds, results_table
 from pipelines.files import write_json
+from pipelines.localizer import refined_localizers
 from pipelines.lock import locked
 from pipelines.metrics import list_metrics
 from pipelines.negatives import check_negatives
@@ -192,6 +193,8 @@ class EvaluateRequest:
     as_json: bool
     device: str
     benchmark: bool = False
+    refine: bool = False
+    ddt: bool = False
     spread: Spread = AS_FITS
 
 
@@ -199,14 +202,20 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     """Score a run on videos with boxes; gives the number of videos that failed."""
     console.quiet = quiet
     run = load_run(open_run(request.run), device=request.device)
-    localizers = load_localizers(run)
+    plain = load_localizers(run)
+    saliency = plain[run.config.cam.method] if request.ddt else None
+    refined = refined_localizers(plain) if request.refine else {}
+    localizers = {**plain, **refined}
     components: Components = "largest contour" if request.benchmark else "largest"
-    if request.benchmark:  # a rule of boxes has thresholds of its own
+    if request.benchmark:  # a rule of boxes has thresholds of its own, and so have refined maps
         thresholds, chosen_on = choose_thresholds(run, localizers, components=components, spread=request.spread)
     else:
         thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
-    own = request.videos is None and request.split == "test" and not request.benchmark
+        if refined:
+            thresholds |= choose_thresholds(run, refined, spread=request.spread)[0]
+    own = request.videos is None and request.split == "test" and not (request.benchmark or refined or saliency)
     name = f"evaluation-{request.split}" + ("-benchmark" if request.benchmark else "")
+    name += ("-crf" if refined else "") + ("-ddt" if saliency else "")
     output = request.output or (run.folder if own else run.folder / name)
     failures = 0
     if request.videos is not None:
@@ -217,7 +226,13 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
         index, truth = _with_classes_of(run, prepared.index, prepared.truth)
         run, failures = replace(run, index=index, truth=truth), len(prepared.failures)
     scored = score_split(
-        run, localizers, request.split, chosen=thresholds, components=components, spread=request.spread
+        run,
+        localizers,
+        request.split,
+        chosen=thresholds,
+        components=components,
+        spread=request.spread,
+        saliency=saliency,
     )
     rows = results_table(scored, thresholds, chosen_on)
     print_table(rows, f"{request.split} split of {request.videos or 'the videos of the run'}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from pipelines.config import ModelSettings
 from pipelines.device import Compute
+from tcam.localization.refine import MeanField
 from tcam.model.backbone import Backbone
 from tcam.model.cam.methods import make_cam
 from tcam.model.cam.scene import CamScene, normalize_cam
@@ -22,6 +24,9 @@ from tcam.types import FrameOutput
 
 MapMethod = str
 """A name of ``CAM_METHODS``, or ``decoder``."""
+
+Refine = Callable[[Tensor, Tensor], Tensor]
+"""Makes better maps ``[N, H, W]`` in 0..1 of maps and uint8 frames ``[N, 3, H, W]``, such as ``MeanField``."""
 
 
 def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, seed: int) -> FrameCamNet:
@@ -65,11 +70,12 @@ class FrameMaps:
 
 @dataclass(frozen=True, slots=True)
 class Localizer:
-    """A frame network and the way its maps are made."""
+    """A frame network and the way its maps are made; ``refine`` goes over each map, given its frame, at the end."""
 
     network: FrameCamNet
     method: MapMethod
     compute: Compute
+    refine: Refine | None = None
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps:
@@ -80,11 +86,12 @@ class Localizer:
         probabilities = output.class_logits.softmax(dim=1)
         chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
         if output.map_logits is not None and self.method == "decoder":
-            return FrameMaps(output.map_logits.softmax(dim=1)[:, 1], probabilities, chosen)
-        coarse = class_activation(self, frames, output=output, labels=chosen)
-        size = (frames.shape[2], frames.shape[3])
-        maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-        return FrameMaps(maps, probabilities, chosen)
+            maps = output.map_logits.softmax(dim=1)[:, 1]
+        else:
+            coarse = class_activation(self, frames, output=output, labels=chosen)
+            size = (frames.shape[2], frames.shape[3])
+            maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return FrameMaps(maps if self.refine is None else self.refine(maps, frames), probabilities, chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,7 @@ class PackedLocalizer:
     network: FrameCamNet
     method: MapMethod
     compute: Compute
+    refine: Refine | None = None
 
     @classmethod
     def pack(cls, localizer: Localizer) -> PackedLocalizer:
@@ -101,11 +109,21 @@ class PackedLocalizer:
         network = localizer.network
         if localizer.compute.device.type != "cpu":
             network = copy.deepcopy(network).cpu()
-        return cls(network, localizer.method, localizer.compute)
+        return cls(network, localizer.method, localizer.compute, localizer.refine)
 
     def unpack(self) -> Localizer:
         """Bring the network to its device."""
-        return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute)
+        return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute, self.refine)
+
+
+def refined_localizers(localizers: Mapping[str, Localizer]) -> dict[str, Localizer]:
+    """Give each localizer again, its maps refined by a CRF, under a name that says so.
+
+    Raises:
+        MissingPartError: pydensecrf is not installed.
+    """
+    refine = MeanField()
+    return {f"{name} + crf": replace(localizer, refine=refine) for name, localizer in localizers.items()}
 
 
 def class_activation(localizer: Localizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:

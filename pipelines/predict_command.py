@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pipelines.evaluate import read_thresholds
 from pipelines.files import hash_file, hash_json
-from pipelines.localizer import PackedLocalizer
+from pipelines.localizer import PackedLocalizer, refined_localizers
 from pipelines.parallel import staying
 from pipelines.predict import find_sources
 from pipelines.predict_many import FoundFrame, Known, Predict, Source, look_at, predict_all
@@ -20,6 +21,9 @@ from pipelines.spread import AS_FITS, Spread
 from pipelines.stages import Run, load_localizers, load_run, main_localizer
 from tcam.errors import ConfigError, VideoError
 from tcam.files import sweep_leftovers
+
+REFINED_THRESHOLD: Final = 0.5
+"""Of a refined map, which is a probability: above, a pixel is more likely foreground than not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class PredictRequest:
     class_name: str | None
     batch: int
     device: str
+    refine: bool = False
     spread: Spread = AS_FITS
 
 
@@ -44,8 +49,12 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
     sources = [Source(video_id, path.absolute()) for video_id, path in find_sources(request.source)]
     name = main_localizer(run)
     threshold = own_threshold(run, name) if request.threshold is None else request.threshold
+    localizers = load_localizers(run)
+    if request.refine:
+        localizers, name = refined_localizers(localizers), f"{name} + crf"
+        threshold = REFINED_THRESHOLD if request.threshold is None else request.threshold
     work = Predict(
-        localizer=PackedLocalizer.pack(load_localizers(run)[name]),
+        localizer=PackedLocalizer.pack(localizers[name]),
         size=run.input_size,
         threshold=threshold,
         batch=request.batch,

@@ -295,6 +295,7 @@ def score_split(
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
     spread: Spread = AS_FITS,
+    saliency: Localizer | None = None,
 ) -> ScoredSet:
     """Score localizers and floors on the annotated frames of one split, or of all (``all``); see ``score_videos``."""
     records = [record for record in run.index.records if split in (record.split, "all")]
@@ -309,6 +310,7 @@ def score_split(
         memory_limit_mb=run.config.data.memory_limit_mb,
         chosen=chosen,
         components=components,
+        saliency=saliency,
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-_FCAM: Final[Mapping[str, Any]] = {
+_ONE_FRAME: Final[Mapping[str, Any]] = {
     "seeds": {"foreground_fraction": 1.0, "weighted": False, "erosion": 11},
     "temporal": {"neighbours": 0},
-    "size": {"weight": 0.1},
 }
-"""F-CAM (arXiv 2109.07069): foreground drawn alike from all of an eroded region, one frame at a time."""
+"""Seeds of F-CAM (arXiv 2109.07069): foreground drawn alike from all of an eroded region, one frame at a time."""
 
 METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "colocam": {
@@ -30,8 +29,15 @@ METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
             "joint": {"weight": 4.0, "adaptive": True},
         }
     },
-    "fcam": {"localizer": _FCAM},
-    "negev": {"localizer": {**_FCAM, "negatives": {"weight": 1.0}}},
+    "fcam": {"localizer": {**_ONE_FRAME, "size": {"weight": 0.1}}},
+    "negev": {
+        "localizer": {
+            **_ONE_FRAME,
+            "crf": {"weight": 0.0},
+            "size": {"weight": 0.0},
+            "negatives": {"weight": 1.0},
+        }
+    },
     "pixelcam": {
         "model": {"decoder": "pixels"},
         "localizer": {

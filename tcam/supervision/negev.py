@@ -39,8 +39,8 @@ class NegevObjective:
     would drown them.
 
     Attributes:
-        base: the terms of frames with an object, F-CAM's; others have no part in it, as a size barrier would ask for
-            an object.
+        base: the terms of frames with an object; the published one is that of the seeds. Other frames have no part in
+            it, as a size barrier would ask for an object.
         weight: of the negative evidence.
     """
 

@@ -42,7 +42,7 @@ TERMS = {
     "colocam": ["seeds", "crf", "size", "joint"],
     "fcam": ["seeds", "crf", "size"],
     "pixelcam": ["seeds", "classes"],
-    "negev": ["seeds", "crf", "size", "negatives"],
+    "negev": ["seeds", "negatives"],
     "maxmin": ["size", "foreground", "background"],
 }
 

@@ -82,7 +82,9 @@ def test_every_method_trains_and_is_found_by_the_other_commands(method, train, t
     assert json.loads((tmp_path / "boxes.csv.meta.json").read_text())["method"] == method
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", ["pixelcam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fcam", "negev", "maxmin"))]
+)
 def test_two_trainings_leave_the_same_bytes_also_when_one_was_cut_off(method, train, tiny_run, monkeypatch):
     settings = ("localizer.epochs=2", "save_every_s=0", "localizer.seeds.foreground=3", "seed=7")
     whole = files_of(train(method, f"{method}-whole", *settings) / "localizer")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from colocam.color_crf import joint_color_energy
-from tcam.supervision.objective import TcamObjective
-from tcam.types import LossTerms, PixelLabels
+from tcam.supervision.objective import TcamObjective, clip_maps
+from tcam.types import ClipBatch, FrameOutput, LossTerms, PixelLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +25,11 @@ class ColocamObjective:
     joint_sigma_rgb: float
     adaptive: bool
 
-    def __call__(self, map_logits: Tensor, frames: Tensor, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
-        """Measure the terms.
-
-        Args:
-            map_logits: ``[B, T, 2, H, W]``, of B sequences of T frames.
-            frames: uint8 ``[B, T, 3, H, W]``, RGB.
-            labels: of the N = B T maps, a sequence's frames one after another.
-            barrier_t: sharpness of the size barrier; grows over training.
-
-        Raises:
-            ValueError: other shapes.
-        """
-        base = self.base(map_logits, frames, labels, barrier_t=barrier_t)
+    def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
+        """Measure the terms, the frames of a clip being a sequence; see ``tcam.supervision.objective.Objective``."""
+        losses = self.base(output, batch, labels, barrier_t=barrier_t)
         if not self.joint_weight:
-            return base
-        joint = joint_color_energy(map_logits, frames, sigma_rgb=self.joint_sigma_rgb, adaptive=self.adaptive)
-        return LossTerms(
-            {**base.terms, "joint": joint},
-            {**base.weights, "joint": self.joint_weight},
-            {**base.counts, "joint": len(map_logits)},
-        )
+            return losses
+        maps = clip_maps(output, batch)
+        joint = joint_color_energy(maps, batch.frames, sigma_rgb=self.joint_sigma_rgb, adaptive=self.adaptive)
+        return losses.plus("joint", joint, weight=self.joint_weight, count=len(maps))

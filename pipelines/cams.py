@@ -23,7 +23,7 @@ from pipelines.spread import Spread, model_time_limit_s, split_range
 from tcam.errors import DataError, VideoError
 from tcam.files import replacing
 from tcam.supervision.temporal import overheat, temporal_max_pool
-from tcam.types import Shot, Size, VideoIndex, VideoRecord
+from tcam.types import NO_CLASS, Shot, Size, VideoIndex, VideoRecord
 from tcam.video.clips import neighbours
 from tcam.video.dataset import OpenReaders
 
@@ -160,11 +160,13 @@ class CamCache:
         return cls(folder, {record.video_id: i for i, record in enumerate(index.records)}, temporal)
 
     def __call__(self, record: VideoRecord, shot: Shot, frames: Sequence[int]) -> Tensor:
-        """Give the pooled CAMs of some frames of a shot.
+        """Give the pooled CAMs of some frames of a shot; a shot without any object has CAMs of 0, so gives no seed.
 
         Raises:
             DataError: the cache lacks the shot.
         """
+        if record.label == NO_CLASS:
+            return torch.zeros(len(frames), 1, 1)
         path = shot_file(self.folder, self.positions[record.video_id], shot)
         try:
             stored = np.load(path, mmap_mode="r")

@@ -43,6 +43,10 @@ class Method(StrEnum):
     cam = "cam"
     tcam = "tcam"
     colocam = "colocam"
+    fcam = "fcam"
+    pixelcam = "pixelcam"
+    negev = "negev"
+    maxmin = "maxmin"
 
 
 Runs = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
@@ -58,8 +62,11 @@ def train(
         Method | None,
         typer.Option(
             help="cam: the classifier's CAM alone; tcam: a decoder too, trained frame by frame; "
-            "colocam: a decoder trained on sequences of frames."
+            "colocam: a decoder trained on sequences of frames; fcam, pixelcam, negev, maxmin: see the README."
         ),
+    ] = None,
+    background: Annotated[
+        Path | None, typer.Option(help="Folder of videos without any object, for --method negev.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as configs/real/tcam.yaml.")] = None,
     set_: Sets = None,
@@ -91,6 +98,7 @@ def train(
         "model.backbone": backbone,
         "model.weights": weights,
         "data.workers": workers,
+        "data.background": None if background is None else str(background),
     }
     overrides += [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     request = TrainRequest(

@@ -32,6 +32,18 @@ class Protocol(StrEnum):
     benchmark = "benchmark"
 
 
+class Refinement(StrEnum):
+    """What goes over the maps at the end."""
+
+    crf = "crf"
+
+
+class Floor(StrEnum):
+    """Floors that ``tcam evaluate`` judges where asked."""
+
+    ddt = "ddt"
+
+
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.")]
 RunOrFile = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a file of tcam export.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
@@ -53,6 +65,11 @@ RayAddress = Annotated[
 ]
 Actors = Annotated[int | None, typer.Option(min=1, help="Ray workers that hold a model; left out: one per CPU or GPU.")]
 GpusPerActor = Annotated[float, typer.Option(min=0.0, help="Share of a GPU for each actor, e.g. 0.25.")]
+
+
+Refine = Annotated[
+    Refinement | None, typer.Option(help="crf: let maps follow the edges of their frame (needs tcam[crf]).")
+]
 
 
 def choose_spread(
@@ -120,6 +137,7 @@ def predict(
     save_video: Annotated[Path | None, typer.Option(help="Folder for videos with box and map drawn.")] = None,
     threshold: Threshold = None,
     class_name: ClassName = None,
+    refine: Refine = None,
     batch: Annotated[int, typer.Option(min=1)] = 8,
     device: Device = "auto",
     workers: Workers = None,
@@ -139,6 +157,7 @@ def predict(
         save_video=save_video,
         threshold=threshold,
         class_name=class_name,
+        refine=refine is not None,
         batch=batch,
         device=device,
         spread=choose_spread(workers, ray, ray_address, actors, gpus_per_actor),
@@ -161,6 +180,10 @@ def evaluate(
         Protocol,
         typer.Option(help="ours: largest component, plain IoU; benchmark: the WSOL benchmark's contours and IoU."),
     ] = Protocol.ours,
+    refine: Refine = None,
+    floor: Annotated[
+        Floor | None, typer.Option(help="ddt: also judge what the frames of a video have in common, untrained.")
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     ray: Ray = False,
@@ -181,6 +204,8 @@ def evaluate(
         device=device,
         spread=choose_spread(workers, ray, ray_address, actors, gpus_per_actor),
         benchmark=protocol is Protocol.benchmark,
+        refine=refine is not None,
+        ddt=floor is not None,
     )
     leave(evaluate_run(request, quiet=quiet))
 

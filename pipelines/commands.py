@@ -19,8 +19,11 @@ from pipelines.compare_page import NUM_SUMMARY_COLUMNS, as_values, difference_ro
 from pipelines.config import RunConfig, load_config, save_config
 from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thresholds, results_table
 from pipelines.files import write_json
+from pipelines.localizer import refined_localizers
 from pipelines.lock import locked
 from pipelines.metrics import list_metrics
+from pipelines.negatives import check_negatives
+from pipelines.prepare_run import prepare_data
 from pipelines.report_results import read_evaluation
 from pipelines.report_run import write_run_report
 from pipelines.results import save_results
@@ -43,7 +46,6 @@ from pipelines.stages import (
     load_run,
     make_cams,
     picture_source,
-    prepare_data,
     score_split,
     train_run,
 )
@@ -99,10 +101,11 @@ def _lead_run(request: TrainRequest, team: Team) -> int:
         if request.videos is None:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
         videos = resolve_videos(request.videos)
-        config = _with_absolute_weights(load_config(request.config, request.overrides))
+        config = _with_absolute_paths(load_config(request.config, request.overrides))
         own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+") or "videos"
         name = check_run_name(request.name or f"{own_name}-{config.method}")
         check_folder(videos)
+        check_negatives(videos, config)
         check_settings(config)
         train_stage = choose_training(config, request.num_workers, team)
         folder = create_run(request.runs, name)
@@ -126,12 +129,14 @@ def _lead_run(request: TrainRequest, team: Team) -> int:
     return result.failures
 
 
-def _with_absolute_weights(config: RunConfig) -> RunConfig:
-    """Let a run find its weight file from any working directory later."""
-    file = Path(config.model.weights)
-    if not file.is_file():
-        return config
-    return config.model_copy(update={"model": config.model.model_copy(update={"weights": str(file.resolve())})})
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Let a run find its weight file and its background from any working directory later."""
+    model, data = config.model, config.data
+    if Path(model.weights).is_file():
+        model = model.model_copy(update={"weights": str(Path(model.weights).resolve())})
+    if data.background is not None:
+        data = data.model_copy(update={"background": str(Path(data.background).resolve())})
+    return config.model_copy(update={"model": model, "data": data})
 
 
 def _videos_of(run: Path) -> Path:
@@ -188,6 +193,8 @@ class EvaluateRequest:
     as_json: bool
     device: str
     benchmark: bool = False
+    refine: bool = False
+    ddt: bool = False
     spread: Spread = AS_FITS
 
 
@@ -195,14 +202,20 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     """Score a run on videos with boxes; gives the number of videos that failed."""
     console.quiet = quiet
     run = load_run(open_run(request.run), device=request.device)
-    localizers = load_localizers(run)
+    plain = load_localizers(run)
+    saliency = plain[run.config.cam.method] if request.ddt else None
+    refined = refined_localizers(plain) if request.refine else {}
+    localizers = {**plain, **refined}
     components: Components = "largest contour" if request.benchmark else "largest"
-    if request.benchmark:  # a rule of boxes has thresholds of its own
+    if request.benchmark:  # a rule of boxes has thresholds of its own, and so have refined maps
         thresholds, chosen_on = choose_thresholds(run, localizers, components=components, spread=request.spread)
     else:
         thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
-    own = request.videos is None and request.split == "test" and not request.benchmark
+        if refined:
+            thresholds |= choose_thresholds(run, refined, spread=request.spread)[0]
+    own = request.videos is None and request.split == "test" and not (request.benchmark or refined or saliency)
     name = f"evaluation-{request.split}" + ("-benchmark" if request.benchmark else "")
+    name += ("-crf" if refined else "") + ("-ddt" if saliency else "")
     output = request.output or (run.folder if own else run.folder / name)
     failures = 0
     if request.videos is not None:
@@ -213,7 +226,13 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
         index, truth = _with_classes_of(run, prepared.index, prepared.truth)
         run, failures = replace(run, index=index, truth=truth), len(prepared.failures)
     scored = score_split(
-        run, localizers, request.split, chosen=thresholds, components=components, spread=request.spread
+        run,
+        localizers,
+        request.split,
+        chosen=thresholds,
+        components=components,
+        spread=request.spread,
+        saliency=saliency,
     )
     rows = results_table(scored, thresholds, chosen_on)
     print_table(rows, f"{request.split} split of {request.videos or 'the videos of the run'}")

@@ -1,14 +1,14 @@
 """Every setting of a run and its default, once; read from YAML and ``--set a.b=c``, checked before anything runs.
 
-The defaults are the published settings of TCAM (arXiv 2208.14542) with a ResNet-50, and those of CoLo-CAM (arXiv
-2303.09044) where ``method`` is ``colocam``. Files under ``configs/`` change what their data and hardware ask for.
+The defaults are the published settings of TCAM (arXiv 2208.14542) with a ResNet-50; those of the other methods stand in
+``method_defaults.py``. Files under ``configs/`` change what their data and hardware ask for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -26,6 +26,7 @@ from pipelines.config_groups import (
 )
 from pipelines.config_groups import Settings as _Settings
 from pipelines.files import write_text
+from pipelines.method_defaults import METHOD_DEFAULTS
 from tcam.errors import ConfigError
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.pooling import HEADS, WITH_BACKGROUND
@@ -55,6 +56,7 @@ class DataSettings(_Settings):
     memory_limit_mb: float = Field(4000.0, gt=0, description="memory of a child process that works on videos")
     workers: int = Field(2, ge=0, description="child processes that probe and cache videos")
     follow_links: bool = Field(False, description="use videos that are links to places outside the data folder")
+    background: str | None = Field(None, description="folder of videos without any object, for the method negev")
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Self:
@@ -86,6 +88,7 @@ class ModelSettings(_Settings):
     output_stride: Literal[8, 16, 32] | None = Field(8, description="of the last feature map; None: the model's own")
     weights: str = Field("imagenet", description="a file, imagenet (downloads) or random")
     allow_missing: tuple[str, ...] = Field((), description="layer prefixes the weight file may lack")
+    decoder: Literal["unet", "pixels"] = Field("unet", description="pixels: a 1 x 1 convolution of the last features")
     decoder_channels: tuple[Positive, ...] = (256, 128, 64, 32, 16)
     pooling: Annotated[str, _one_of(HEADS)] = Field("wgap", description="how features become class scores")
     background: bool = Field(False, description="one map more, of what belongs to no class; not with wgap, attention")
@@ -160,11 +163,13 @@ class SeedSettings(_Settings):
     weighted: bool = Field(True, description="draw foreground in proportion to the CAM, not uniformly")
     region: Literal["otsu", "largest", "high_density", "frame"] = Field("otsu", description="where foreground may lie")
     box_mask: bool = Field(False, description="widen the region to its bounding box")
+    erosion: Positive = Field(1, description="side of the square that wears the region down at its rim; odd, 1: none")
 
     @model_validator(mode="after")
-    def _centre_the_kernel(self) -> Self:
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd: found {self.kernel}")
+    def _centre_the_squares(self) -> Self:
+        for name in ("kernel", "erosion"):
+            if getattr(self, name) % 2 == 0:
+                raise ValueError(f"{name} must be odd: found {getattr(self, name)}")
         return self
 
 
@@ -220,8 +225,24 @@ class JointSettings(_Settings):
     sigma_rgb: float = Field(15.0, gt=0)
 
 
+class NegativeSettings(_Settings):
+    """Frames known to hold no object (NEGEV): background at every pixel."""
+
+    weight: Weight = 0.0
+
+
+class UncertaintySettings(_Settings):
+    """Max-min uncertainty: how the frozen classifier sees each side of the map alone."""
+
+    foreground: Weight = Field(0.0, description="weight of the cross-entropy of the foreground, which wants the tag")
+    background: Weight = Field(0.0, description="weight of what the background still tells, which wants nothing")
+
+
 class LocalizerSettings(OptimizerSettings):
-    """Stage 2: the decoder, trained from pseudo-labels. ``sequence`` and ``joint`` are of the method colocam."""
+    """Stage 2: the decoder, trained from pseudo-labels.
+
+    ``sequence`` and ``joint`` are of the method colocam, ``negatives`` of negev, ``uncertainty`` of maxmin.
+    """
 
     lr: float = Field(1e-2, gt=0)
     seeds: SeedSettings = SeedSettings()
@@ -230,10 +251,13 @@ class LocalizerSettings(OptimizerSettings):
     size: SizeSettings = SizeSettings()
     sequence: SequenceSettings = SequenceSettings()
     joint: JointSettings = JointSettings()
+    negatives: NegativeSettings = NegativeSettings()
+    uncertainty: UncertaintySettings = UncertaintySettings()
 
     @model_validator(mode="after")
     def _learn_from_something(self) -> Self:
-        if not (self.seeds.weight or self.crf.weight or self.size.weight or self.joint.weight):
+        terms = (self.seeds.weight, self.crf.weight, self.size.weight, self.joint.weight)
+        if not any((*terms, self.uncertainty.foreground, self.uncertainty.background)):
             raise ValueError("at least one of seeds.weight, crf.weight, size.weight and joint.weight must be above 0")
         return self
 
@@ -261,7 +285,7 @@ class EvaluationSettings(_Settings):
 class RunConfig(_Settings):
     """One run, whole."""
 
-    method: Literal["cam", "tcam", "colocam"] = "tcam"
+    method: Literal["cam", "tcam", "colocam", "fcam", "pixelcam", "negev", "maxmin"] = "tcam"
     seed: int = Field(0, ge=0)
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -315,27 +339,18 @@ class RunConfig(_Settings):
             )
         return self
 
-
-METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "colocam": {
-        "localizer": {
-            "epochs": 10,
-            "lr_step": 5,
-            "seeds": {
-                "foreground": 1000,
-                "background": 1000,
-                "foreground_fraction": 0.7,
-                "background_fraction": 0.1,
-                "region": "largest",
-                "box_mask": True,
-            },
-            "temporal": {"neighbours": 0},
-            "sequence": {"frames": 4, "style": "adjacent", "side": "before"},
-            "joint": {"weight": 4.0, "adaptive": True},
-        }
-    }
-}
-"""Where a method's published settings are not the defaults above; what a file or an override says wins over both."""
+    @model_validator(mode="after")
+    def _leave_terms_to_their_methods(self) -> Self:
+        localizer = self.localizer
+        for name, value, method in (
+            ("data.background", self.data.background, "negev"),
+            ("localizer.negatives.weight above 0", localizer.negatives.weight, "negev"),
+            ("localizer.uncertainty.foreground above 0", localizer.uncertainty.foreground, "maxmin"),
+            ("localizer.uncertainty.background above 0", localizer.uncertainty.background, "maxmin"),
+        ):
+            if value and self.method != method:
+                raise ValueError(f"{name} is of method {method}: found {value} with method {self.method}")
+        return self
 
 
 def _merge(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pipelines.parallel import ItemFailure, ordered_map
 from pipelines.report import describe_threshold
 from pipelines.results import Rows
 from pipelines.runlog import console, item_bar
+from pipelines.saliency import DDT, VideoSaliency, basis_of
 from pipelines.selection import threshold_grid
 from pipelines.spread import Spread, model_time_limit_s, split_range
 from tcam.errors import DataError
@@ -41,7 +42,7 @@ FLOORS: Mapping[str, Callable[[Size], Box]] = {
     "centre box (50 %)": lambda size: centre_box(size, 0.5),
     "full frame": full_frame_box,
 }
-"""Boxes that look at no pixel: what a method must beat."""
+"""Boxes that look at no pixel: what a method must beat. Where asked for, ``DDT`` stands beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class ScoredSet:
 
     def best_thresholds(self) -> dict[str, float]:
         """Give every localizer's best threshold on this set (macro CorLoc)."""
-        return {name: item.best_threshold() for name, item in self.evaluators.items() if name not in FLOORS}
+        return {name: item.best_threshold() for name, item in self.evaluators.items() if not _is_floor(item)}
 
 
 def score_videos(
@@ -73,6 +74,7 @@ def score_videos(
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
     memory_limit_mb: float | None = None,
+    saliency: Localizer | None = None,
 ) -> ScoredSet:
     """Run localizers over the annotated frames of some videos; each frame is seen once.
 
@@ -90,6 +92,7 @@ def score_videos(
         chosen: map threshold by localizer, for every figure besides CorLoc; None counts CorLoc only.
         components: the rule of boxes and overlap; any but ``largest`` is the WSOL benchmark's.
         memory_limit_mb: of a worker.
+        saliency: also judge ``DDT``, on the features of this localizer; takes a forward pass per frame more.
 
     Raises:
         DataError: none of the videos has a box.
@@ -103,19 +106,17 @@ def score_videos(
         )
     shared = JudgeSettings(index.class_names, settings.iou_threshold, components)
     grid = threshold_grid(settings.threshold_step) if components == "largest" else BENCHMARK_THRESHOLDS
-    judges = {name: MethodJudge(name, shared, [0.0], None if chosen is None else 0.0) for name in FLOORS}
+    floors = [*FLOORS, *([] if saliency is None else [DDT])]
+    judges = {name: MethodJudge(name, shared, [0.0], None if chosen is None else 0.0) for name in floors}
     for name in localizers:
         judges[name] = MethodJudge(name, shared, grid, None if chosen is None else chosen[name])
-    parts = [
-        ScoredPart(record, tuple(by_video[record.video_id][i] for i in frames))
-        for record in judged
-        for frames in _cut(sorted(by_video[record.video_id]), settings.batch)
-    ]
+    parts = [part for record in judged for part in _cut(record, by_video[record.video_id], settings.batch)]
     work = Score(
         tuple(PackedLocalizer.pack(localizer) for localizer in localizers.values()),
         tuple(judges[name] for name in localizers),
         settings.batch,
         size,
+        None if saliency is None else PackedLocalizer.pack(saliency),
     )
     failures = _score_all(parts, work, judges, spread=spread, memory_limit_mb=memory_limit_mb)
     return ScoredSet(judges, tuple(failures.items()))
@@ -153,17 +154,18 @@ def _score_all(
 
 @dataclass(frozen=True, slots=True)
 class ScoredPart:
-    """Some annotated frames of a video: the work item."""
+    """Some annotated frames of a video: the work item; ``basis`` are frames of the whole video, for ``DDT``."""
 
     record: VideoRecord
     truth: tuple[FrameTruth, ...]
+    basis: tuple[int, ...]
 
     def __str__(self) -> str:
         return f"{self.record.video_id} {self.truth[0].frame_index}-{self.truth[-1].frame_index}"
 
 
-Batch = tuple[list[FrameTruth], list[Findings]]
-"""Annotated frames that went through the networks together, and what each localizer's maps came to."""
+Batch = tuple[list[FrameTruth], list[Findings], Tensor | None]
+"""Annotated frames that went through the networks together, what each localizer's maps came to, boxes of ``DDT``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,17 +176,21 @@ class Score:
     judges: tuple[MethodJudge, ...]
     batch: int
     size: Size
+    saliency: PackedLocalizer | None = None
 
     def __call__(self) -> Callable[[ScoredPart], list[Batch]]:
         """Load the models."""
         loaded = [localizer.unpack() for localizer in self.localizers]
-        return partial(_score_part, localizers=loaded, judges=self.judges, batch=self.batch, size=self.size)
+        saliency = None if self.saliency is None else self.saliency.unpack()
+        return partial(_score_part, localizers=loaded, saliency=saliency, work=self)
 
 
-def _cut(frames: Sequence[int], batch: int) -> Iterator[Sequence[int]]:
+def _cut(record: VideoRecord, truth: Mapping[int, FrameTruth], batch: int) -> Iterator[ScoredPart]:
     """Cut the annotated frames of a video into parts of whole batches."""
+    frames = sorted(truth)
     for part in split_range(0, len(frames), batch=batch):
-        yield frames[part.start : part.stop]
+        own = tuple(truth[i] for i in frames[part.start : part.stop])
+        yield ScoredPart(record, own, basis_of(frames))
 
 
 def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[str, dict[int, FrameTruth]]:
@@ -204,34 +210,39 @@ def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[st
 
 
 def _score_part(
-    part: ScoredPart, *, localizers: Sequence[Localizer], judges: Sequence[MethodJudge], batch: int, size: Size
+    part: ScoredPart, *, localizers: Sequence[Localizer], saliency: Localizer | None, work: Score
 ) -> list[Batch]:
-    truth = {item.frame_index: item for item in part.truth}
+    truth, size = {item.frame_index: item for item in part.truth}, work.size
+    common = None
+    if saliency is not None:
+        common = VideoSaliency.of_video(saliency, part.record, part.basis, batch=work.batch, size=size)
     frames = stream_original(part.record, size=size, only=truth)
     batches: list[Batch] = []
-    while chunk := list(itertools.islice(frames, batch)):
+    while chunk := list(itertools.islice(frames, work.batch)):
         annotated = [truth[frame.index] for frame in chunk]
         stacked = torch.from_numpy(np.stack([frame.pixels for frame in chunk]))
         labels = torch.full((len(chunk),), part.record.label)
         masks = _read_masks(annotated, size)
         found = []
-        for localizer, judge in zip(localizers, judges, strict=True):
+        for localizer, judge in zip(localizers, work.judges, strict=True):
             maps = localizer(stacked, labels)
             seen = Seen(maps.maps.float().cpu(), maps.probabilities.float().cpu(), masks)
             found.append(judge.look(annotated, part.record.size, seen))
-        batches.append((annotated, found))
+        batches.append((annotated, found, None if common is None else common.boxes(stacked)))
     return batches
 
 
 def _count(
     record: VideoRecord, batches: Sequence[Batch], judges: Mapping[str, MethodJudge], names: Sequence[str]
 ) -> None:
-    for truth, found in batches:
+    for truth, found, common in batches:
         for name, findings in zip(names, found, strict=True):
             judges[name].add(truth, record.size, findings)
         for name, make in FLOORS.items():
             box = torch.tensor(list(make(record.size)), dtype=torch.float64)
             judges[name].add_boxes(truth, record.size, box)
+        if common is not None:
+            judges[DDT].add_boxes(truth, record.size, common)
 
 
 def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:
@@ -249,12 +260,17 @@ def results_table(scored: ScoredSet, thresholds: Mapping[str, float], chosen_on:
     """
     evaluators = scored.evaluators
     choice: ThresholdChoice = "validation" if chosen_on == "validation" else "default"
-    rows = [(name, evaluators[name].table("none", 0.0)) for name in evaluators if name in FLOORS]
-    names = [name for name in evaluators if name not in FLOORS]
+    rows = [(name, item.table("none", 0.0)) for name, item in evaluators.items() if _is_floor(item)]
+    names = [name for name, item in evaluators.items() if not _is_floor(item)]
     rows += [(name, evaluators[name].table(choice, thresholds[name])) for name in names if name in thresholds]
     rows += [(name, evaluators[name].table("oracle")) for name in names]
     rows += [(name, evaluators[name].table("oracle per class")) for name in names]
     return rows
+
+
+def _is_floor(evaluator: CorLocEvaluator) -> bool:
+    """Say whether a method has no map threshold to choose."""
+    return len(evaluator.thresholds) == 1
 
 
 def save_thresholds(path: Path, thresholds: Mapping[str, float], *, chosen_on: str) -> None:

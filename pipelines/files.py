@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tcam.files import replacing
 
@@ -31,6 +33,20 @@ def hash_file(path: Path) -> str:
     """Hash a file by content: 20 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=10)).hexdigest()
+
+
+def without(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out settings that came later, where they have the value that went without saying; ``added`` is nested."""
+    kept = {}
+    for name, value in settings.items():
+        if name in added and isinstance(value, Mapping):
+            value = without(value, added[name])
+            if not value:
+                continue
+        elif name in added and value == added[name]:
+            continue
+        kept[name] = value
+    return kept
 
 
 def copy_folder(source: Path, target: Path) -> None:

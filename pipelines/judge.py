@@ -191,14 +191,17 @@ class MethodJudge:
         self.add(truth, size, self.look(truth, size, seen))
 
     def add_boxes(self, truth: Sequence[FrameTruth], size: Size, box: Tensor) -> None:
-        """Judge a box ``[4]``, in original pixels, that is the same in N annotated frames of (height, width)."""
+        """Judge boxes ``[N, 4]`` of N annotated frames of (height, width), in original pixels; ``[4]``: all alike.
+
+        NaN stands for nothing found.
+        """
+        boxes = box.expand(len(truth), 4)[:, None]
+        empty = torch.tensor([not item.boxes for item in truth])
         if self.full:
-            empty = torch.tensor([not item.boxes for item in truth])
-            self.presence.add(torch.ones_like(empty)[empty], ~empty[empty])
-        truth = [item for item in truth if item.boxes]
+            self.presence.add(~boxes[empty, 0, 0].isnan(), ~empty[empty])
+        truth, boxes = [item for item in truth if item.boxes], boxes[~empty]
         if not truth:
             return
-        boxes = box.expand(len(truth), 1, 4)
         found = match_boxes(boxes, truth, size, components=self.settings.components)
         self.corloc.add(truth, found.value)
         if self.full:

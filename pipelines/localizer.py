@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,17 +14,22 @@ from pipelines.config import ModelSettings, RunConfig
 from pipelines.device import Compute
 from pipelines.engine import FoundMaps
 from tcam.errors import ConfigError
+from tcam.localization.refine import MeanField
 from tcam.model.backbone import Backbone
 from tcam.model.cam.methods import CAM_METHODS, make_cam
 from tcam.model.cam.scene import CamScene, normalize_cam
 from tcam.model.decoder import UnetDecoder
 from tcam.model.network import FrameCamNet
+from tcam.model.pixel_head import PixelHead
 from tcam.model.pooling import HEADS
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
 
 MapMethod = str
 """A name of ``CAM_METHODS``, or ``decoder``."""
+
+Refine = Callable[[Tensor, Tensor], Tensor]
+"""Makes better maps ``[N, H, W]`` in 0..1 of maps and uint8 frames ``[N, 3, H, W]``, such as ``MeanField``."""
 
 
 def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, seed: int) -> FrameCamNet:
@@ -41,8 +47,12 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
     )
     options = {"background": True} if settings.background else {}
     head = HEADS[settings.pooling](backbone.last_channels, num_classes, **options)
-    unet = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels) if decoder else None
-    network: FrameCamNet = FrameCamNet(backbone, head, unet).to(memory_format=torch.channels_last)
+    maps: UnetDecoder | PixelHead | None = None
+    if decoder and settings.decoder == "pixels":
+        maps = PixelHead(backbone.last_channels)
+    elif decoder:
+        maps = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels)
+    network: FrameCamNet = FrameCamNet(backbone, head, maps).to(memory_format=torch.channels_last)
     return network
 
 
@@ -87,11 +97,12 @@ class FrameMaps:
 
 @dataclass(frozen=True, slots=True)
 class Localizer:
-    """A frame network and the way its maps are made."""
+    """A frame network and the way its maps are made; ``refine`` goes over each map, given its frame, at the end."""
 
     network: FrameCamNet
     method: MapMethod
     compute: Compute
+    refine: Refine | None = None
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps:
@@ -102,11 +113,12 @@ class Localizer:
         probabilities = output.class_logits.softmax(dim=1)
         chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
         if output.map_logits is not None and self.method == "decoder":
-            return FrameMaps(output.map_logits.softmax(dim=1)[:, 1], probabilities, chosen)
-        coarse = class_activation(self, frames, output=output, labels=chosen)
-        size = (frames.shape[2], frames.shape[3])
-        maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-        return FrameMaps(maps, probabilities, chosen)
+            maps = output.map_logits.softmax(dim=1)[:, 1]
+        else:
+            coarse = class_activation(self, frames, output=output, labels=chosen)
+            size = (frames.shape[2], frames.shape[3])
+            maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return FrameMaps(maps if self.refine is None else self.refine(maps, frames), probabilities, chosen)
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
         """Do the same with arrays, for one class or the most probable ones: an ``Engine``."""
@@ -123,6 +135,7 @@ class PackedLocalizer:
     network: FrameCamNet
     method: MapMethod
     compute: Compute
+    refine: Refine | None = None
 
     @classmethod
     def pack(cls, localizer: Localizer) -> PackedLocalizer:
@@ -130,7 +143,7 @@ class PackedLocalizer:
         network = localizer.network
         if localizer.compute.device.type != "cpu":
             network = copy.deepcopy(network).cpu()
-        return cls(network, localizer.method, localizer.compute)
+        return cls(network, localizer.method, localizer.compute, localizer.refine)
 
     @property
     def device_type(self) -> str:
@@ -139,7 +152,17 @@ class PackedLocalizer:
 
     def unpack(self) -> Localizer:
         """Bring the network to its device."""
-        return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute)
+        return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute, self.refine)
+
+
+def refined_localizers(localizers: Mapping[str, Localizer]) -> dict[str, Localizer]:
+    """Give each localizer again, its maps refined by a CRF, under a name that says so.
+
+    Raises:
+        MissingPartError: pydensecrf is not installed.
+    """
+    refine = MeanField()
+    return {f"{name} + crf": replace(localizer, refine=refine) for name, localizer in localizers.items()}
 
 
 def class_activation(localizer: Localizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:

@@ -67,6 +67,7 @@ def prepare(
     progress: Callable[[Progress], None] | None = None,
     follow_links: bool = False,
     for_training: bool = True,
+    source: FolderSource | None = None,
 ) -> Prepared:
     """Probe the videos of a data folder, write their clean copies, and build the index and the table of boxes.
 
@@ -83,6 +84,7 @@ def prepare(
         progress: told after every video.
         follow_links: also use videos that are links to places outside ``root``.
         for_training: require two classes, each with a usable training video; data to evaluate on needs neither.
+        source: what the folder holds; None takes its sub-folders as classes.
 
     Raises:
         DataError: no usable videos, or a class without a training video.
@@ -91,7 +93,7 @@ def prepare(
     """
     if short_side < 16:
         raise ValueError(f"short_side must be at least 16, got {short_side}")
-    source = scan_class_folders(Path(root), min_classes=2 if for_training else 1)
+    source = source or scan_class_folders(Path(root), min_classes=2 if for_training else 1)
     if any(not entry.path.is_dir() for entry in source.entries):
         require_av()
     if cache_dir is not None:

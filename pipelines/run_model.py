@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pipelines.evaluate import read_thresholds
 from pipelines.files import hash_file
-from pipelines.localizer import PackedLocalizer
+from pipelines.localizer import PackedLocalizer, refined_localizers
 from pipelines.model import Model
 from pipelines.runlog import open_run
 from pipelines.stages import Run, load_localizers, load_run, main_localizer
 
+REFINED_THRESHOLD: Final = 0.5
+"""Of a refined map, which is a probability: above, a pixel is more likely foreground than not."""
 
-def model_of_run(folder: Path, *, device: str = "auto") -> Model:
+
+def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False) -> Model:
     """Load a finished run; see ``open_model``."""
     run = load_run(open_run(folder), device=device)
-    name = main_localizer(run)
+    name, localizers = main_localizer(run), load_localizers(run)
+    threshold = own_threshold(run, name)
+    if refine:
+        localizers, name, threshold = refined_localizers(localizers), f"{name} + crf", REFINED_THRESHOLD
     return Model(
-        packed=PackedLocalizer.pack(load_localizers(run)[name]),
+        packed=PackedLocalizer.pack(localizers[name]),
         class_names=run.index.class_names,
         size=run.input_size,
-        threshold=own_threshold(run, name),
+        threshold=threshold,
         memory_limit_mb=run.config.data.memory_limit_mb,
         about={
             "run": run.folder.name,

@@ -17,33 +17,31 @@ from pipelines.checkpoint import load_weights
 from pipelines.config import RunConfig, load_config
 from pipelines.device import Compute, choose_compute
 from pipelines.evaluate import ScoredSet, results_table, save_thresholds, score_videos
-from pipelines.failures import write_failures
-from pipelines.files import hash_file, hash_json
+from pipelines.files import hash_file, hash_json, without
 from pipelines.localizer import Localizer, build_network, check_fit
 from pipelines.lock import locked
+from pipelines.negatives import find_negatives, negatives_fingerprint, read_background
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import predict_video
-from pipelines.prepare import Prepared
+from pipelines.prepare_run import prepare_data
 from pipelines.report_results import evaluation_of, read_evaluation
 from pipelines.report_run import PictureSource, write_run_report
 from pipelines.results import save_results
 from pipelines.runlog import RunLog, Stage, console, run_stage
 from pipelines.selection import Validator
 from pipelines.signals import advise
-from pipelines.sources import read_source
 from pipelines.spread import AS_FITS, Spread
 from pipelines.team import ALONE, Team, team_compute
 from pipelines.train import train_classifier, train_localizer
-from pipelines.trainer import TrainingContext
+from pipelines.trainer import Slot, TrainingContext
 from tcam.errors import VideoError
 from tcam.files import sweep_leftovers
 from tcam.localization.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
-from tcam.types import Components, FrameTruth, Size, VideoIndex
+from tcam.types import Components, FrameTruth, Size, VideoIndex, VideoRecord
 from tcam.video.dataset import stream_original
-from tcam.video.index import read_index, read_truth, write_index, write_truth
+from tcam.video.index import read_index, read_truth
 
-MOST_WARNINGS = 20
 SAMPLE_FRAMES = 250
 """Length of the overlay video beside the report."""
 
@@ -53,6 +51,13 @@ FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
 
 ADDED = {"pooling": "wgap", "background": False}
 """Settings of the model that came later, and what went without saying: left out, so that older stages still count."""
+
+ADDED_TO_LOCALIZER = {
+    "seeds": {"erosion": 1},
+    "negatives": {"weight": 0.0},
+    "uncertainty": {"foreground": 0.0, "background": 0.0},
+}
+"""The same for settings of the localizer, group by group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Run:
     compute: Compute
     index: VideoIndex
     truth: tuple[FrameTruth, ...]
+    background: tuple[VideoRecord, ...] = ()
 
     @property
     def input_size(self) -> Size:
@@ -94,7 +100,7 @@ class Run:
                 "model": {
                     key: value
                     for key, value in config["model"].items()
-                    if key not in ("decoder_channels", "weights") and (key, value) not in ADDED.items()
+                    if key not in ("decoder", "decoder_channels", "weights") and (key, value) not in ADDED.items()
                 },
                 "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
                 "cam": config["cam"]["method"],
@@ -109,15 +115,21 @@ class Run:
     def localizer_stage(self) -> Stage:
         """The stage that trains the decoder."""
         config = self.config.model_dump(mode="json")
+        decoder, negatives = self.config.model.decoder, self.negatives()
         return self.stage(
             "localizer",
             {
                 "cams": self.cams_stage().fingerprint,
                 "method": config["method"],
-                "localizer": _that_matters(config["localizer"]),
-                "decoder": config["model"]["decoder_channels"],
+                "localizer": _that_matters(without(config["localizer"], ADDED_TO_LOCALIZER)),
+                "decoder": config["model"]["decoder_channels"] if decoder == "unet" else decoder,
+                **({"negatives": negatives_fingerprint(negatives)} if negatives else {}),
             },
         )
+
+    def negatives(self) -> tuple[Slot, ...]:
+        """List the shots without any object that the method trains on."""
+        return find_negatives(self.config, self.index, self.truth, self.background)
 
 
 TrainStage = Callable[[Run, str, Validator, RunLog], None]
@@ -164,7 +176,9 @@ def train_run(
 def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path, train_stage: TrainStage) -> RunResult:
     compute = choose_compute(config.device, config.precision)
     prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
-    run = Run(folder, config, compute, prepared.index, prepared.truth)
+    background = read_background(folder / "index", config)
+    run = Run(folder, config, compute, prepared.index, prepared.truth, background)
+    run.negatives()  # refused, where there are none and the method needs some, before anything is trained
     with RunLog(folder) as log:
         validator = Validator(run.index, run.truth, settings=config.evaluation, size=run.input_size)
         run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
@@ -188,39 +202,13 @@ def check_settings(config: RunConfig) -> None:
     check_fit(config, network)
 
 
-def prepare_data(
-    videos: Path,
-    config: RunConfig,
-    folder: Path,
-    *,
-    cache_dir: Path | None,
-    for_training: bool = True,
-    spread: Spread | None = None,
-) -> Prepared:
-    """Probe, cache and index the videos; leaves index.json, truth.csv and errors.csv in the folder."""
-    prepared = read_source(videos, config, cache_dir=cache_dir, for_training=for_training, spread=spread)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_index(prepared.index, folder / "index.json")
-    write_truth(prepared.truth, folder / "truth.csv")
-    write_failures(prepared.failures, folder / "errors.csv")
-    console.print(f"{len(prepared.index.records)} videos: {prepared.split_note}")
-    for warning in prepared.warnings[:MOST_WARNINGS]:
-        console.print(f"warning: {warning.video_id}: {warning.reason}", markup=False)
-    if len(prepared.warnings) > MOST_WARNINGS:
-        console.print(f"and {len(prepared.warnings) - MOST_WARNINGS} more warnings; 'tcam data check' lists all")
-    for failure in prepared.failures[:5]:
-        console.print(f"left out {failure.video_id}: {failure.reason}", markup=False)
-    if prepared.failures:
-        console.print(f"{len(prepared.failures)} videos left out, listed in {folder / 'errors.csv'}")
-    return prepared
-
-
 def load_run(folder: Path, *, device: str = "auto") -> Run:
     """Open a finished run for prediction or evaluation."""
     config = load_config(folder / "config.yaml")
     index = read_index(folder / "index" / "index.json")
     truth = read_truth(folder / "index" / "truth.csv", index)
-    return Run(folder, config, choose_compute(device, config.precision), index, truth)
+    background = read_background(folder / "index", config)
+    return Run(folder, config, choose_compute(device, config.precision), index, truth, background)
 
 
 def load_localizers(run: Run) -> dict[str, Localizer]:
@@ -310,6 +298,7 @@ def score_split(
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
     spread: Spread = AS_FITS,
+    saliency: Localizer | None = None,
 ) -> ScoredSet:
     """Score localizers and floors on the annotated frames of one split, or of all (``all``); see ``score_videos``."""
     records = [record for record in run.index.records if split in (record.split, "all")]
@@ -324,6 +313,7 @@ def score_split(
         memory_limit_mb=run.config.data.memory_limit_mb,
         chosen=chosen,
         components=components,
+        saliency=saliency,
     )
 
 
@@ -345,6 +335,7 @@ def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:
 
 def _context(run: Run, stage: Stage, validator: Validator, log: RunLog, team: Team) -> TrainingContext:
     return TrainingContext(
+        negatives=run.negatives(),
         config=run.config,
         index=run.index,
         validator=validator,

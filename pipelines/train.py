@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from colocam.sampling import SequenceSampler
@@ -12,12 +14,12 @@ from pipelines.baselines import classifier_lesson
 from pipelines.cams import CamCache
 from pipelines.config import OptimizerSettings
 from pipelines.localizer import Localizer
-from pipelines.methods import clip_sampler, localizer_objective, seed_sampler
+from pipelines.methods import clip_sampler, joint_groups, localizer_groups, localizer_objective, seed_sampler
+from pipelines.selection import spread_out
 from pipelines.team import Share
-from pipelines.trainer import EpochOrder, Trainer, TrainingContext
-from tcam.model.backbone import late_parameters
+from pipelines.trainer import EpochOrder, Slot, Trainer, TrainingContext
 from tcam.model.network import FrameCamNet
-from tcam.types import ClipBatch, LossTerms, Shot, VideoIndex, VideoRecord
+from tcam.types import ClipBatch, LossTerms, VideoIndex
 from tcam.video.clips import FrameSampler
 from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 
@@ -25,17 +27,10 @@ from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
     """Train a frame classifier from tags; leaves best_classification, best_localization and last in the folder."""
     settings = context.config.classifier
-    if settings.freeze_batch_norm:
-        network.freeze_batch_norm()
-    if settings.freeze_backbone:
-        network.freeze_backbone()
-    late, early = late_parameters(network.backbone)
-    fast = [parameter for parameter in (*late, *network.head.parameters()) if parameter.requires_grad]
-    slow = [parameter for parameter in early if parameter.requires_grad]
-    groups: list[dict[str, object]] = [{"params": fast, "lr": settings.lr * settings.late_lr_ratio}]
-    if slow:
-        groups.append({"params": slow, "lr": settings.lr})
-    loader, order = _loader(context, settings, choose_frames=FrameSampler(settings.frame_limit), read_cams=None)
+    groups = joint_groups(network, settings, lr=settings.lr)
+    slots = training_slots(context.index, settings)
+    choose_frames = FrameSampler(settings.frame_limit)
+    loader, order = _loader(context, settings, slots, choose_frames=choose_frames, read_cams=None)
 
     lesson = classifier_lesson(settings, network)
 
@@ -51,35 +46,40 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
 
 
 def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext) -> None:
-    """Train the decoder of a network, its classifier frozen, from pseudo-labels; leaves best_localization and last.
+    """Train the maps of a network from pseudo-labels; leaves best_localization and last.
 
-    The class scores do not change, so there is no best_classification here.
+    What learns beside the decoder, and from what, is the method's: see ``pipelines.methods``.
     """
     settings = context.config.localizer
-    network.freeze_classifier()
-    make_labels, objective = seed_sampler(settings), localizer_objective(context.config)
-    loader, order = _loader(context, settings, choose_frames=clip_sampler(context.config), read_cams=cams)
+    groups = localizer_groups(network, context.config)
+
+    def score_masked(frames: Tensor, masks: Tensor) -> Tensor:
+        with context.compute.autocast():
+            return network.score_masked(frames, masks)
+
+    make_labels, objective = seed_sampler(settings), localizer_objective(context.config, score_masked)
+    slots = training_slots(context.index, settings)
+    slots += negative_slots(context.negatives, settings, most=len(slots))
+    loader, order = _loader(context, settings, slots, choose_frames=clip_sampler(context.config), read_cams=cams)
 
     def losses(batch: ClipBatch, share: Share, generator: torch.Generator) -> LossTerms:
         with context.compute.autocast():
             output = network(batch.frames.flatten(0, 1))
-        if batch.cams is None or output.map_logits is None:
-            raise ValueError("the localizer stage needs cached CAMs and a network with a decoder")
+        if batch.cams is None:
+            raise ValueError("the localizer stage needs cached CAMs")
         frames = share.times(batch.frames.shape[1])
         labels = make_labels(batch.cams.flatten(0, 1), generator, first=frames.first, total=frames.total)
         barrier_t = min(settings.size.initial_t * settings.size.growth**order.epoch, settings.size.max_t)
-        map_logits = output.map_logits.unflatten(0, batch.frames.shape[:2])
-        return objective(map_logits, batch.frames, labels, barrier_t=barrier_t)
+        return objective(output, batch, labels, barrier_t=barrier_t)
 
     localizer = Localizer(network, "decoder", context.compute)
-    groups = [{"params": list(network.trainable_parameters()), "lr": settings.lr}]
     trainer = Trainer(context, "localizer", settings, localizer, groups)
     trainer.run(loader, order, losses, keep=("best_localization",))
 
 
-def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[tuple[VideoRecord, Shot]]:
+def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[Slot]:
     """List the shots of one epoch, one entry per clip drawn; rare classes are repeated where classes are balanced."""
-    by_label: dict[int, list[tuple[VideoRecord, Shot]]] = {}
+    by_label: dict[int, list[Slot]] = {}
     for record in index.of_split("train"):
         by_label.setdefault(record.label, []).extend((record, shot) for shot in record.shots)
     most = max(len(shots) for shots in by_label.values())
@@ -90,15 +90,21 @@ def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[tuple
     return slots
 
 
+def negative_slots(negatives: Sequence[Slot], settings: OptimizerSettings, *, most: int) -> list[Slot]:
+    """List the shots without any object of one epoch: all as often as others, evenly thinned to ``most`` clips."""
+    repeated = [slot for slot in negatives for _ in range(settings.frames_per_shot)]
+    return [repeated[i] for i in spread_out(len(repeated), most)]
+
+
 def _loader(
     context: TrainingContext,
     settings: OptimizerSettings,
+    slots: Sequence[Slot],
     *,
     choose_frames: FrameSampler | SequenceSampler,
     read_cams: CamCache | None,
 ) -> tuple[DataLoader[Clip], EpochOrder]:
     resize, crop = context.config.input.resize, context.config.input.crop
-    slots = training_slots(context.index, settings)
     dataset = ClipDataset(
         slots,
         resize=(resize, resize),

@@ -30,11 +30,14 @@ from pipelines.signals import Interrupted, finishing, interrupted_by, raise_if_i
 from pipelines.team import ALONE, Share, Team, TeamError
 from pipelines.team_batch import WholeBatch
 from tcam.errors import TrainingError
-from tcam.types import ClipBatch, LossTerms, VideoIndex
+from tcam.types import ClipBatch, LossTerms, Shot, VideoIndex, VideoRecord
 from tcam.video.dataset import Clip, EpochBatches
 
 Losses = Callable[[ClipBatch, Share, torch.Generator], LossTerms]
 """Runs the network on this process's share of a batch; the generator is of all randomness on the device."""
+
+Slot = tuple[VideoRecord, Shot]
+"""A shot that clips are drawn from, and its video; its label is ``NO_CLASS`` where it holds no object."""
 
 _STATE_FORMAT: Final = 2
 """Raise it when a saved state holds other things: an older one is then not read, and the stage starts again."""
@@ -45,7 +48,7 @@ _MAX_SAVING: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """What both loops need besides the network."""
+    """What both loops need besides the network; ``negatives`` are shots without any object, for a method that asks."""
 
     config: RunConfig
     index: VideoIndex
@@ -55,6 +58,7 @@ class TrainingContext:
     folder: Path
     fingerprint: str
     team: Team = ALONE
+    negatives: tuple[Slot, ...] = ()
 
 
 class EpochOrder(Sampler[list[tuple[int, int]]]):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 IGNORE: Final = 255
 """Value of a pixel label that no loss may look at."""
 
+NO_CLASS: Final = -1
+"""Label of a training clip that is known to hold no object."""
+
 Size = tuple[int, int]
 Decoder = Literal["decord", "pyav", "frames"]
 Split = Literal["train", "val", "test"]
@@ -175,7 +178,7 @@ class ClipBatch:
         frames: uint8 ``[B, T, 3, H, W]``, RGB.
         cams: float32 ``[B, T, H, W]`` in 0..1, cut and mirrored like the frames, or None where none were asked for.
         frame_index: int64 ``[B, T]``.
-        label: int64 ``[B]``.
+        label: int64 ``[B]``; ``NO_CLASS`` for a clip without any object.
         video_id: B strings.
     """
 
@@ -239,6 +242,12 @@ class LossTerms:
         import torch  # what reads videos and boxes alone goes without
 
         return torch.stack([self.weights[name] * term for name, term in self.terms.items()]).sum()
+
+    def plus(self, name: str, term: Tensor, *, weight: float, count: Tensor | int) -> LossTerms:
+        """Add a term; one of weight 0 is left out."""
+        if not weight:
+            return self
+        return LossTerms({**self.terms, name: term}, {**self.weights, name: weight}, {**self.counts, name: count})
 
 
 @dataclass(frozen=True, slots=True)

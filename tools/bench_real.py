@@ -101,22 +101,27 @@ def check_runs(rows: Sequence[str], options: argparse.Namespace) -> None:
 
 def train(name: str, seed: int, options: argparse.Namespace) -> Path:
     """Give the finished run of one row and seed; train it, or the rest of it, where there is none."""
-    folder = run_folder(name, seed, options.runs)
-    if (folder / "evaluation" / "results.json").is_file():
-        return folder
     config, overrides = settings_of(name, seed, options)
+    folder = run_folder(name, seed, options.runs)
+    print(f"bench_real: {name}, seed {seed}", file=sys.stderr)
+    train_into(folder, options.videos, ["--config", config, *(part for text in overrides for part in ("--set", text))])
+    return folder
+
+
+def train_into(folder: Path, videos: Path, settings: Sequence[object]) -> None:
+    """Train the run ``folder`` (``<name>-001``), or the rest of it; a finished one is left as it is."""
+    if (folder / "evaluation" / "results.json").is_file():
+        return
     command = ["train", "--resume", folder]
     if not folder.exists():
-        command = ["train", "--videos", options.videos, "--config", config, "--runs", options.runs]
-        command += ["--name", run_name(name, seed), *(part for text in overrides for part in ("--set", text))]
-    print(f"bench_real: {name}, seed {seed}", file=sys.stderr)
+        name = folder.name.removesuffix("-001")
+        command = ["train", "--videos", videos, "--runs", folder.parent, "--name", name, *settings]
     began, began_s = time.time(), time.monotonic()
     try:
         tcam(command)
     finally:
         if folder.is_dir():  # an interrupted run adds up its attempts
             add_minutes(folder, (time.monotonic() - began_s) / 60, cams_minutes(folder / "cams", began))
-    return folder
 
 
 def add_minutes(folder: Path, total: float, cams: float) -> None:

@@ -11,17 +11,21 @@ from torch import Tensor, nn
 
 from tcam.model.backbone import Backbone, Pyramid
 from tcam.model.decoder import UnetDecoder
+from tcam.model.pixel_head import PixelHead
 from tcam.model.pooling import ClassHead
 from tcam.types import FrameOutput
 
 
 class FrameCamNet(nn.Module):
-    """Backbone, class head and (for the localizer) decoder over single frames (TCAM, arXiv:2208.14542)."""
+    """Backbone, class head and (for the localizer) decoder over single frames (TCAM, arXiv:2208.14542).
+
+    The decoder is a U-Net over all levels, or a pixel classifier of the features that the class head sees.
+    """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, head: ClassHead, decoder: UnetDecoder | None) -> None:
+    def __init__(self, backbone: Backbone, head: ClassHead, decoder: UnetDecoder | PixelHead | None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -44,7 +48,8 @@ class FrameCamNet(nn.Module):
         class_logits = self.head(pyramid.last).float()
         if self.decoder is None:
             return FrameOutput(class_logits, pyramid.last, None, pyramid.attention)
-        map_logits = self.decoder(pyramid.levels, (frames.shape[2], frames.shape[3])).float()
+        levels = (pyramid.last,) if isinstance(self.decoder, PixelHead) else pyramid.levels
+        map_logits = self.decoder(levels, (frames.shape[2], frames.shape[3])).float()
         return FrameOutput(class_logits, pyramid.last, map_logits, pyramid.attention)
 
     def pyramid(self, frames: Tensor) -> Pyramid:
@@ -57,6 +62,21 @@ class FrameCamNet(nn.Module):
         with torch.no_grad() if self._backbone_frozen else nullcontext():
             pyramid: Pyramid = self.backbone(images)
         return pyramid
+
+    def score_masked(self, frames: Tensor, masks: Tensor) -> Tensor:
+        """Give the class logits ``[N, K]`` of frames of which masks hide a part; what is hidden has the mean colour.
+
+        Args:
+            frames: uint8 ``[N, 3, H, W]``, RGB.
+            masks: ``[N, H, W]``, 1 shows a pixel and 0 hides it; the gradient reaches them through frozen weights, too.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if masks.shape != (len(frames), *frames.shape[2:]):
+            raise ValueError(f"masks must be [N, H, W] of frames {list(frames.shape)}, got {list(masks.shape)}")
+        logits: Tensor = self.head(self.backbone(self.images(frames) * masks[:, None]).last)
+        return logits.float()
 
     def images(self, frames: Tensor) -> Tensor:
         """Normalise uint8 RGB frames ``[N, 3, H, W]`` to what the backbone takes.

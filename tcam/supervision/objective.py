@@ -1,13 +1,45 @@
-"""The localizer's whole loss as named terms."""
+"""The localizer's whole loss as named terms: what every method's loss is called with, and that of TCAM."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier
-from tcam.types import IGNORE, LossTerms, PixelLabels
+from tcam.types import IGNORE, ClipBatch, FrameOutput, LossTerms, PixelLabels
+
+
+class Objective(Protocol):
+    """A method's loss."""
+
+    def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
+        """Measure the terms.
+
+        Args:
+            output: of the N = B T frames of the clips, one clip after another, with ``map_logits``.
+            batch: B clips of T frames.
+            labels: of the same N maps.
+            barrier_t: sharpness of the size barrier; grows over training.
+
+        Raises:
+            ValueError: other shapes, or a network without maps.
+        """
+
+
+def clip_maps(output: FrameOutput, batch: ClipBatch) -> Tensor:
+    """Lay the map logits out like the clips, ``[B, T, 2, H, W]``.
+
+    Raises:
+        ValueError: a network without a decoder, or maps that are not of these clips.
+    """
+    maps, frames = output.map_logits, batch.frames
+    expected = [frames.shape[0] * frames.shape[1], 2, *frames.shape[3:]]
+    if maps is None or list(maps.shape) != expected:
+        found = "none (a network without a decoder)" if maps is None else list(maps.shape)
+        raise ValueError(f"map_logits must be {expected} for frames {list(frames.shape)}, got {found}")
+    return maps.reshape(*frames.shape[:2], *maps.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +60,18 @@ class TcamObjective:
     sigma_rgb: float
     sigma_xy: float
 
-    def __call__(self, map_logits: Tensor, frames: Tensor, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
-        """Measure the terms.
-
-        Args:
-            map_logits: ``[B, T, 2, H, W]``; each of the N = B T frames counts alike, whichever clip it is of.
-            frames: uint8 ``[B, T, 3, H, W]``, RGB.
-            labels: of the same N maps.
-            barrier_t: sharpness of the size barrier; grows over training.
-
-        Raises:
-            ValueError: other shapes.
-        """
-        if map_logits.ndim != 5 or frames.shape[:2] != map_logits.shape[:2]:
-            found = f"got {list(map_logits.shape)} and {list(frames.shape)}"
-            raise ValueError(f"map_logits and frames must be [B, T, 2, H, W] and [B, T, 3, H, W], {found}")
-        map_logits, frames = map_logits.flatten(0, 1), frames.flatten(0, 1)
-        terms: dict[str, Tensor] = {}
+    def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
+        """Measure the terms; each of the N = B T frames counts alike, whichever clip it is of; see ``Objective``."""
+        map_logits, frames = clip_maps(output, batch).flatten(0, 1), batch.frames.flatten(0, 1)
+        count = len(map_logits)
+        losses = LossTerms({}, {})
         if self.seed_weight:
-            terms["seeds"] = partial_cross_entropy(map_logits, labels)
+            seeds, seen = partial_cross_entropy(map_logits, labels), (labels.labels != IGNORE).sum()
+            losses = losses.plus("seeds", seeds, weight=self.seed_weight, count=seen)
         if self.crf_weight:
             energies = crf_energy(map_logits, frames, sigma_rgb=self.sigma_rgb, sigma_xy=self.sigma_xy)
-            terms["crf"] = energies.sum() / max(len(energies), 1)
+            losses = losses.plus("crf", energies.sum() / max(count, 1), weight=self.crf_weight, count=count)
         if self.size_weight:
-            terms["size"] = size_barrier(map_logits, barrier_t)
-        weights = {"seeds": self.seed_weight, "crf": self.crf_weight, "size": self.size_weight}
-        frames_and_pixels = dict.fromkeys(terms, len(map_logits)) | {"seeds": (labels.labels != IGNORE).sum()}
-        return LossTerms(terms, {name: weights[name] for name in terms}, frames_and_pixels)
+            size = size_barrier(map_logits, barrier_t)
+            losses = losses.plus("size", size, weight=self.size_weight, count=count)
+        return losses

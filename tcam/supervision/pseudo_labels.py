@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from tcam.types import IGNORE, PixelLabels, Size
 
@@ -106,6 +107,29 @@ def bounding_mask(regions: Tensor) -> Tensor:
     return _between_ends(regions.any(dim=2))[:, :, None] & _between_ends(regions.any(dim=1))[:, None, :]
 
 
+def erode_region(regions: Tensor, side: int) -> Tensor:
+    """Keep the pixels whose whole square lies within the region; a region too thin for any stays as it is (F-CAM).
+
+    What lies beyond the image counts as region: an object that the frame cuts is not worn down there.
+
+    Args:
+        regions: bool ``[N, H, W]``.
+        side: of the square in pixels; odd, 1 changes nothing.
+
+    Returns:
+        bool ``[N, H, W]``.
+
+    Raises:
+        ValueError: another shape, or an even ``side``.
+    """
+    _check(regions, "regions")
+    if side < 1 or side % 2 == 0:
+        raise ValueError(f"side must be odd and 1 or more, got {side}")
+    outside = (~regions)[:, None].float()  # max pooling pads with less than any value
+    eroded = functional.max_pool2d(outside, side, stride=1, padding=side // 2)[:, 0] == 0
+    return torch.where(eroded.flatten(1).any(dim=1)[:, None, None], eroded, regions)
+
+
 @dataclass(frozen=True, slots=True)
 class SeedSampler:
     """Draws pixel labels from CAMs (TCAM, arXiv:2208.14542, section 3; F-CAM, arXiv:2109.07069).
@@ -119,6 +143,7 @@ class SeedSampler:
         weighted: draw foreground in proportion to the CAM; otherwise uniformly.
         region: where foreground may lie: Otsu's region, its largest or densest component, or the whole frame.
         box_mask: widen the region to its bounding rectangle.
+        erosion: side of the square that the region is then worn down by (``erode_region``); odd, 1 for none.
     """
 
     foreground: int
@@ -129,6 +154,7 @@ class SeedSampler:
     weighted: bool = True
     region: Region = "otsu"
     box_mask: bool = False
+    erosion: int = 1
 
     def __post_init__(self) -> None:
         if self.foreground < 1 or self.background < 1:
@@ -138,6 +164,8 @@ class SeedSampler:
             raise ValueError(f"seed fractions must lie in (0, 1], got {fractions}")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd and 1 or more, got {self.kernel}")
+        if self.erosion < 1 or self.erosion % 2 == 0:
+            raise ValueError(f"erosion must be odd and 1 or more, got {self.erosion}")
         if self.region not in get_args(Region):
             raise ValueError(f"region must be one of {', '.join(get_args(Region))}, got '{self.region}'")
 
@@ -187,7 +215,8 @@ class SeedSampler:
             region = largest_component(region)
         elif self.region == "high_density":
             region = densest_component(region, values)
-        return bounding_mask(region) if self.box_mask else region
+        region = bounding_mask(region) if self.box_mask else region
+        return region if self.erosion == 1 else erode_region(region, self.erosion)
 
 
 def _chance(maps: Tensor, generator: torch.Generator, first: int, total: int) -> Tensor:

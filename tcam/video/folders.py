@@ -15,10 +15,12 @@ import torch
 
 from tcam.errors import DataError
 from tcam.types import SPLITS, Box, Split
-from tcam.video.find import VIDEO_SUFFIXES, find_videos
+from tcam.video.find import VIDEO_SUFFIXES, find_videos, holds_frames
 from tcam.video.masks import MASKS, find_masks
 from tcam.video.tables import Row, as_boxes, as_frame, read_rows
 
+BACKGROUND: Final = "background"
+"""Stands for the class of videos without any object."""
 _EXPECTED: Final = "expected <class>/<clip>.mp4 or <class>/<clip>/frame0001.jpg"
 
 
@@ -76,6 +78,25 @@ def scan_class_folders(root: Path, *, min_classes: int = 2) -> FolderSource:
         _read_boxes(root, entries),
         find_masks(root, [entry.video_id for entry in entries]),
     )
+
+
+def scan_background(root: Path) -> FolderSource:
+    """List the videos of a folder, at any depth, that show no object; all are for training.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not root.is_dir():
+        raise DataError(f"expected a folder of videos without any object, found no folder {root}")
+    videos = [root] if holds_frames(root) else list(find_videos(root))
+    if not videos:
+        raise DataError(f"expected videos without any object in {root}, found none")
+    entries = tuple(
+        # The colon keeps the name apart from all videos of classes: it stands in no path below a data folder's class.
+        FolderEntry(f"{BACKGROUND}:{path.relative_to(root).as_posix()}", path, BACKGROUND, "train")
+        for path in videos
+    )
+    return FolderSource(root, (BACKGROUND,), entries, {}, {})
 
 
 def assign_splits(

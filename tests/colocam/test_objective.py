@@ -5,6 +5,7 @@ from colocam.color_crf import joint_color_energy
 from colocam.objective import ColocamObjective
 from tcam.supervision.objective import TcamObjective
 from tcam.types import PixelLabels
+from tests.tcam.supervision.clips import as_clips
 
 BASE = TcamObjective(seed_weight=1.0, crf_weight=2e-9, size_weight=0.01, sigma_rgb=15.0, sigma_xy=10.0)
 
@@ -22,11 +23,15 @@ def _case(count=3):
     return logits, frames, PixelLabels(labels)
 
 
+def _clips(logits, frames, labels):
+    return *as_clips(logits, frames), labels
+
+
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_the_terms_are_tcams_and_the_joint_energy(adaptive):
     logits, frames, labels = _case()
-    losses = _objective(adaptive=adaptive)(logits, frames, labels, barrier_t=2.0)
-    base = BASE(logits, frames, labels, barrier_t=2.0)
+    losses = _objective(adaptive=adaptive)(*_clips(logits, frames, labels), barrier_t=2.0)
+    base = BASE(*_clips(logits, frames, labels), barrier_t=2.0)
     assert list(losses.terms) == ["seeds", "crf", "size", "joint"]
     assert all(torch.equal(losses.terms[name], term) for name, term in base.terms.items())
     joint = joint_color_energy(logits, frames, sigma_rgb=12.0, adaptive=adaptive)
@@ -37,7 +42,9 @@ def test_the_terms_are_tcams_and_the_joint_energy(adaptive):
 def test_the_weight_scales_the_gradient_of_the_joint_term():
     logits, frames, labels = _case()
     slopes = [
-        torch.autograd.grad(_objective(joint_weight=weight)(logits, frames, labels, barrier_t=1.0).total, logits)[0]
+        torch.autograd.grad(
+            _objective(joint_weight=weight)(*_clips(logits, frames, labels), barrier_t=1.0).total, logits
+        )[0]
         for weight in (0.0, 4.0, 8.0)
     ]
     joint = slopes[1] - slopes[0]
@@ -46,12 +53,12 @@ def test_the_weight_scales_the_gradient_of_the_joint_term():
 
 
 def test_without_weight_it_is_tcams_objective():
-    losses = _objective(joint_weight=0.0)(*_case(), barrier_t=1.0)
+    losses = _objective(joint_weight=0.0)(*_clips(*_case()), barrier_t=1.0)
     assert list(losses.terms) == list(losses.weights) == ["seeds", "crf", "size"]
 
 
 def test_clips_of_one_frame_add_a_joint_term_of_nothing():
     logits, frames, labels = _case(count=1)
-    losses = _objective()(logits, frames, labels, barrier_t=1.0)
+    losses = _objective()(*_clips(logits, frames, labels), barrier_t=1.0)
     assert float(losses.terms["joint"].detach()) == 0.0
-    torch.testing.assert_close(losses.total, BASE(logits, frames, labels, barrier_t=1.0).total)
+    torch.testing.assert_close(losses.total, BASE(*_clips(logits, frames, labels), barrier_t=1.0).total)

@@ -15,12 +15,14 @@ import torch.distributed as dist
 from pipelines import trainer
 from pipelines.cams import CamCache
 from pipelines.localizer import build_network
+from pipelines.negatives import find_negatives
 from pipelines.prepare import Prepared
 from pipelines.runlog import RunLog
 from pipelines.selection import Validator
 from pipelines.team import ALONE, Team
 from pipelines.train import train_classifier, train_localizer
 from pipelines.trainer import TrainingContext
+from tcam.types import FrameTruth
 from tests.pipelines.tiny import CPU, SIDE, tiny_config
 
 
@@ -49,7 +51,9 @@ def train_case(case: Case, data: Prepared, cams: Path, folder: Path, team: Team 
     trainer.save_state = save_and_note
     try:
         with RunLog(folder) as log:
-            context = TrainingContext(config, data.index, validator, log, CPU, folder, "f", team)
+            empty = tuple(FrameTruth(item.video_id, 0, item.label, ()) for item in data.index.of_split("train"))
+            negatives = find_negatives(config, data.index, empty, ())
+            context = TrainingContext(config, data.index, validator, log, CPU, folder, "f", team, negatives)
             if case.stage == "classifier":
                 train_classifier(network, context)
             else:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -10,7 +11,7 @@ from pipelines.config import TemporalSettings
 from pipelines.localizer import class_activation
 from pipelines.spread import Spread
 from tcam.errors import DataError
-from tcam.types import VideoIndex
+from tcam.types import NO_CLASS, VideoIndex
 from tcam.video.dataset import open_record
 from tests.pipelines.tiny import SIDE, record, tiny_config, tiny_localizer
 
@@ -116,3 +117,10 @@ def test_cams_that_cannot_be_read_are_said_plainly(by_hand):
     path.unlink()
     with pytest.raises(DataError, match=r"CAM cache of a/x\.mp4 is unreadable"):
         read(by_hand, 0, [0])
+
+
+def test_a_shot_without_any_object_has_cams_of_zero_though_the_cache_knows_the_video(by_hand):
+    folder, index = by_hand
+    empty = dataclasses.replace(index.records[0], label=NO_CLASS)
+    cache = CamCache.open(folder, index, TemporalSettings())
+    assert cache(empty, empty.shots[0], [0, 2]).tolist() == [[[0.0]], [[0.0]]]

@@ -104,6 +104,38 @@ def test_saved_settings_of_colocam_hold_its_defaults_and_read_back_the_same(tmp_
     assert saved["localizer"]["sequence"] == {"frames": 4, "style": "adjacent", "side": "before", "spread": 1.0}
 
 
+def test_fcam_draws_alike_from_an_eroded_region_one_frame_at_a_time():
+    localizer, base = load_config(None, ["method=fcam"]).localizer, RunConfig().localizer
+    assert (localizer.seeds.foreground, localizer.seeds.background, localizer.seeds.kernel) == (1, 1, 3)
+    assert (localizer.seeds.foreground_fraction, localizer.seeds.background_fraction) == (1.0, 0.1)
+    assert (localizer.seeds.weighted, localizer.seeds.region, localizer.seeds.erosion) == (False, "otsu", 11)
+    assert (localizer.temporal.neighbours, localizer.size.weight, localizer.lr) == (0, 0.1, 1e-2)
+    assert localizer.crf == base.crf
+    negev = load_config(None, ["method=negev"]).localizer
+    assert (negev.crf.weight, negev.size.weight, negev.negatives.weight) == (0.0, 0.0, 1.0)  # two terms, as published
+    assert (negev.seeds, negev.temporal) == (localizer.seeds, localizer.temporal)
+
+
+def test_pixelcam_classifies_pixels_of_the_trainable_encoder():
+    config = load_config(None, ["method=pixelcam"])
+    seeds = config.localizer.seeds
+    assert (config.model.decoder, config.localizer.lr) == ("pixels", 1e-3)
+    assert (seeds.foreground, seeds.background, seeds.kernel, seeds.region) == (5, 5, 1, "frame")
+    assert (seeds.foreground_fraction, seeds.background_fraction, seeds.weighted) == (1.0, 0.2, True)
+    assert (seeds.weight, config.localizer.crf.weight, config.localizer.size.weight) == (1.0, 0.0, 0.0)
+    more = load_config(None, ["method=pixelcam", "localizer.crf.weight=1e-9", "localizer.temporal.neighbours=1"])
+    assert (more.localizer.crf.weight, more.localizer.temporal.neighbours) == (1e-9, 1)
+
+
+def test_maxmin_needs_no_seeds_and_refuses_to_learn_from_nothing():
+    localizer = load_config(None, ["method=maxmin"]).localizer
+    assert (localizer.seeds.weight, localizer.uncertainty.foreground, localizer.uncertainty.background) == (0, 1, 1)
+    nothing = [f"localizer.{name}=0" for name in ("size.weight", "uncertainty.foreground", "uncertainty.background")]
+    load_config(None, ["method=maxmin", *nothing[:2]])
+    with pytest.raises(ConfigError, match=r"at least one of .*weight"):
+        load_config(None, ["method=maxmin", *nothing])
+
+
 def test_one_frame_without_the_joint_term_is_a_colocam_too():
     config = load_config(None, ["method=colocam", "localizer.sequence.frames=1", "localizer.joint.weight=0"])
     assert config.localizer.sequence.frames == 1
@@ -155,7 +187,7 @@ def test_settings_cannot_be_changed_afterwards():
         ("localizer.seeds.xyz=1", r"unknown setting 'localizer.seeds.xyz': known here: weight, foreground"),
         ("classifier.epochs=0", "setting 'classifier.epochs': input should be greater than 0, found 0"),
         ("classifier.epochs=many", "setting 'classifier.epochs': .* integer.*, found 'many'"),
-        ("method=grad-cam", "setting 'method': input should be 'cam', 'tcam' or 'colocam', found 'grad-cam'"),
+        ("method=grad-cam", "setting 'method': input should be 'cam', 'tcam', .* or 'maxmin', found 'grad-cam'"),
         ("model.output_stride=7", "setting 'model.output_stride': input should be 8, 16 or 32"),
         ("classifier=3", "setting 'classifier': .*, found 3"),
         ("classifier.epochs", "--set wants key=value such as classifier.epochs=10, got 'classifier.epochs'"),
@@ -163,6 +195,11 @@ def test_settings_cannot_be_changed_afterwards():
         ("input.crop=300", "crop must be at most resize: .*300.*256"),
         ("data.test_fraction=0.9", "val_fraction and test_fraction must be below 1 in sum: .*0.15.*0.9"),
         ("localizer.seeds.kernel=4", "kernel must be odd"),
+        ("localizer.seeds.erosion=10", "erosion must be odd: found 10"),
+        ("model.decoder=resnet", "setting 'model.decoder': input should be 'unet' or 'pixels', found 'resnet'"),
+        ("data.background=x", "settings: data.background is of method negev: found x with method tcam"),
+        ("localizer.negatives.weight=1", "negatives.weight above 0 is of method negev: found 1.0 with method tcam"),
+        ("localizer.uncertainty.background=2", "above 0 is of method maxmin: found 2.0 with method tcam"),
         ("cam.method=gradcan", "settings of 'cam.method': expected one of cam, gradcam, .*, found 'gradcan'"),
         ("cam.method=3", "setting 'cam.method': .*string, found 3"),
         ("model.pooling=median", "settings of 'model.pooling': expected one of wgap, gap, .*, found 'median'"),

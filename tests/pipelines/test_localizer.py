@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from pipelines.localizer import Localizer, build_network, class_activation
+from pipelines.localizer import Localizer, PackedLocalizer, build_network, class_activation
 from tcam.errors import ConfigError
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.pooling import POOLINGS, Wgap
@@ -146,3 +146,17 @@ def test_the_head_of_settings_has_a_background_only_when_asked_for():
         for extra in ((), ("model.background=true",))
     )
     assert (plain.maps.conv.out_channels, more.maps.conv.out_channels) == (10, 15)
+
+
+def invert_bright(maps: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Turn the maps of frames over, brighter ones more."""
+    return (1 - maps) * frames.float().mean(dim=(1, 2, 3))[:, None, None] / 255
+
+
+@pytest.mark.parametrize("method", ["layercam", "decoder"])
+def test_maps_are_refined_at_the_end_also_after_a_journey(method):
+    plain, frames = tiny_localizer(method), some_frames()
+    refined = dataclasses.replace(plain, refine=invert_bright)
+    expected = invert_bright(plain(frames).maps, frames)
+    assert torch.equal(refined(frames).maps, expected)
+    assert torch.equal(PackedLocalizer.pack(refined).unpack()(frames).maps, expected)

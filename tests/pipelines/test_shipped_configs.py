@@ -8,7 +8,7 @@ import torch
 
 from pipelines.config import load_config
 from pipelines.shipped_configs import configs_folder, list_configs
-from tests.pipelines.tiny import set_flags
+from tests.pipelines.tiny import SETTINGS, set_flags
 from tests.youtube_objects_tree import read_lists, write_small_lists, write_v1, write_v2
 
 REPO = Path(__file__).parents[2]
@@ -61,6 +61,18 @@ def test_a_published_config_trains_on_a_small_tree(tcam, trees, tmp_path, name):
     assert found.code == 0, found.err
     assert torch.get_num_threads() == threads
     assert (tmp_path / "runs" / "x-001" / "report").is_dir()
+
+
+@pytest.mark.parametrize("method", ["fcam", "pixelcam", "negev", "maxmin"])
+def test_a_config_for_real_clips_trains_on_small_ones(tcam, tiny_videos, tmp_path, method):
+    more = ("--background", tiny_videos / "fish") if method == "negev" else ()
+    found = tcam(
+        *("train", "--videos", tiny_videos, "--config", REPO / "configs" / "real" / f"{method}.yaml", *more),
+        *("--runs", tmp_path / "runs", "--name", "x", *set_flags((*SETTINGS, "model.backbone_options={}"))),
+        *("--set", "classifier.frames_per_shot=1", "--set", "localizer.frames_per_shot=1"),
+    )
+    assert found.code == 0, found.err
+    assert (tmp_path / "runs" / "x-001" / "localizer" / "best_localization.safetensors").is_file()
 
 
 def test_configs_are_listed_printed_and_copied(tcam, tmp_path):

@@ -30,6 +30,9 @@ CASES = (
         Case(name, "classifier", (*EPOCHS, "classifier.batch=3", f"classifier.baseline={name}", "classifier.lr=1e-4"))
         for name in ("hide_and_seek", "adl", "acol")
     ),
+    Case("pixelcam", "localizer", (*EPOCHS, "method=pixelcam", "localizer.batch=7", DROPPING)),
+    Case("negev", "localizer", (*EPOCHS, "method=negev", "localizer.batch=3")),  # shares of one kind alone, too
+    Case("maxmin", "localizer", (*EPOCHS, "method=maxmin", "localizer.batch=7")),
 )
 CUTMIX = Case("cutmix", "classifier", (*EPOCHS, "classifier.batch=3", "classifier.baseline=cutmix"))
 """Windows come from a process's own share: losses depend on the number of processes."""

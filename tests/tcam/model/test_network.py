@@ -4,6 +4,7 @@ import torch
 from tcam.model.backbone import Backbone
 from tcam.model.decoder import UnetDecoder
 from tcam.model.network import FrameCamNet
+from tcam.model.pixel_head import PixelHead
 from tcam.model.pooling import Wgap
 
 
@@ -115,3 +116,38 @@ def test_a_network_on_an_accelerator_agrees_with_the_cpu():
     network = _network().eval()
     expected = network(_frames()).map_logits
     torch.testing.assert_close(network.cuda()(_frames().cuda()).map_logits.cpu(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_the_pixel_classifier_sees_what_the_class_head_sees():
+    backbone = Backbone("test_efficientnet")
+    assert backbone.last_channels != backbone.level_channels[-1]  # a convolution stands behind the last level
+    network = FrameCamNet(backbone, Wgap(backbone.last_channels, 3), PixelHead(backbone.last_channels)).eval()
+    output = network(_frames(side=64))
+    torch.testing.assert_close(output.map_logits, network.decoder((output.features,), (64, 64)))
+
+
+def test_a_mask_hides_pixels_behind_the_mean_colour():
+    network, frames = _network().eval(), _frames()
+    masks = torch.ones(2, 32, 32)
+    torch.testing.assert_close(network.score_masked(frames, masks), network(frames).class_logits)
+    hidden = network.score_masked(frames, 0 * masks)
+    torch.testing.assert_close(hidden[0], hidden[1])
+    masks[:, :, 16:] = 0
+    half = network.score_masked(frames, masks)
+    changed = frames.clone()
+    changed[..., 16:] = 7
+    torch.testing.assert_close(network.score_masked(changed, masks), half)
+
+
+def test_the_gradient_reaches_masks_through_a_frozen_classifier():
+    network = _network()
+    network.freeze_classifier()
+    masks = torch.full((2, 32, 32), 0.5, requires_grad=True)
+    network.score_masked(_frames(), masks).sum().backward()
+    assert masks.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_masks_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"masks must be \[N, H, W\] of frames \[2, 3, 32, 32\], got \[2, 16, 32\]"):
+        _network().score_masked(_frames(), torch.ones(2, 16, 32))

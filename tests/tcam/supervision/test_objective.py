@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier
 from tcam.supervision.objective import TcamObjective
 from tcam.types import PixelLabels
+from tests.tcam.supervision.clips import as_clips
 
 
 def _objective(**changes):
@@ -20,7 +23,7 @@ def _case():
 
 
 def _clips(logits, frames, labels, clips=1):
-    return logits.unflatten(0, (clips, -1)), frames.unflatten(0, (clips, -1)), labels
+    return *as_clips(logits.unflatten(0, (clips, -1)), frames.unflatten(0, (clips, -1))), labels
 
 
 def test_the_terms_are_the_three_losses_unweighted():
@@ -57,12 +60,17 @@ def test_it_does_not_matter_how_frames_lie_in_clips():
 
 def test_no_frame_at_all_costs_nothing():
     logits, frames = torch.zeros(0, 1, 2, 4, 4, requires_grad=True), torch.zeros(0, 1, 3, 4, 4, dtype=torch.uint8)
-    losses = _objective()(logits, frames, PixelLabels(torch.zeros(0, 4, 4, dtype=torch.uint8)), barrier_t=1.0)
+    labels = PixelLabels(torch.zeros(0, 4, 4, dtype=torch.uint8))
+    losses = _objective()(*as_clips(logits, frames), labels, barrier_t=1.0)
     losses.total.backward()
     assert {name: float(term.detach()) for name, term in losses.terms.items()} == {"seeds": 0, "crf": 0, "size": 0}
 
 
-def test_frames_without_clips_are_refused():
-    logits, frames, labels = _case()
-    with pytest.raises(ValueError, match=r"must be \[B, T, 2, H, W\] and .*, got \[2, 2, 12, 12\] and"):
-        _objective()(logits, frames, labels, barrier_t=1.0)
+def test_maps_of_other_frames_and_a_network_without_a_decoder_are_refused():
+    output, batch, labels = _clips(*_case())
+    with pytest.raises(
+        ValueError, match=r"must be \[2, 2, 12, 12\] for frames \[1, 2, 3, 12, 12\], got \[2, 2, 6, 12\]"
+    ):
+        _objective()(replace(output, map_logits=output.map_logits[:, :, :6]), batch, labels, barrier_t=1.0)
+    with pytest.raises(ValueError, match=r"got none \(a network without a decoder\)"):
+        _objective()(replace(output, map_logits=None), batch, labels, barrier_t=1.0)

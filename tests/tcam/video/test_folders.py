@@ -3,7 +3,7 @@ import torch
 
 from tcam.errors import DataError
 from tcam.types import Box
-from tcam.video.folders import assign_splits, scan_class_folders
+from tcam.video.folders import assign_splits, scan_background, scan_class_folders
 
 
 def lay(root, *names):
@@ -148,3 +148,22 @@ def test_given_splits_are_kept(tmp_path):
         "cat/b.mp4": "train",
         "dog/a.mp4": "test",
     }
+
+
+def test_background_videos_have_no_tag_and_names_that_no_tagged_video_has(tmp_path):
+    source = scan_background(lay(tmp_path, "a.mp4", "dog/b.mp4", "clip/frame0001.jpg", "notes.txt"))
+    assert [(e.video_id, e.class_name, e.split) for e in source.entries] == [
+        ("background:a.mp4", "background", "train"),
+        ("background:clip", "background", "train"),
+        ("background:dog/b.mp4", "background", "train"),
+    ]
+    assert (source.boxes, source.masks) == ({}, {})
+    (only,) = scan_background(tmp_path / "clip").entries
+    assert only.path == tmp_path / "clip"
+
+
+def test_a_background_without_videos_is_said_plainly(tmp_path):
+    with pytest.raises(DataError, match=r"expected videos without any object in .*, found none"):
+        scan_background(lay(tmp_path, "notes.txt"))
+    with pytest.raises(DataError, match=r"found no folder .*notes\.txt"):
+        scan_background(tmp_path / "notes.txt")

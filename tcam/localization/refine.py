@@ -1,0 +1,99 @@
+"""Maps made to follow the edges of their frames, after the network: mean-field inference of a dense CRF."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tcam.errors import MissingPartError
+
+_SURE: Final = 1e-4
+"""How near to 0 and 1 a map counts as a probability: its logarithm must be finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeanField:
+    """Mean-field inference of a fully connected CRF over two labels (Kraehenbuehl & Koltun, NIPS 2011).
+
+    Minimises ``sum_p -log P(l_p) + sum_{p<q} [l_p != l_q] k(p, q)`` approximately, P the map and
+
+        k(p, q) = a exp(-|x_p - x_q|^2 / 2 s_a^2 - |I_p - I_q|^2 / 2 s_rgb^2) + b exp(-|x_p - x_q|^2 / 2 s_b^2)
+
+    The kernels are normalised symmetrically, as pydensecrf does unless told otherwise; so weights and reaches are its
+    usual ones, for pixels and colour levels.
+
+    Attributes:
+        iterations: of the mean field, 1 or more.
+        colour_weight: a.
+        colour_xy: s_a in pixels of the map.
+        colour_rgb: s_rgb in colour levels.
+        smooth_weight: b.
+        smooth_xy: s_b in pixels.
+
+    Raises:
+        MissingPartError: pydensecrf is not installed; said at once, not at the first frame.
+        ValueError: an attribute outside its range.
+    """
+
+    iterations: int = 10
+    colour_weight: float = 10.0
+    colour_xy: float = 80.0
+    colour_rgb: float = 13.0
+    smooth_weight: float = 3.0
+    smooth_xy: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be 1 or more, got {self.iterations}")
+        reaches = (self.colour_xy, self.colour_rgb, self.smooth_xy)
+        if min(reaches) <= 0 or min(self.colour_weight, self.smooth_weight) < 0:
+            found = f"{reaches}, {self.colour_weight} and {self.smooth_weight}"
+            raise ValueError(f"reaches must be above 0 and weights 0 or more, got {found}")
+        _densecrf()
+
+    def __call__(self, maps: Tensor, frames: Tensor) -> Tensor:
+        """Refine maps, frame by frame, on the CPU.
+
+        Args:
+            maps: ``[N, H, W]`` in 0..1: how probable foreground is.
+            frames: uint8 ``[N, 3, H, W]``, RGB, which the maps are of.
+
+        Returns:
+            float32 ``[N, H, W]`` in 0..1 on the device of ``maps``.
+
+        Raises:
+            ValueError: other shapes.
+        """
+        if maps.ndim != 3 or frames.dtype != torch.uint8 or frames.shape != (len(maps), 3, *maps.shape[1:]):
+            found = f"{list(maps.shape)} and {frames.dtype} {list(frames.shape)}"
+            raise ValueError(f"expected maps [N, H, W] and uint8 frames [N, 3, H, W], got {found}")
+        shares = maps.detach().float().cpu().numpy().clip(_SURE, 1 - _SURE)
+        pictures = np.ascontiguousarray(frames.permute(0, 2, 3, 1).cpu().numpy())
+        refined = [self._refine(share, picture) for share, picture in zip(shares, pictures, strict=True)]
+        return torch.from_numpy(np.stack(refined)).to(maps.device) if refined else maps.float()
+
+    def _refine(self, share: np.ndarray, picture: np.ndarray) -> np.ndarray:
+        height, width = share.shape
+        field = _densecrf().DenseCRF2D(width, height, 2)
+        field.setUnaryEnergy(-np.log(np.stack([1 - share, share]).reshape(2, -1)))
+        field.addPairwiseGaussian(sxy=self.smooth_xy, compat=self.smooth_weight)
+        field.addPairwiseBilateral(sxy=self.colour_xy, srgb=self.colour_rgb, rgbim=picture, compat=self.colour_weight)
+        posterior = np.array(field.inference(self.iterations), dtype=np.float32)
+        # By the sum over labels: rounding leaves it a little off 1.
+        both: np.ndarray = posterior[1] / np.maximum(posterior.sum(axis=0), _SURE)
+        return both.reshape(height, width)
+
+
+def _densecrf() -> ModuleType:
+    """Import the optional package at its first use."""
+    try:
+        from pydensecrf import densecrf
+    except ImportError as error:
+        raise MissingPartError(f"refining maps by a CRF needs pydensecrf ({error}): pip install 'tcam[crf]'") from None
+    module: ModuleType = densecrf
+    return module

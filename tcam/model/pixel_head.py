@@ -1,0 +1,43 @@
+"""The pixel classifier: background or foreground, from the same features that the class head sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tcam.types import Size
+
+
+class PixelHead(nn.Module):
+    """One 1 x 1 convolution of the encoder's last features (PixelCAM, arXiv:2503.24135), enlarged to the frame."""
+
+    def __init__(self, in_channels: int) -> None:
+        """Draw the weights as torch does.
+
+        Args:
+            in_channels: D, of the features.
+
+        Raises:
+            ValueError: no channel.
+        """
+        super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be 1 or more, got {in_channels}")
+        self.conv = nn.Conv2d(in_channels, 2, 1)
+
+    def forward(self, levels: Sequence[Tensor], size: Size) -> Tensor:
+        """Give the map logits of ``size``, ``[N, 2, H, W]``: 0 background, 1 foreground.
+
+        Args:
+            levels: the last of them are the features, ``[N, D, h, w]``.
+            size: height and width of the image.
+
+        Raises:
+            ValueError: other features.
+        """
+        features = levels[-1]
+        if features.ndim != 4 or features.shape[1] != self.conv.in_channels:
+            raise ValueError(f"features must be [N, {self.conv.in_channels}, h, w], got {list(features.shape)}")
+        return functional.interpolate(self.conv(features), size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,0 +1,38 @@
+"""PixelCAM's loss: the pixel classifier and the image classifier learn together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from tcam.supervision.objective import Objective
+from tcam.types import ClipBatch, FrameOutput, LossTerms, PixelLabels
+
+
+@dataclass(frozen=True, slots=True)
+class PixelCamObjective:
+    """``CE(y, g(F)) + lambda mean_p CE(Y_p, f(F_p))`` (PixelCAM, arXiv:2503.24135).
+
+    F are the encoder's features, g the class head, f a 1 x 1 convolution to background and foreground, Y the seeds.
+    Both gradients reach the encoder. ``lambda`` is the weight of the seeds in ``base``, which may hold a CRF and a size
+    term, too; the published loss has neither.
+
+    Attributes:
+        base: the terms of the maps, TCAM's.
+    """
+
+    base: Objective
+
+    def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
+        """Measure the terms; see ``tcam.supervision.objective.Objective``."""
+        losses = self.base(output, batch, labels, barrier_t=barrier_t)
+        tags = frame_tags(batch)
+        classes = functional.cross_entropy(output.class_logits, tags)
+        return losses.plus("classes", classes, weight=1.0, count=len(tags))
+
+
+def frame_tags(batch: ClipBatch) -> Tensor:
+    """Give every frame the tag of its clip, int64 ``[N]``, N = B T."""
+    return batch.label.repeat_interleave(batch.frames.shape[1])

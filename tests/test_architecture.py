@@ -8,9 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from importlinter.cli import lint_imports
-
 REPO = Path(__file__).parents[1]
 PACKAGES = ("tcam", "colocam", "pipelines")
 MAX_FILE_LINES = 400
@@ -30,10 +27,11 @@ def imported_after(statement: str) -> set[str]:
     return set(run.stdout.split())
 
 
-def test_imports_keep_the_contracts_of_pyproject(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.chdir(REPO)
-    status = lint_imports(config_filename="pyproject.toml", no_cache=True)
-    assert status == 0, capsys.readouterr().out
+def test_imports_keep_the_contracts_of_pyproject():
+    # In a process of its own: after an export to ONNX in this one, the linter closes what pytest captures with.
+    linter = Path(sys.executable).with_name("lint-imports")
+    run = subprocess.run([linter, "--no-cache"], cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_no_package_file_is_longer_than_the_budget():

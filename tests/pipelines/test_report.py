@@ -6,8 +6,8 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
-import torch
 
 from pipelines.report import Sections, write_evaluation_report, write_report
 from pipelines.report_pictures import Picture
@@ -18,7 +18,7 @@ from tcam.localization.corloc import CorLocResult
 from tcam.types import CorLocProtocol
 from tests.pipelines.results import write_results
 
-PIXELS = torch.zeros(3, 30, 40, dtype=torch.uint8)
+PIXELS = np.zeros((3, 30, 40), np.uint8)
 PICTURE = Picture("one", (("tcam", PIXELS),))
 
 

@@ -59,7 +59,7 @@ def test_its_figures_depend_neither_on_the_batch_nor_on_where_the_work_is_done(t
 def test_its_boxes_lie_in_original_pixels_and_in_the_frame(tiny_data):
     record = tiny_data.index.records[0]
     saliency = VideoSaliency.of_video(tiny_localizer(), record, (0, 4), batch=1, size=(32, 32))
-    frames = torch.stack([frame.pixels for frame in stream_original(record, size=(32, 32))])
+    frames = torch.stack([torch.from_numpy(frame.pixels) for frame in stream_original(record, size=(32, 32))])
     boxes = saliency.boxes(frames)
     assert boxes.shape == (len(frames), 4)
     found = boxes[~boxes[:, 0].isnan()]

@@ -2,10 +2,11 @@
 
     .venv/bin/python tools/bench_parallel.py --videos ../shared/data/clips/car --clips 24 --rounds 3
 
-Interleaved rounds, medians. A rate counts the frames of all clips over the wall clock less the start-up, which is the
-time that the same workers take for two items of no work, and is quoted apart. Efficiency is the rate over twice that of
-this process, which uses one thread as every worker does. The peers: PyAV decoding, scaling and encoding as the clean
-copies are; decord reading those copies in order at 224 x 224, and our reader on the same files.
+Interleaved rounds, medians. A rate counts the frames of all clips over the wall clock less the start-up, which is
+quoted apart: starting Ray, and the time that the same workers take for two items of no work. Efficiency is the rate
+over twice that of this process, which uses one thread as every worker does. The peers: PyAV decoding, scaling and
+encoding as the clean copies are; decord reading those copies in order at 224 x 224, 32 frames at a time, and our reader
+on the same files.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pipelines.cams import MakeCams, ShotPart
 from pipelines.config import load_config
 from pipelines.device import choose_compute
 from pipelines.localizer import Localizer, PackedLocalizer, build_network
-from pipelines.parallel import ItemFailure, ordered_map
+from pipelines.parallel import ItemFailure, ordered_map, staying
 from pipelines.prepare_video import VideoJob, check_video
 from pipelines.spread import Spread, split_range
 from tcam.types import Shot, VideoRecord
@@ -35,6 +36,7 @@ from tcam.video.dataset import OpenReaders
 from tcam.video.find import find_videos
 
 SIZE = (224, 224)
+BATCH = 32
 SPREADS = {
     "this process": Spread(0),
     "2 processes": Spread(2),
@@ -60,32 +62,38 @@ class Bench:
         model = load_config(None, ["model.weights=random", f"model.backbone={backbone}"]).model
         network = build_network(model, 7, decoder=False, seed=0).eval()
         localizer = Localizer(network, "layercam", choose_compute("cpu", "fp32"))
-        self.make_cams = MakeCams(PackedLocalizer.pack(localizer), 8, SIZE)
+        self.make_cams = MakeCams(PackedLocalizer.pack(localizer), BATCH, SIZE)
 
     def jobs(self, cache: Path) -> list[VideoJob]:
         """List the clips as prepare does."""
         cache.mkdir(parents=True, exist_ok=True)
         return [VideoJob(path.name, path.absolute(), cache, 240) for path in self.clips]
 
-    def prepare(self, spread: Spread) -> float:
-        """Time making all clean copies anew."""
-        cache = self.folder / "fresh"
-        shutil.rmtree(cache, ignore_errors=True)
-        return timed(partial(run, start_checking, self.jobs(cache), spread, False))
-
-    def cams(self, spread: Spread) -> float:
-        """Time the CAMs of all copies."""
+    def work(self, what: str) -> tuple[Callable, list, bool]:
+        """Give what starts the work, its items, and whether workers hold a model: clean copies anew, or their CAMs."""
+        if what == "prepare":
+            cache = self.folder / "fresh"
+            shutil.rmtree(cache, ignore_errors=True)
+            return start_checking, self.jobs(cache), False
         parts = [
             ShotPart(i, record, record.shots[0], frames)
             for i, record in enumerate(self.records)
-            for frames in split_range(0, record.num_frames, batch=8)
+            for frames in split_range(0, record.num_frames, batch=BATCH)
         ]
-        return timed(partial(run, self.make_cams, parts, spread, True))
+        return self.make_cams, parts, True
 
-    def start_up(self, spread: Spread, holds_model: bool) -> float:
-        """Time workers that only start."""
-        start = partial(start_idle, self.make_cams if holds_model else start_checking)
-        return timed(partial(run, start, [0, 1], spread, holds_model))
+    def measure(self, what: str, spread: Spread) -> tuple[float, float]:
+        """Time some work, and apart from it the start of Ray, where it is used, and of the workers."""
+        start, items, holds_model = self.work(what)
+        if spread.here:
+            return timed(partial(run, start, items, spread, holds_model)), 0.0
+        began = time.monotonic()
+        with staying(spread):
+            idle_run = partial(run, partial(start_idle, start), [0, 1], spread, holds_model)
+            first = timed(idle_run)
+            start_up = time.monotonic() - began
+            again = timed(idle_run) if spread.ray else first
+            return timed(partial(run, start, items, spread, holds_model)) - again, start_up
 
     def transcode(self) -> float:
         """Time the plain PyAV loop."""
@@ -101,8 +109,8 @@ class Bench:
 
     def _read(self, record: VideoRecord) -> None:
         readers = OpenReaders(SIZE)
-        for start in range(0, record.num_frames, 8):
-            readers.read(record, range(start, min(start + 8, record.num_frames)))
+        for start in range(0, record.num_frames, BATCH):
+            readers.read(record, range(start, min(start + BATCH, record.num_frames)))
 
 
 def run(start: Callable, items: list, spread: Spread, holds_model: bool) -> None:
@@ -151,8 +159,8 @@ def plain_decord(path: Path) -> None:
     import decord
 
     reader = decord.VideoReader(str(path), ctx=decord.cpu(0), width=SIZE[1], height=SIZE[0], num_threads=1)
-    for start in range(0, len(reader), 8):
-        frames = reader.get_batch(list(range(start, min(start + 8, len(reader))))).asnumpy()
+    for start in range(0, len(reader), BATCH):
+        frames = reader.get_batch(list(range(start, min(start + BATCH, len(reader))))).asnumpy()
         torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
 
 
@@ -176,10 +184,10 @@ def main() -> None:
                 times.setdefault((name, "plain loop"), []).append(work())
             times.setdefault(("decord", "our reader"), []).append(bench.our_reader())
             for name, spread in spreads.items():
-                for what, work in (("prepare", bench.prepare), ("cams", bench.cams)):
-                    start_up = 0.0 if spread.here else bench.start_up(spread, what == "cams")
+                for what in ("prepare", "cams"):
+                    took, start_up = bench.measure(what, spread)
                     times.setdefault((f"{what}, start-up", name), []).append(start_up)
-                    times.setdefault((what, name), []).append(work(spread) - start_up)
+                    times.setdefault((what, name), []).append(took)
     finally:
         shutil.rmtree(bench.folder)
     show({key: median(values) for key, values in times.items()}, bench.frames)

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from pipelines.compare import compare_runs
 from pipelines.compare_page import write_comparison_page
@@ -47,7 +47,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
     overlaps = {name: {**videos, f"dog/{EVIL}": [0.3, 0.6, 0.7]} for name, videos in OVERLAPS.items()}
     run = write_run(folder / "tcam-seed0-001", overlaps)
     evaluation = read_evaluation(run / "evaluation")
-    panel = torch.full((3, 40, 60), 90, dtype=torch.uint8)
+    panel = np.full((3, 40, 60), 90, np.uint8)
     sections = Sections(
         thresholds=threshold_charts(evaluation),
         overlaps=overlap_chart(evaluation),

@@ -26,9 +26,9 @@ class SlowLocalizer:
     seconds: float
     inner: object = field(default_factory=lambda: tiny_localizer("decoder"))
 
-    def __call__(self, frames, labels=None):
+    def find(self, frames, label):
         time.sleep(self.seconds * len(frames))
-        return self.inner(frames, labels)
+        return self.inner.find(frames, label)
 
 
 def stream_localizer(seconds: float = 0.0) -> StreamLocalizer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import torch
 from torch import Tensor
 
+from tcam.precision import at_least_float32
 from tcam.supervision.losses import crf_energy
 
 _TOLERANCE: Final = 0.016
@@ -49,7 +49,7 @@ def joint_color_energy(
     if sigma_rgb <= 0:
         raise ValueError(f"sigma_rgb must be above 0, got {sigma_rgb}")
     if shape[0] == 0 or shape[1] < 2:
-        wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
+        wide = at_least_float32(map_logits)
         return wide[:0].sum()
     energies = crf_energy(
         map_logits,

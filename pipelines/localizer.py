@@ -22,6 +22,7 @@ from tcam.model.decoder import UnetDecoder
 from tcam.model.network import FrameCamNet
 from tcam.model.pixel_head import PixelHead
 from tcam.model.pooling import HEADS
+from tcam.precision import at_least_float32
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
 
@@ -179,10 +180,10 @@ def class_activation(localizer: Localizer, frames: Tensor, *, output: FrameOutpu
     def look(images: Tensor) -> Tensor:
         with localizer.compute.autocast():
             last: Tensor = network.backbone(images).last
-        return last.float()
+        return at_least_float32(last)
 
     scene = CamScene(
-        output.features.float(),
+        at_least_float32(output.features),
         labels,
         score=network.head,
         head=network.head,

@@ -283,8 +283,8 @@ class Trainer:
 
     def _check_same_start(self) -> None:
         first = next(self._localizer.network.head.parameters())
-        own = torch.tensor([self._at.epoch, self._at.step, *first.detach().flatten()[:8]])
-        if self._team.any(not torch.equal(self._team.sum(own.double()), self._team.size * own.double())):
+        own = torch.tensor([self._at.epoch, self._at.step, *first.detach().flatten()[:8].tolist()]).double()
+        if self._team.any(not torch.equal(self._team.sum(own.clone()), self._team.size * own)):
             raise TrainingError(
                 f"the workers of {self._stage} do not start from the same state: expected the run folder "
                 f"{self._context.folder.parent} on a disk that all of them see"

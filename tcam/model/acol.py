@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tcam.precision import at_least_float32
+
 
 class Acol(nn.Module):
     """Adversarial complementary learning (Zhang et al., CVPR 2018, arXiv:1804.06962).
@@ -58,7 +60,7 @@ class Acol(nn.Module):
         if features.ndim != 4 or features.shape[1] != self.in_channels:
             raise ValueError(f"features must be [N, {self.in_channels}, h, w], got {list(features.shape)}")
         maps: Tensor = self.first(features)
-        return maps.float() if maps.dtype != torch.float64 else maps
+        return at_least_float32(maps)
 
     def _both_maps(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         maps = self._first_maps(features)

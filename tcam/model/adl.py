@@ -75,9 +75,9 @@ class AttentionDropout:
         Raises:
             ConfigError: it cannot.
         """
-        device = next(backbone.parameters()).device
-        with torch.no_grad(), self.acting_on(backbone.eval(), torch.Generator(device)):
-            backbone(torch.zeros(1, 3, 64, 64, device=device))
+        weights = next(backbone.parameters())
+        with torch.no_grad(), self.acting_on(backbone.eval(), torch.Generator(weights.device)):
+            backbone(weights.new_zeros(1, 3, 64, 64))
 
 
 def weigh_by_importance(features: Tensor) -> Tensor:

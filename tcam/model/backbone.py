@@ -164,12 +164,11 @@ class Backbone(nn.Module):
         modes = [(module, module.training) for module in self.modules()]
         parameters = list(self.parameters())
         wanted = [parameter.requires_grad for parameter in parameters]
-        device = parameters[0].device
         side = _PROBE_SIDE if self.patch is None else _PROBE_PATCHES * self.patch
         try:
             self.eval().requires_grad_(True)
             with torch.enable_grad():
-                pyramid = self(torch.zeros(1, 3, side, side, device=device))
+                pyramid = self(parameters[0].new_zeros(1, 3, side, side))
                 total = torch.stack([features.sum() for features in choose(pyramid)]).sum()
             grads = torch.autograd.grad(total, parameters, allow_unused=True)
         finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tcam.precision import at_least_float32
+
 
 class ConvGap(nn.Module):
     """The mean of each class's map, which a 3x3 convolution makes (TS-CAM's head, Gao et al., arXiv:2103.14862)."""
@@ -40,4 +42,4 @@ class ConvGap(nn.Module):
         if features.ndim != 4 or features.shape[1] != self.conv.in_channels:
             raise ValueError(f"features must be [N, {self.conv.in_channels}, h, w], got {list(features.shape)}")
         maps: Tensor = self.conv(features)
-        return maps if maps.dtype == torch.float64 else maps.float()
+        return at_least_float32(maps)

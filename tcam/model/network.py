@@ -13,6 +13,7 @@ from tcam.model.backbone import Backbone, Pyramid
 from tcam.model.decoder import UnetDecoder
 from tcam.model.pixel_head import PixelHead
 from tcam.model.pooling import ClassHead
+from tcam.precision import at_least_float32
 from tcam.types import FrameOutput
 
 
@@ -45,11 +46,11 @@ class FrameCamNet(nn.Module):
             ValueError: another shape or dtype.
         """
         pyramid = self.pyramid(frames)
-        class_logits = self.head(pyramid.last).float()
+        class_logits = at_least_float32(self.head(pyramid.last))
         if self.decoder is None:
             return FrameOutput(class_logits, pyramid.last, None, pyramid.attention)
         levels = (pyramid.last,) if isinstance(self.decoder, PixelHead) else pyramid.levels
-        map_logits = self.decoder(levels, (frames.shape[2], frames.shape[3])).float()
+        map_logits = at_least_float32(self.decoder(levels, (frames.shape[2], frames.shape[3])))
         return FrameOutput(class_logits, pyramid.last, map_logits, pyramid.attention)
 
     def pyramid(self, frames: Tensor) -> Pyramid:
@@ -76,7 +77,7 @@ class FrameCamNet(nn.Module):
         if masks.shape != (len(frames), *frames.shape[2:]):
             raise ValueError(f"masks must be [N, H, W] of frames {list(frames.shape)}, got {list(masks.shape)}")
         logits: Tensor = self.head(self.backbone(self.images(frames) * masks[:, None]).last)
-        return logits.float()
+        return at_least_float32(logits)
 
     def images(self, frames: Tensor) -> Tensor:
         """Normalise uint8 RGB frames ``[N, 3, H, W]`` to what the backbone takes.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tcam.model.acol import Acol
 from tcam.model.conv_gap import ConvGap
+from tcam.precision import at_least_float32
 
 
 class Wgap(nn.Module):
@@ -89,7 +90,7 @@ class ClassMaps(nn.Module):
         _check_features(features, self.conv.in_channels)
         maps: Tensor = self.conv(features)[:, self.first :]
         maps = maps.reshape(len(maps), -1, self.modalities, *maps.shape[2:]).mean(dim=2)
-        return maps if maps.dtype == torch.float64 else maps.float()
+        return at_least_float32(maps)
 
     def of_labels(self, features: Tensor, labels: Tensor) -> Tensor:
         """Give the map of one class each, ``[N, h, w]``."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tcam.precision import at_least_float32
+
 LEVELS: Final = 3
 
 
@@ -108,5 +110,5 @@ def class_token_row(attention: _Attention, projected: Tensor) -> Tensor:
     parts = projected.reshape(*projected.shape[:2], 3, attention.num_heads, attention.head_dim)
     query: Tensor = attention.q_norm(parts[:, :1, 0].transpose(1, 2))
     keys: Tensor = attention.k_norm(parts[:, :, 1].transpose(1, 2))
-    scores = torch.einsum("nhqd,nhtd->nht", query.float() * attention.scale, keys.float())
+    scores = torch.einsum("nhqd,nhtd->nht", at_least_float32(query) * attention.scale, at_least_float32(keys))
     return scores.softmax(dim=2)

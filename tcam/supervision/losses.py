@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from tcam.precision import at_least_float32
 from tcam.supervision.affinity import affinity_sum, gaussian_filter
 from tcam.types import IGNORE, PixelLabels
 
@@ -33,7 +34,7 @@ def partial_cross_entropy(map_logits: Tensor, labels: PixelLabels) -> Tensor:
     if list(labels.labels.shape) != expected:
         raise ValueError(f"labels must be {expected} like map_logits, got {list(labels.labels.shape)}")
     targets = labels.labels.long()
-    total = functional.cross_entropy(map_logits.float(), targets, ignore_index=IGNORE, reduction="sum")
+    total = functional.cross_entropy(at_least_float32(map_logits), targets, ignore_index=IGNORE, reduction="sum")
     return total / (targets != IGNORE).sum().clamp_min(1)
 
 
@@ -86,7 +87,7 @@ def crf_energy(
         gaussian_filter, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact
     )
     with torch.autocast(map_logits.device.type, enabled=False):
-        wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
+        wide = at_least_float32(map_logits)
         energies: Tensor = _CrfEnergy.apply(wide, frames, kernel)
     if not whole:
         return energies
@@ -162,7 +163,7 @@ def size_barrier(map_logits: Tensor, t: float) -> Tensor:
         ValueError: another shape, or ``t`` of 0 or below.
     """
     _check(map_logits)
-    wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
+    wide = at_least_float32(map_logits)
     areas = wide.softmax(dim=1).sum(dim=(2, 3))
     return log_barrier(-areas, t).sum() / (2 * max(len(areas), 1))
 

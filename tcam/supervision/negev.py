@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tcam.precision import at_least_float32
 from tcam.supervision.objective import Objective, clip_maps
 from tcam.types import NO_CLASS, ClipBatch, FrameOutput, LossTerms, PixelLabels
 
@@ -26,7 +26,7 @@ def negative_evidence(map_logits: Tensor) -> Tensor:
     """
     if map_logits.ndim != 4 or map_logits.shape[1] != 2:
         raise ValueError(f"map_logits must be [N, 2, H, W], got {list(map_logits.shape)}")
-    wide = map_logits if map_logits.dtype == torch.float64 else map_logits.float()
+    wide = at_least_float32(map_logits)
     errors = functional.softplus(wide[:, 1] - wide[:, 0])  # -log of the softmax of two
     return errors.sum() / max(errors.numel(), 1)
 

@@ -72,7 +72,8 @@ def affinity_sum(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, ex
     Raises:
         ValueError: other shapes, or a sigma of 0 or below.
     """
-    ones = frames.new_ones(len(frames), 1, *frames.shape[2:], dtype=torch.float64 if exact else torch.float32)
+    one = torch.ones((), dtype=torch.float64 if exact else torch.float32, device=frames.device)
+    ones = one.expand(len(frames), 1, *frames.shape[2:])
     _check(ones, frames, sigma_rgb, sigma_xy)
     with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
         if ones.numel() == 0:

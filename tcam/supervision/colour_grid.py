@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from tcam.supervision.gaussian_terms import level_vectors, position_terms
 
-_THIN_TO: Final = 3136
-"""Pixels that tell the histogram: a regular grid of some 56 x 56."""
+_THIN_TO: Final = 2025
+"""Pixels that tell the histogram: a regular grid of some 45 x 45."""
 
 _SUM_OVER: Final = 12_544
 """Pixels that are enough for the kernel's sum: 112 x 112."""
@@ -256,20 +256,33 @@ def _colour_bins(
     needed = (widest / 256 * widths.sqrt()).round_().clamp_(_LEAST_BINS, widest).long()[:, None, None]
     bins = needed.flatten().tolist() if as_needed else [widest]
     bin_of_level = density.cumsum(dim=2).sub_(density, alpha=0.5).mul_(needed).long().minimum(needed - 1)
-    rows = torch.arange(0, counts.shape[0] * 3 * max(bins), max(bins), device=counts.device)
     vectors = level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
-    weighted = (counts + 1e-3).view(-1, 256, 1) * vectors
-    targets = (bin_of_level.view(-1, 256) + rows[:, None]).flatten()
-    factors = _means_by_bin(weighted.flatten(0, 1), targets, len(rows) * max(bins))
+    factors = _means_by_bin(vectors, bin_of_level, counts + 1e-3, max(bins))
     exponents = torch.arange(2, -1, -1, device=counts.device)[:, None]
     places = bin_of_level.mul_((needed if as_needed else widest) ** exponents).int()
-    return bins, places, factors.view(*counts.shape[:2], max(bins), -1)
+    return bins, places, factors
 
 
-def _means_by_bin(weighted: Tensor, bins: Tensor, count: int) -> Tensor:
-    """Average rows ``[n, k + 1]``, their weights in the last column, by bin: ``[count, k]``, 0 where there are none."""
-    sums = weighted.new_zeros(count, weighted.shape[1]).index_add_(0, bins, weighted)
-    return sums[:, :-1] / sums[:, -1:].clamp_min(1e-9)
+def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Average rows by bin, 0 where there are none.
+
+    Args:
+        vectors: ``[256, k + 1]``, a row to each level; the last column is 1.
+        bin_of_level: int64 ``[..., 256]``, ascending.
+        weights: of the levels, ``[..., 256]``, above 0.
+        count: of bins.
+
+    Returns:
+        ``[..., count, k]``.
+    """
+    rows = bin_of_level.flatten(0, -2)
+    starts = torch.searchsorted(rows, torch.arange(count, device=rows.device).repeat(len(rows), 1))
+    starts += torch.arange(0, rows.numel(), 256, device=rows.device)[:, None]
+    levels = torch.arange(256, device=rows.device).repeat(len(rows))
+    sums = functional.embedding_bag(
+        levels, vectors, starts.flatten(), mode="sum", per_sample_weights=weights.flatten()
+    ).view(*bin_of_level.shape[:-1], count, -1)
+    return sums[..., :-1] / sums[..., -1:].clamp_min(1e-9)
 
 
 def _cells(places: Tensor, pixels: Tensor) -> Tensor:
@@ -289,6 +302,7 @@ def _even_bins(sigma: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Sort levels into bins of equal width: places, int32 ``[3, 256]``, and the factor of each channel, ``[m, k]``."""
     side = max(_LEAST_BINS, min(_MOST_BINS, round(_SUM_BINS * 15 / sigma)))
     bins = torch.arange(256, device=device) * side // 256
-    factor = _means_by_bin(level_vectors(sigma, 0.3 * _SUM_TOLERANCE, device), bins, side)
+    vectors = level_vectors(sigma, 0.3 * _SUM_TOLERANCE, device)
+    factor = _means_by_bin(vectors, bins[None], torch.ones((1, 256), device=device), side)[0]
     strides = side ** torch.arange(2, -1, -1, device=device)[:, None]
     return (bins * strides).int(), factor

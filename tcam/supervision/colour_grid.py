@@ -85,7 +85,7 @@ def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolera
     pixels = _to_levels(frames)
     height, width = frames.shape[2:]
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
-    widest = round((58 if sigma_xy is None else 51) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
+    widest = round((60 if sigma_xy is None else 54) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
     widest = max(_LEAST_BINS, min(_MOST_BINS, widest))
     step = max(1, round(math.sqrt(height * width / _THIN_TO)))
     alone = _goes_row_by_row(frames.device)
@@ -255,12 +255,14 @@ def _colour_bins(
     widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
     needed = (widest / 256 * widths.sqrt()).round_().clamp_(_LEAST_BINS, widest).long()[:, None, None]
     bins = needed.flatten().tolist() if as_needed else [widest]
-    bin_of_level = density.cumsum(dim=2).sub_(density, alpha=0.5).mul_(needed).long().minimum(needed - 1)
+    channel = torch.arange(3, device=counts.device)[:, None]
+    # Edges of the channels lie a third of a bin apart: those of greys, whose levels are equal, would else err alike.
+    places = density.cumsum(dim=2).sub_(density, alpha=0.5).mul_(needed - 2 / 3).add_(channel, alpha=1 / 3)
+    bin_of_level = places.long().minimum(needed - 1)
     vectors = level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
     factors = _means_by_bin(vectors, bin_of_level, counts + 1e-3, max(bins))
-    exponents = torch.arange(2, -1, -1, device=counts.device)[:, None]
-    places = bin_of_level.mul_((needed if as_needed else widest) ** exponents).int()
-    return bins, places, factors
+    strides = (needed if as_needed else widest) ** (2 - channel)
+    return bins, bin_of_level.mul_(strides).int(), factors
 
 
 def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count: int) -> Tensor:

@@ -85,7 +85,7 @@ def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolera
     pixels = _to_levels(frames)
     height, width = frames.shape[2:]
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
-    widest = round((60 if sigma_xy is None else 54) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
+    widest = round((59 if sigma_xy is None else 53) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
     widest = max(_LEAST_BINS, min(_MOST_BINS, widest))
     step = max(1, round(math.sqrt(height * width / _THIN_TO)))
     alone = _goes_row_by_row(frames.device)
@@ -222,11 +222,10 @@ def _to_levels(frames: Tensor) -> Tensor:
 
 def _histogram(pixels: Tensor) -> Tensor:
     """Count levels by image and channel: uint8 ``[B, 3, H, W]`` to float32 ``[B, 3, 256]``."""
-    channels = pixels.shape[0] * pixels.shape[1]
-    offsets = 256 * torch.arange(channels, device=pixels.device).view(*pixels.shape[:2], 1, 1)
-    places = (pixels + offsets).flatten()
-    counts = torch.zeros(256 * channels, device=pixels.device)
-    counts.scatter_add_(0, places, counts.new_ones(len(places)))
+    places = pixels.flatten(2).flatten(0, 1).long()
+    places += _strides_of_rows(len(places), 256, pixels.device)
+    counts = torch.zeros(256 * len(places), device=pixels.device)
+    counts.scatter_add_(0, places.view(-1), counts.new_ones(places.numel()))
     return counts.view(*pixels.shape[:2], 256)
 
 
@@ -251,7 +250,7 @@ def _colour_bins(
     """
     density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt()
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
-    density = functional.normalize(density, p=1, dim=2).mul_(0.95).add_(0.05 / 256)
+    density = density.div_(density.sum(dim=2, keepdim=True) / 0.95).add_(0.05 / 256)
     widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
     needed = (widest / 256 * widths.sqrt()).round_().clamp_(_LEAST_BINS, widest).long()[:, None, None]
     bins = needed.flatten().tolist() if as_needed else [widest]
@@ -278,13 +277,24 @@ def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count:
         ``[..., count, k]``.
     """
     rows = bin_of_level.flatten(0, -2)
-    starts = torch.searchsorted(rows, torch.arange(count, device=rows.device).repeat(len(rows), 1))
-    starts += torch.arange(0, rows.numel(), 256, device=rows.device)[:, None]
-    levels = torch.arange(256, device=rows.device).repeat(len(rows))
-    sums = functional.embedding_bag(
-        levels, vectors, starts.flatten(), mode="sum", per_sample_weights=weights.flatten()
-    ).view(*bin_of_level.shape[:-1], count, -1)
+    bins = (rows + _strides_of_rows(len(rows), count, rows.device)).view(-1)
+    starts = torch.searchsorted(bins, torch.arange(len(rows) * count, device=rows.device))
+    levels = _levels_of_rows(len(rows), rows.device)
+    sums = functional.embedding_bag(levels, vectors, starts, mode="sum", per_sample_weights=weights.flatten())
+    sums = sums.view(*bin_of_level.shape[:-1], count, -1)
     return sums[..., :-1] / sums[..., -1:].clamp_min(1e-9)
+
+
+@functools.lru_cache(maxsize=16)
+def _strides_of_rows(rows: int, stride: int, device: torch.device) -> Tensor:
+    """Tell where each row starts, int64 ``[rows, 1]``."""
+    return torch.arange(0, rows * stride, stride, device=device)[:, None]
+
+
+@functools.lru_cache(maxsize=16)
+def _levels_of_rows(rows: int, device: torch.device) -> Tensor:
+    """Count 0..255 in each row, int64 ``[rows * 256]``."""
+    return torch.arange(256, device=device).repeat(rows)
 
 
 def _cells(places: Tensor, pixels: Tensor) -> Tensor:

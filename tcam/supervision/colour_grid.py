@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from tcam.supervision.gaussian_terms import level_vectors, position_terms
 
-_THIN_TO: Final = 2025
-"""About as many pixels tell the histogram, a grid of close columns and distant rows: fewer lines of a cache."""
+_THIN_TO: Final = 3136
+"""Pixels that tell the histogram: a regular grid of some 56 x 56."""
 
 _SUM_OVER: Final = 12_544
 """Pixels that are enough for the kernel's sum: 112 x 112."""
@@ -89,7 +89,7 @@ def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolera
     widest = max(_LEAST_BINS, min(_MOST_BINS, widest))
     step = max(1, round(math.sqrt(height * width / _THIN_TO)))
     alone = _goes_row_by_row(frames.device)
-    counts = _histogram(pixels[:, :, :: 2 * step, :: max(1, step // 2)])
+    counts = _histogram(pixels[:, :, ::step, ::step])
     bins, places, colours = _colour_bins(counts, widest, sigma_rgb, tolerance, as_needed=alone)
     lanes, together = (2, 1) if alone else (1, len(frames))
     positions = None

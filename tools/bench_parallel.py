@@ -2,22 +2,24 @@
 
     .venv/bin/python tools/bench_parallel.py --videos ../shared/data/clips/car --clips 24 --rounds 3
 
-Interleaved rounds, medians. A rate counts the frames of all clips over the wall clock less the start-up, which is
-quoted apart: starting Ray, and the time that the same workers take for two items of no work. Efficiency is the rate
-over twice that of this process, which uses one thread as every worker does. The peers: PyAV decoding, scaling and
-encoding as the clean copies are; decord reading those copies in order at 224 x 224, 32 frames at a time, and our reader
-on the same files.
+Interleaved rounds, medians. The clock starts when both workers have met, each with its model; what came before is the
+start-up, quoted apart. Efficiency is the rate over twice that of this process, which uses one thread as every worker
+does; and over that of two plain processes which share nothing, each with all of the work: what this machine's
+two processors give at most. Other peers: PyAV decoding, scaling and encoding as the clean copies are; decord reading
+those copies in order at 224 x 224, 32 frames at a time, and our reader on the same files.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -28,7 +30,7 @@ from pipelines.cams import MakeCams, ShotPart
 from pipelines.config import load_config
 from pipelines.device import choose_compute
 from pipelines.localizer import Localizer, PackedLocalizer, build_network
-from pipelines.parallel import ItemFailure, ordered_map, staying
+from pipelines.parallel import ItemFailure, ordered_map
 from pipelines.prepare_video import VideoJob, check_video
 from pipelines.spread import Spread, split_range
 from tcam.types import Shot, VideoRecord
@@ -37,10 +39,12 @@ from tcam.video.find import find_videos
 
 SIZE = (224, 224)
 BATCH = 32
+WORKERS = 2
+PLAIN = "2 plain processes"
 SPREADS = {
     "this process": Spread(0),
-    "2 processes": Spread(2),
-    "Ray, 2 workers": Spread(2, ray=True, actors=2),
+    "2 processes": Spread(WORKERS),
+    "Ray, 2 workers": Spread(WORKERS, ray=True, actors=WORKERS),
 }
 
 
@@ -69,10 +73,10 @@ class Bench:
         cache.mkdir(parents=True, exist_ok=True)
         return [VideoJob(path.name, path.absolute(), cache, 240) for path in self.clips]
 
-    def work(self, what: str) -> tuple[Callable, list, bool]:
+    def work(self, what: str, cache_name: str = "fresh") -> tuple[Callable, list, bool]:
         """Give what starts the work, its items, and whether workers hold a model: clean copies anew, or their CAMs."""
         if what == "prepare":
-            cache = self.folder / "fresh"
+            cache = self.folder / cache_name
             shutil.rmtree(cache, ignore_errors=True)
             return start_checking, self.jobs(cache), False
         parts = [
@@ -83,17 +87,30 @@ class Bench:
         return self.make_cams, parts, True
 
     def measure(self, what: str, spread: Spread) -> tuple[float, float]:
-        """Time some work, and apart from it the start of Ray, where it is used, and of the workers."""
+        """Time some work, and apart from it the start-up."""
         start, items, holds_model = self.work(what)
         if spread.here:
             return timed(partial(run, start, items, spread, holds_model)), 0.0
-        began = time.monotonic()
-        with staying(spread):
-            idle_run = partial(run, partial(start_idle, start), [0, 1], spread, holds_model)
-            first = timed(idle_run)
-            start_up = time.monotonic() - began
-            again = timed(idle_run) if spread.ray else first
-            return timed(partial(run, start, items, spread, holds_model)) - again, start_up
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            meetings = [Meeting(Path(place))] * WORKERS
+            began = time.monotonic()
+            run(partial(start_meeting, start), [*meetings, *items], spread, holds_model)
+            return time.monotonic() - meetings[0].over(), meetings[0].over() - began
+
+    def two_plain(self, what: str) -> float:
+        """Time two processes that share nothing, each doing all of the work; half of that."""
+        shares = [self.work(what, f"fresh-{i}")[:2] for i in range(WORKERS)]
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            meeting = Meeting(Path(place))
+            context = multiprocessing.get_context("spawn")
+            pair = [context.Process(target=meet_and_run, args=(meeting, *share)) for share in shares]
+            for process in pair:
+                process.start()
+            for process in pair:
+                process.join()
+            if any(process.exitcode for process in pair):
+                raise SystemExit("bench_parallel: a plain process failed")
+            return (time.monotonic() - meeting.over()) / WORKERS
 
     def transcode(self) -> float:
         """Time the plain PyAV loop."""
@@ -123,13 +140,38 @@ def start_checking() -> Callable:
     return check_video
 
 
-def start_idle(start: Callable) -> Callable:
-    start()
-    return idle
+@dataclass(frozen=True)
+class Meeting:
+    """An item of work that ends once all workers are at it, each by its mark in a folder."""
+
+    place: Path
+
+    def attend(self) -> None:
+        """Wait for the others; a worker that comes twice is one that others have left this item to."""
+        (self.place / str(os.getpid())).touch()
+        while len(list(self.place.iterdir())) < WORKERS:
+            time.sleep(0.002)
+
+    def over(self) -> float:
+        """Tell when the last one came, on the clock of ``time.monotonic``."""
+        came = max(mark.stat().st_mtime for mark in self.place.iterdir())
+        return time.monotonic() - (time.time() - came)
 
 
-def idle(item: int) -> int:
-    return item
+def start_meeting(start: Callable) -> Callable:
+    return partial(meet_or_work, start())
+
+
+def meet_or_work(work: Callable, item: object) -> object:
+    return item.attend() if isinstance(item, Meeting) else work(item)
+
+
+def meet_and_run(meeting: Meeting, start: Callable, items: list) -> None:
+    torch.set_num_threads(1)
+    work = start()
+    meeting.attend()
+    for item in items:
+        work(item)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -183,8 +225,9 @@ def main() -> None:
             for name, work in (("PyAV transcode", bench.transcode), ("decord", bench.plain_decord)):
                 times.setdefault((name, "plain loop"), []).append(work())
             times.setdefault(("decord", "our reader"), []).append(bench.our_reader())
-            for name, spread in spreads.items():
-                for what in ("prepare", "cams"):
+            for what in ("prepare", "cams"):
+                times.setdefault((what, PLAIN), []).append(bench.two_plain(what))
+                for name, spread in spreads.items():
                     took, start_up = bench.measure(what, spread)
                     times.setdefault((f"{what}, start-up", name), []).append(start_up)
                     times.setdefault((what, name), []).append(took)
@@ -195,14 +238,14 @@ def main() -> None:
 
 
 def show(seconds: dict[tuple[str, str], float], frames: int) -> None:
-    print("| work | where | frames/s | of 2 processors | start-up |\n|---|---|---|---|---|")
+    print("| work | where | frames/s | of 2 processors | of 2 plain processes | start-up |\n|---|---|---|---|---|---|")
     for (what, where), took in seconds.items():
         if what.endswith("start-up"):
             continue
-        alone = seconds.get((what, "this process"), took)
-        efficiency = f"{alone / took / 2:.0%}" if "2" in where else "-"
+        alone, plain = seconds.get((what, "this process"), took), seconds.get((what, PLAIN), took)
+        shares = f"{alone / took / WORKERS:.0%} | {plain / took:.0%}" if "2" in where else "- | -"
         start_up = seconds.get((f"{what}, start-up", where), 0.0)
-        print(f"| {what} | {where} | {frames / took:.0f} | {efficiency} | {start_up:.1f} s |")
+        print(f"| {what} | {where} | {frames / took:.0f} | {shares} | {start_up:.1f} s |")
 
 
 if __name__ == "__main__":

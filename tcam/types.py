@@ -12,7 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
+
+from tcam.errors import MissingPartError
+
 if TYPE_CHECKING:
+    import supervision
     import torch
     from torch import Tensor
 
@@ -267,6 +272,29 @@ class FrameBox:
     score: float
     box: Box | None
     raw_box: Box | None = None
+
+    def to_supervision(self) -> supervision.Detections:
+        """Give the box to the ``supervision`` package, which draws, filters and tracks: one row, or none without a box.
+
+        ``confidence`` is ``score``, ``class_id`` is ``label``, ``data`` holds ``class_score``.
+
+        Raises:
+            MissingPartError: supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError:
+            raise MissingPartError(
+                "to_supervision needs the package supervision, which is not installed: pip install supervision"
+            ) from None
+        if self.box is None:
+            return Detections.empty()
+        return Detections(
+            xyxy=np.array([[self.box.x0, self.box.y0, self.box.x1, self.box.y1]], np.float32),
+            confidence=np.array([self.score], np.float32),
+            class_id=np.array([self.label]),
+            data={"class_score": np.array([self.class_score], np.float32)},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backbone", default="mobilenetv2_100")
+    parser.add_argument("--work", nargs="+", choices=("prepare", "cams"), default=("prepare", "cams"))
     parser.add_argument("--without-ray", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -225,7 +226,7 @@ def main() -> None:
             for name, work in (("PyAV transcode", bench.transcode), ("decord", bench.plain_decord)):
                 times.setdefault((name, "plain loop"), []).append(work())
             times.setdefault(("decord", "our reader"), []).append(bench.our_reader())
-            for what in ("prepare", "cams"):
+            for what in options.work:
                 times.setdefault((what, PLAIN), []).append(bench.two_plain(what))
                 for name, spread in spreads.items():
                     took, start_up = bench.measure(what, spread)

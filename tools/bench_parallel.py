@@ -2,11 +2,11 @@
 
     .venv/bin/python tools/bench_parallel.py --videos ../shared/data/clips/car --clips 24 --rounds 3
 
-Interleaved rounds, medians. The clock starts when both workers have met, each with its model; what came before is the
-start-up, quoted apart. Efficiency is the rate over twice that of this process, which uses one thread as every worker
-does; and over that of two plain processes which share nothing, each with all of the work: what this machine's
-two processors give at most. Other peers: PyAV decoding, scaling and encoding as the clean copies are; decord reading
-those copies in order at 224 x 224, 32 frames at a time, and our reader on the same files.
+Interleaved rounds, medians. The clock runs from when both workers have met, each with its model, to the last result;
+what came before is the start-up, quoted apart. Efficiency is the rate over twice that of this process, which uses one
+thread as every worker does; and over that of two plain processes which share nothing, each with all of the work: what
+this machine's two processors give at most. Other peers: PyAV decoding, scaling and encoding as the clean copies are;
+decord reading those copies in order at 224 x 224, 32 frames at a time, and our reader on the same files.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             meetings = [Meeting(Path(place))] * WORKERS
             began = time.monotonic()
-            run(partial(start_meeting, start), [*meetings, *items], spread, holds_model)
-            return time.monotonic() - meetings[0].over(), meetings[0].over() - began
+            ended = run(partial(start_meeting, start), [*meetings, *items], spread, holds_model)
+            met = meetings[0].last("came")
+            return ended - met, met - began
 
     def two_plain(self, what: str) -> float:
         """Time two processes that share nothing, each doing all of the work; half of that."""
@@ -110,7 +111,7 @@ class Bench:
                 process.join()
             if any(process.exitcode for process in pair):
                 raise SystemExit("bench_parallel: a plain process failed")
-            return (time.monotonic() - meeting.over()) / WORKERS
+            return (meeting.last("left") - meeting.last("came")) / WORKERS
 
     def transcode(self) -> float:
         """Time the plain PyAV loop."""
@@ -130,10 +131,14 @@ class Bench:
             readers.read(record, range(start, min(start + BATCH, record.num_frames)))
 
 
-def run(start: Callable, items: list, spread: Spread, holds_model: bool) -> None:
+def run(start: Callable, items: list, spread: Spread, holds_model: bool) -> float:
+    """Do the work; tell when the last result came: after it the workers only end."""
+    ended = 0.0
     for result in ordered_map(start, items, spread=spread, time_limit_s=600.0, holds_model=holds_model):
         if isinstance(result, ItemFailure):
             raise SystemExit(result.reason)
+        ended = time.monotonic()
+    return ended
 
 
 def start_checking() -> Callable:
@@ -147,15 +152,18 @@ class Meeting:
     place: Path
 
     def attend(self) -> None:
-        """Wait for the others; a worker that comes twice is one that others have left this item to."""
-        (self.place / str(os.getpid())).touch()
-        while len(list(self.place.iterdir())) < WORKERS:
+        """Wait for the others."""
+        (self.place / f"{os.getpid()}.came").write_text(str(time.monotonic()))
+        while len(list(self.place.glob("*.came"))) < WORKERS:
             time.sleep(0.002)
 
-    def over(self) -> float:
-        """Tell when the last one came, on the clock of ``time.monotonic``."""
-        came = max(mark.stat().st_mtime for mark in self.place.iterdir())
-        return time.monotonic() - (time.time() - came)
+    def leave(self) -> None:
+        """Note that this process is done."""
+        (self.place / f"{os.getpid()}.left").write_text(str(time.monotonic()))
+
+    def last(self, mark: str) -> float:
+        """Tell when the last one ``came`` or ``left``, on the clock of ``time.monotonic``, one for all processes."""
+        return max(float(path.read_text()) for path in self.place.glob(f"*.{mark}"))
 
 
 def start_meeting(start: Callable) -> Callable:
@@ -172,6 +180,7 @@ def meet_and_run(meeting: Meeting, start: Callable, items: list) -> None:
     meeting.attend()
     for item in items:
         work(item)
+    meeting.leave()
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -5,26 +5,31 @@
 
 Frames are real, 224 x 224, one per video (of a sequence: neighbours of one video); maps are blobs with noise. Ours is
 the whole loss, forward and backward from logits (position + colour: TCAM's term; colour: of one frame; joint:
-CoLo-CAM's adaptive term over n frames). The peer is the permutohedral lattice of pydensecrf, which uses one thread:
-building it and one step of mean field, which filters two maps; colour has the colour as its only features. Peer and
-ours take turns; medians. `exact` is float64 over all pairs of pixels (position + colour) or over the whole 256^3
-histogram (colour), timed once.
+CoLo-CAM's adaptive term over n frames). The peer is the permutohedral lattice of pydensecrf, which knows one thread:
+building it and one step of mean field, which filters two maps; colour has the colour as its only features. Where ours
+may use more threads, as many processes filter frames with the peer at once; the lattice of a sequence is one, and stays
+with one thread, as the official code has it. Peer and ours take turns; medians. `exact` is float64 over all pairs of
+pixels (position + colour) or over the whole 256^3 histogram (colour), timed once.
 
-The official lattice of TCAM and CoLo-CAM (GPL, not used here) took 10.5, 6.7 and 56 ms with one thread on another
-machine (design notes, 2026): the peer stands in for it. `--prototypes ../shared/prototypes` compares with it by way of
-a third: the notes' prototypes took turns with it there, and take turns with ours here.
+The official lattice of TCAM and CoLo-CAM (GPL, not used here) took 10.5, 6.7 and 56 ms with one thread, 5.7, 3.6 and
+58 with two, on another machine (design notes, 2026): the peer stands in for it. `--prototypes ../shared/prototypes`
+compares with it by way of a third: the notes' prototypes took turns with it there, and take turns with ours here.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import torch
@@ -74,9 +79,9 @@ def main() -> None:
     for count in threads:
         torch.set_num_threads(count)
         report_times(frames, sequence, count, options)
+        if options.prototypes:
+            report_prototypes(frames, sequence, count, options)
     torch.set_num_threads(1)
-    if options.prototypes:
-        report_prototypes(frames, sequence, options)
     report_scaling(frames, options)
     if options.device == "cpu":
         report_memory(options.videos)
@@ -157,40 +162,66 @@ def lattice_step(frames: Tensor, sigma_xy: float | None) -> Callable[[], None]:
     return colour_alone if sigma_xy is None else with_positions
 
 
+class Lattices:
+    """The peer's work: lattices of four frames, one by one, in as many processes at once as ours has threads."""
+
+    frames_per_process = 4
+    steps: ClassVar[list[Callable[[], None]]] = []
+    """Of a worker process."""
+
+    def __init__(self, frames: Tensor, sigma_xy: float | None, processes: int) -> None:
+        given = frames[: self.frames_per_process].numpy(), sigma_xy
+        self.workers = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), self.prepare, given)
+        self.processes = processes
+
+    @classmethod
+    def prepare(cls, frames: np.ndarray, sigma_xy: float | None) -> None:
+        """Set a worker up."""
+        keep_freed_memory()
+        torch.set_num_threads(1)
+        # A lattice of colour alone would join the frames.
+        cls.steps = [lattice_step(torch.from_numpy(frame)[None], sigma_xy) for frame in frames]
+
+    @classmethod
+    def run(cls) -> None:
+        """Do a worker's share."""
+        for step in cls.steps:
+            step()
+
+    def __call__(self) -> None:
+        """Let all workers do their share, and wait."""
+        for working in [self.workers.submit(self.run) for _ in range(self.processes)]:
+            working.result()
+
+
 def report_times(frames: Tensor, sequence: Tensor, threads: int, options: argparse.Namespace) -> None:
     device, logits = torch.device(options.device), make_logits(32)
     print(f"**{threads} thread{'s' if threads > 1 else ''}**, milliseconds per frame (joint: per sequence)\n")
     print("| case | ours | lattice peer | ratio |\n|---|---:|---:|---:|")
-    cases = [
-        (f"{name}, B = {count}", sigma, count)
-        for name, sigma in (("position + colour", SIGMA_XY), ("colour", None))
-        for count in (8, 32)
-    ]
-    for name, sigma, count in cases:
-        ours = energy_step(logits[:count].to(device), frames[:count].to(device), sigma)
-        # The peer serves frames one by one: a lattice of colour alone would join them.
-        peers = [lattice_step(frames[i : i + 1], sigma) for i in range(4)] if densecrf else []
-        print_row(name, ours, peers, options, ours_per=count, peers_per=4)
+    for name, sigma in (("position + colour", SIGMA_XY), ("colour", None)):
+        peer = Lattices(frames, sigma, threads) if densecrf else None
+        for count in (8, 32):
+            ours = energy_step(logits[:count].to(device), frames[:count].to(device), sigma)
+            peers_per = threads * Lattices.frames_per_process
+            print_row(f"{name}, B = {count}", ours, peer, options, ours_per=count, peers_per=peers_per)
+        if peer:
+            peer.workers.shutdown()
     for count in (2, 4, 8, 16):
         ours = joint_step(logits[:count].to(device), sequence[:count].to(device))
-        peers = [lattice_step(sequence[:count], None)] if densecrf else []
-        print_row(f"joint, n = {count}", ours, peers, options, ours_per=1, peers_per=1)
+        peer = lattice_step(sequence[:count], None) if densecrf else None
+        print_row(f"joint, n = {count}", ours, peer, options, ours_per=1, peers_per=1)
     print()
 
 
 def print_row(
-    name: str, ours: Callable[[], None], peers: list[Callable[[], None]], options: argparse.Namespace, *,
+    name: str, ours: Callable[[], None], peer: Callable[[], None] | None, options: argparse.Namespace, *,
     ours_per: int, peers_per: int,
 ) -> None:  # fmt: skip
-    mine, theirs = [], []
-    for turn in range(options.rounds + 1):
-        took = timed(ours, options.device), sum(timed(peer, "cpu") for peer in peers)
-        if turn:  # the first one warms up
-            mine.append(took[0] / ours_per)
-            theirs.append(took[1] / peers_per)
+    turns = [(timed(ours, options.device), timed(peer, "cpu") if peer else 0.0) for _ in range(options.rounds + 1)]
+    mine, theirs = zip(*((a / ours_per, b / peers_per) for a, b in turns[1:]), strict=True)  # the first one warms up
     own, other = statistics.median(mine), statistics.median(theirs)
     ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))  # of a turn: a machine's pace drifts
-    cells = (f"{other:.1f}", f"{ratio:.1f}x") if peers else ("–", "–")
+    cells = (f"{other:.1f}", f"{ratio:.1f}x") if peer else ("–", "–")
     print(f"| {name} | {own:.2f} | {cells[0]} | {cells[1]} |", flush=True)
 
 
@@ -204,33 +235,35 @@ def timed(work: Callable[[], None], device: str) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def report_prototypes(frames: Tensor, sequence: Tensor, options: argparse.Namespace) -> None:
-    """Compare filters alone, 1 thread, with prototypes that were measured beside the official lattice elsewhere."""
+def report_prototypes(frames: Tensor, sequence: Tensor, threads: int, options: argparse.Namespace) -> None:
+    """Compare with prototypes that were measured beside the official lattice elsewhere: same loss, other filter."""
     sys.path.insert(0, str(options.prototypes.resolve()))
     import crf_filters
 
-    contrast = torch.tanh(make_logits(32)[:, 1:] / 2)
-    whole = sequence[:8].transpose(0, 1).reshape(1, 3, -1, 224), contrast[:8].transpose(0, 1).reshape(1, 1, -1, 224)
-    rows = (
-        ("position + colour, B = 32", (frames, contrast), lambda i, q: crf_filters.xyrgb_ad2(i, q, m=32, r=6, k=18),
-         SIGMA_XY, 0.04, "5.2"),
-        ("colour, B = 32", (frames, contrast), lambda i, q: crf_filters.color_hist1(i, q, m=64, k=18),
-         None, 0.04, "7.8 to 8.3"),
-        ("joint, n = 8", whole, lambda i, q: crf_filters.color_hist1(i, q, m=128, k=20), None, 0.016, "4.9 to 6.8"),
+    cases = (
+        ("position + colour, B = 8", energy_step(make_logits(8), frames[:8], SIGMA_XY), 8,
+         lambda q, i: crf_filters.xyrgb_ad2(i, q, m=32, r=6, k=18), {1: 4.6, 2: 2.8}),
+        ("colour, B = 8", energy_step(make_logits(8), frames[:8], None), 8,
+         lambda q, i: crf_filters.color_hist1(i, q, m=64, k=18), {1: 6.5, 2: 5.9}),
+        ("joint, n = 8", joint_step(make_logits(8), sequence[:8]), 1,
+         lambda q, i: crf_filters.color_hist1(i, q, m=128, k=20), {1: 4.9, 2: 5.3}),
     )  # fmt: skip
-    print("Filter alone, 1 thread, ms per frame (joint: per sequence); last two columns: times the official speed\n")
+    print("The same loss over the design notes' prototypes; last two columns: times the official speed\n")
     print("| case | ours | prototype | ratio | prototype, design notes | so ours |\n|---|---:|---:|---:|---:|---:|")
-    for name, (images, maps), prototype, sigma, tolerance, measured in rows:
-        work = (
-            lambda i=images, q=maps, xy=sigma, t=tolerance: gaussian_filter(
-                q, i, sigma_rgb=SIGMA_RGB, sigma_xy=xy, tolerance=t
-            ),
-            lambda i=images, q=maps, filtered=prototype: filtered(i, q),
+    for name, ours, count, kernel, official in cases:
+        turns = []
+        for _ in range(options.rounds + 1):
+            own = timed(ours, "cpu")
+            with mock.patch("tcam.supervision.losses.gaussian_filter", lambda q, i, k=kernel, **_: k(q, i)):
+                turns.append((own / count, timed(ours, "cpu") / count))
+        mine, theirs = zip(*turns[1:], strict=True)
+        ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
+        noted = official.get(threads)
+        cells = f"{statistics.median(mine):.2f} | {statistics.median(theirs):.2f} | {ratio:.2f}x"
+        print(
+            f"| {name} | {cells} | {noted}x | {noted * ratio:.1f}x |" if noted else f"| {name} | {cells} | – | – |",
+            flush=True,
         )
-        turns = [[timed(each, "cpu") / len(images) for each in work] for _ in range(options.rounds + 1)][1:]
-        own, other = (statistics.median(column) for column in zip(*turns, strict=True))
-        ours = " to ".join(f"{float(figure) * other / own:.1f}" for figure in measured.split(" to "))
-        print(f"| {name} | {own:.2f} | {other:.2f} | {other / own:.2f}x | {measured}x | {ours}x |", flush=True)
     print()
 
 

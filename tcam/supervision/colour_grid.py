@@ -71,9 +71,8 @@ def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None
     places, factor = _even_bins(sigma_rgb, frames.device)
     positions = None
     if sigma_xy is not None:
-        lanes = 2 if _goes_row_by_row(frames.device) else 1
         size = part.shape[2], part.shape[3]
-        positions = position_terms(size, sigma_xy / step, _SUM_TOLERANCE, lanes, frames.device)
+        positions = position_terms(size, sigma_xy / step, _SUM_TOLERANCE, _lanes(frames.device), frames.device)
     cells = _cells(places.expand(len(part), 3, 256), part.flatten(2))
     factor = factor.expand(len(part), -1, -1)
     sums = KernelFactors(cells, factor, factor, factor, positions).sum()
@@ -81,22 +80,21 @@ def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None
 
 
 def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float) -> Iterator[KernelFactors]:
-    """Factor the kernel of all images: on a CPU one by one, to stay in its cache, else at once."""
+    """Factor the kernel of all images: on a CPU few at once, to stay in its cache, else all."""
     pixels = _to_levels(frames)
     height, width = frames.shape[2:]
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
     widest = round((59 if sigma_xy is None else 53) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
     widest = max(_LEAST_BINS, min(_MOST_BINS, widest))
     step = max(1, round(math.sqrt(height * width / _THIN_TO)))
-    alone = _goes_row_by_row(frames.device)
     counts = _histogram(pixels[:, :, ::step, ::step])
-    bins, places, colours = _colour_bins(counts, widest, sigma_rgb, tolerance, as_needed=alone)
-    lanes, together = (2, 1) if alone else (1, len(frames))
+    together = _images_at_once(frames.device, with_positions=sigma_xy is not None)
+    sides, places, colours = _colour_bins(counts, widest, sigma_rgb, tolerance, together)
     positions = None
     if sigma_xy is not None:
-        positions = position_terms((height, width), sigma_xy, tolerance, lanes, frames.device)
-    parts = (torch.split(each, together) for each in (places, pixels.flatten(2), colours))
-    for side, place, levels, colour in zip(bins, *parts, strict=True):
+        positions = position_terms((height, width), sigma_xy, tolerance, _lanes(frames.device), frames.device)
+    parts = (torch.split(each, together or len(frames)) for each in (places, pixels.flatten(2), colours))
+    for side, place, levels, colour in zip(sides, *parts, strict=True):
         red, green, blue = colour[:, :, :side].unbind(1)
         yield KernelFactors(_cells(place, levels), red, green, blue, positions)
 
@@ -153,20 +151,19 @@ class KernelFactors:
         if memory is None or len(memory) < math.prod(shape):
             memory = rows.new_empty(math.prod(shape))
         grid = memory[: math.prod(shape)].zero_().view(shape)
-        if not _goes_row_by_row(rows.device):
-            places = self.cells[:, None].expand(rows.shape[:3])
-            grid[..., 0].scatter_add_(2, places, rows[..., 0])
-            return grid, memory
-        for image in range(len(rows)):  # one row at a time is by far the fastest scatter that torch has on a CPU
-            for target, row in zip(_as_numbers(grid[image]), _as_numbers(rows[image]), strict=True):
-                target.scatter_add_(0, self.cells[image], row)
+        _as_numbers(grid).scatter_add_(2, self.cells[:, None].expand(rows.shape[:3]), _as_numbers(rows))
         return grid, memory
 
     def _project(self, grid: Tensor) -> Tensor:
         """Apply ``U^T`` to a grid ``[B, R, m^3, L]``, giving ``[B, R k^2, k L]``."""
         images, rows, _, lanes = grid.shape
         m, k = self.red.shape[1:]
-        grid = torch.bmm(_repeat(self.red.mT, rows), grid.view(images * rows, m, -1))
+        if _shares_tall_products(lanes):
+            grid = torch.bmm(grid.view(images, rows * m * m, m), self.blue)
+            grid = torch.bmm(_repeat(self.green.mT, rows * m), grid.view(images * rows * m, m, k))
+            grid = torch.bmm(_repeat(self.red.mT, rows), grid.view(images * rows, m, k * k))
+            return grid.view(images, rows * k * k, k)
+        grid = torch.bmm(_repeat(self.red.mT, rows).contiguous(), grid.view(images * rows, m, -1))
         grid = torch.bmm(_repeat(self.green.mT, rows * k), grid.view(images * rows * k, m, -1))
         return torch.bmm(grid.view(images, rows * k * k, -1), _widen(self.blue, lanes))
 
@@ -174,6 +171,11 @@ class KernelFactors:
         """Apply ``U`` to ``[B, R k^2, k L]``, giving ``[B, R, m^3, L]`` in the memory of ``target``."""
         images, rows, _, lanes = target.shape
         m, k = self.red.shape[1:]
+        if _shares_tall_products(lanes):
+            grid = torch.bmm(_repeat(self.red, rows), grid.view(images * rows, k, k * k))
+            grid = torch.bmm(_repeat(self.green, rows * m), grid.view(images * rows * m, k, k))
+            torch.bmm(grid.view(images, rows * m * m, k), self.blue.mT, out=target.view(images, rows * m * m, m))
+            return target
         grid = torch.bmm(grid, _widen(self.blue, lanes).mT)
         grid = torch.bmm(_repeat(self.green, rows * k), grid.view(images * rows * k, k, -1))
         torch.bmm(_repeat(self.red, rows), grid.view(images * rows, k, -1), out=target.view(images * rows, m, -1))
@@ -202,18 +204,35 @@ def _as_numbers(rows: Tensor) -> Tensor:
 
 def _gather(grid: Tensor, cells: Tensor, *, out: Tensor) -> Tensor:
     """Read a grid ``[B, R, m^3, L]`` at the cells ``[B, P]`` into ``out``, ``[B, R, P, L]``."""
-    if not _goes_row_by_row(grid.device):
-        torch.gather(grid[..., 0], 2, cells[:, None].expand(-1, grid.shape[1], -1), out=out[..., 0])
-        return out
-    for image, places in enumerate(cells):
-        for source, target in zip(_as_numbers(grid[image]), _as_numbers(out[image]), strict=True):
-            torch.index_select(source, 0, places, out=target)
+    places = cells[:, None].expand(-1, grid.shape[1], -1)
+    torch.gather(_as_numbers(grid), 2, places, out=_as_numbers(out))
     return out
 
 
-def _goes_row_by_row(device: torch.device) -> bool:
-    """Say whether rows are better taken one at a time, as a CPU's caches and torch's scatter on it have it."""
+def _on_cpu(device: torch.device) -> bool:
     return device.type == "cpu"
+
+
+def _lanes(device: torch.device) -> int:
+    """Say how many rows share an access: a CPU's pairs are complex numbers, whose sums accelerators may lack."""
+    return 2 if _on_cpu(device) else 1
+
+
+def _shares_tall_products(lanes: int) -> bool:
+    """Say whether the largest products are better tall than wide: several threads share them, one is slower."""
+    return lanes == 1 and torch.get_num_threads() > 1
+
+
+def _images_at_once(device: torch.device, *, with_positions: bool) -> int | None:
+    """Say how many images to filter at once; None: all.
+
+    A thread of a CPU takes whole rows, of which an image has one, or three pairs with positions: one thread is fastest
+    with one image at a time (it stays in the cache), several want some each.
+    """
+    if not _on_cpu(device):
+        return None
+    threads = torch.get_num_threads()
+    return threads if with_positions or threads == 1 else 2 * threads
 
 
 def _to_levels(frames: Tensor) -> Tensor:
@@ -230,7 +249,7 @@ def _histogram(pixels: Tensor) -> Tensor:
 
 
 def _colour_bins(
-    counts: Tensor, widest: int, sigma_rgb: float, tolerance: float, *, as_needed: bool
+    counts: Tensor, widest: int, sigma_rgb: float, tolerance: float, together: int | None
 ) -> tuple[list[int], Tensor, Tensor]:
     """Sort the levels of each image and channel into bins whose density follows the root of their histogram.
 
@@ -241,27 +260,30 @@ def _colour_bins(
         widest: the bins of an image that uses all levels alike, the most there are.
         sigma_rgb: reach of the kernel.
         tolerance: error to aim at; sets k.
-        as_needed: give every image a grid of its own size; else, without a look at the numbers (an accelerator would
-            wait), all get one of ``widest``, in part empty.
+        together: images that share a size of grid, what the neediest of them needs; None: all get a grid of
+            ``widest``, without a look at the numbers (an accelerator would wait).
 
     Returns:
-        The side of each image's grid (m), or that of all; what each level adds to its pixel's place in the grid,
-        int32 ``[B, 3, 256]``; the factors ``[B, 3, M, k]``, M the longest side.
+        The side of each group's grid (m); what each level adds to its pixel's place in the grid, int32
+        ``[B, 3, 256]``; the factors ``[B, 3, M, k]``, M the longest side.
     """
     density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt()
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
     density = density.div_(density.sum(dim=2, keepdim=True) / 0.95).add_(0.05 / 256)
     widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
     needed = (widest / 256 * widths.sqrt()).round_().clamp_(_LEAST_BINS, widest).long()[:, None, None]
-    bins = needed.flatten().tolist() if as_needed else [widest]
+    sides = [widest]
+    if together is not None:
+        needs = needed.flatten().tolist()
+        sides = [max(needs[start : start + together]) for start in range(0, len(needs), together)]
     channel = _starts_of_rows(3, 1, counts.device)
     # Edges of the channels lie a third of a bin apart: those of greys, whose levels are equal, would else err alike.
     places = density.cumsum(dim=2).sub_(density, alpha=0.5).mul_(needed - 2 / 3).add_(channel, alpha=1 / 3)
     bin_of_level = places.long().minimum(needed - 1)
     vectors = level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
-    factors = _means_by_bin(vectors, bin_of_level, counts, max(bins))
-    strides = (needed if as_needed else widest) ** (2 - channel)
-    return bins, bin_of_level.mul_(strides).int(), factors
+    factors = _means_by_bin(vectors, bin_of_level, counts, max(sides))
+    strides = needed.new_tensor(sides).repeat_interleave(together or len(counts))[: len(counts), None, None]
+    return sides, bin_of_level.mul_(strides ** (2 - channel)).int(), factors
 
 
 def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count: int) -> Tensor:
@@ -299,7 +321,7 @@ def _levels_of_rows(rows: int, device: torch.device) -> Tensor:
 
 def _cells(places: Tensor, pixels: Tensor) -> Tensor:
     """Look up the cell, 0..m^3 - 1, of every pixel: uint8 ``[B, 3, P]`` to int64 ``[B, P]``."""
-    if not _goes_row_by_row(pixels.device):
+    if not _on_cpu(pixels.device):
         return places.gather(2, pixels.long()).sum(dim=1)
     cells = torch.empty(len(pixels), pixels.shape[2], dtype=torch.int64)
     for (red, green, blue), levels, target in zip(places, pixels.int(), cells, strict=True):

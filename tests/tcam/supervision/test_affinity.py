@@ -117,14 +117,26 @@ def test_odd_sizes_are_near_the_exact_filter(size):
 
 
 @pytest.mark.parametrize("sigma_xy", [None, 9.0])
-def test_the_form_for_accelerators_gives_the_same_on_a_cpu(sigma_xy, monkeypatch):
-    frames, values = _smooth_frames(3, 20), torch.rand(3, 2, 20, 20)
+def test_one_thread_several_threads_and_accelerators_get_the_same(sigma_xy, monkeypatch):
+    frames, values = _smooth_frames(5, 20), torch.rand(5, 2, 20, 20)
+    frames[3] //= 4  # needs fewer bins than its neighbours
     settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
-    row_by_row = gaussian_filter(values, frames, **settings), affinity_sum(frames, **settings)
-    monkeypatch.setattr(colour_grid, "_goes_row_by_row", lambda device: False)
-    at_once = gaussian_filter(values, frames, **settings), affinity_sum(frames, **settings)
-    for one, other in zip(row_by_row, at_once, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+    def results():
+        return gaussian_filter(values, frames, **settings), affinity_sum(frames, **settings)
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = results()
+        torch.set_num_threads(2)
+        grouped = results()
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(colour_grid, "_on_cpu", lambda device: False)
+    for others in (grouped, results()):
+        for one, other in zip(alone, others, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
 def test_maps_that_are_not_numbers_spoil_their_own_image_only():
@@ -209,8 +221,8 @@ def test_other_shapes_and_sigmas_are_refused():
 def test_an_image_of_few_levels_takes_a_smaller_grid_and_errs_little_more():
     wide = _smooth_frames(1, 48)
     frames, values = torch.cat([wide, 100 + wide // 4]), _blob(48).expand(2, -1, -1, -1)
-    factors = colour_grid._factors(frames, sigma_rgb=15.0, sigma_xy=None, tolerance=0.04)
-    sides = [each.red.shape[1] for each in factors]
+    factors = (colour_grid._factors(one, sigma_rgb=15.0, sigma_xy=None, tolerance=0.04) for one in frames.split(1))
+    sides = [next(each).red.shape[1] for each in factors]
     assert sides[1] < 0.6 * sides[0]
     fast = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None)
     exact = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None, exact=True)

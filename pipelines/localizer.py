@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.config import ModelSettings, RunConfig
-from pipelines.device import Compute
+from pipelines.device import Compute, keep_freed_memory
 from pipelines.engine import FoundMaps
 from tcam.errors import ConfigError
 from tcam.localization.refine import MeanField
@@ -152,7 +152,9 @@ class PackedLocalizer:
         return self.compute.device.type
 
     def unpack(self) -> Localizer:
-        """Bring the network to its device."""
+        """Bring the network to its device; where that is the CPU, this process begins to keep the memory it frees."""
+        if self.device_type == "cpu":
+            keep_freed_memory()
         return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute, self.refine)
 
 

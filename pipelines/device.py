@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
-import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 
+from pipelines.allocator import keep_freed_memory
 from tcam.errors import ConfigError
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-"""Parameters of glibc's ``mallopt``."""
-
-_KEPT_BYTES: Final = 2**31 - 1
-_GROWTH_BYTES: Final = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +43,6 @@ def choose_compute(device: str, precision: str) -> Compute:
         keep_freed_memory()
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Compute(chosen, dtypes[precision] if precision != "auto" else _fast_dtype(chosen))
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep up to 2 GB of freed memory for the next tensors; does nothing elsewhere.
-
-    By default each large tensor is mapped afresh and returned, and the kernel zeroes its pages every time: a sixth of
-    a training epoch on a CPU.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
-    if mallopt is not None:
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_TOP_PAD, _GROWTH_BYTES)
 
 
 def processor_name() -> str:

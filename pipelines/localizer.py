@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipelines.allocator import keep_freed_memory
 from pipelines.config import ModelSettings, RunConfig
-from pipelines.device import Compute, keep_freed_memory
+from pipelines.device import Compute
 from pipelines.engine import FoundMaps
 from tcam.errors import ConfigError
 from tcam.localization.refine import MeanField

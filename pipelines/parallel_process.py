@@ -13,16 +13,15 @@ import signal
 import threading
 import time
 from multiprocessing import connection
-from pathlib import Path
 from typing import Final
 
+from pipelines.allocator import resident_bytes, return_freed_memory
 from pipelines.parallel import Answer, Job, one_line, one_thread
 from tcam.errors import TcamError
 
 START_LIMIT_S: Final = 600.0
 _WATCH_S: Final = 0.2
 """How often the memory of busy children is looked at."""
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class Child:
@@ -49,7 +48,7 @@ class Child:
         self.job = job
         self._deadline = time.monotonic() + job.time_limit_s
         try:
-            self.pipe.send_bytes(pickle.dumps(job.item))
+            self.pipe.send_bytes(pickle.dumps((job.item, job.memory_limit)))
         except OSError:
             self._deadline = 0.0  # it died while idle: the next look finds out
 
@@ -59,9 +58,9 @@ class Child:
         Raises:
             TcamError: it could not start.
         """
-        if self.job is not None and self.job.memory_limit and self._resident() > self.job.memory_limit:
-            limit = f"{self.job.memory_limit / 2**20:.0f} MB"
-            return self._give_up("failed", f"it needed more than {limit} of memory and was stopped")
+        limit = self.job.memory_limit if self.job is not None else 0
+        if limit and resident_bytes(self._process.pid or 0) > limit:
+            return self._give_up("failed", f"it needed more than {limit / 2**20:.0f} MB of memory and was stopped")
         try:
             if self.pipe.poll():
                 return self._read(self.pipe.recv_bytes())
@@ -102,13 +101,6 @@ class Child:
                 'if __name__ == "__main__", or ask for 0 workers'
             )
         return Answer(self.job.index, "died" if kind == "died" else "failed", reason)
-
-    def _resident(self) -> int:
-        """Give the memory of the child in bytes; 0 where the system does not tell."""
-        try:
-            return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * _PAGE
-        except (OSError, IndexError, ValueError):
-            return 0
 
 
 class ProcessCrew:
@@ -159,15 +151,19 @@ def _serve(pipe: connection.Connection, start: bytes) -> None:
     pipe.send_bytes(pickle.dumps(("ready", None)))
     while True:
         try:
-            item = pipe.recv_bytes()
+            message = pipe.recv_bytes()
         except EOFError:
             return
+        memory_limit = 0
         try:
+            item, memory_limit = pickle.loads(message)  # noqa: S301 (from our own parent)
             with one_thread():
-                answer = pickle.dumps(("done", task(pickle.loads(item))))  # noqa: S301 (from our own parent)
+                answer = pickle.dumps(("done", task(item)))
         except Exception as error:  # noqa: BLE001, RUF100  # reported as this item's failure
             answer = pickle.dumps(("failed", one_line(error)))
         pipe.send_bytes(answer)
+        if memory_limit and resident_bytes() > memory_limit / 2:
+            return_freed_memory()
 
 
 def _leave_with_parent() -> None:

@@ -33,7 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.device import keep_freed_memory, processor_name
+from pipelines.allocator import keep_freed_memory
+from pipelines.device import processor_name
 from tcam.model.backbone import Backbone
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.cam.scene import CamScene, normalize_cam

@@ -37,7 +37,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from colocam.color_crf import joint_color_energy
-from pipelines.device import keep_freed_memory, processor_name
+from pipelines.allocator import keep_freed_memory
+from pipelines.device import processor_name
 from tcam.supervision.affinity import gaussian_filter
 from tcam.supervision.losses import crf_energy
 from tcam.video.reader import stream_frames

@@ -1,13 +1,18 @@
 import dataclasses
+import sys
+from functools import partial
 
 import pytest
 import torch
 
 from pipelines.localizer import Localizer, PackedLocalizer, build_network, class_activation
+from pipelines.parallel import ordered_map
+from pipelines.spread import Spread
 from tcam.errors import ConfigError
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.pooling import POOLINGS, Wgap
 from tcam.types import FrameOutput
+from tests.pipelines.test_allocator import MB, page_faults_of_large_tensors
 from tests.pipelines.tiny import CPU, SIDE, tiny_config, tiny_localizer
 
 
@@ -160,3 +165,19 @@ def test_maps_are_refined_at_the_end_also_after_a_journey(method):
     expected = invert_bright(plain(frames).maps, frames)
     assert torch.equal(refined(frames).maps, expected)
     assert torch.equal(PackedLocalizer.pack(refined).unpack()(frames).maps, expected)
+
+
+def start_counting_page_faults(packed: PackedLocalizer):
+    packed.unpack()
+    return count_page_faults
+
+
+def count_page_faults(item: int) -> int:
+    return page_faults_of_large_tensors()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_a_worker_with_a_model_keeps_the_memory_it_frees():
+    start = partial(start_counting_page_faults, PackedLocalizer.pack(tiny_localizer("layercam")))
+    first, second = ordered_map(start, [0, 1], spread=Spread(1), time_limit_s=60.0, holds_model=True)
+    assert second < 64 * MB / 4096 <= first

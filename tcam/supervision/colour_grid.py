@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from tcam.supervision.gaussian_terms import level_vectors, position_terms
 
-_THIN_TO: Final = 3136
-"""Pixels that tell the histogram: a regular grid of some 56 x 56."""
+_THIN_TO: Final = 2000
+"""Pixels that tell the histogram: a regular grid of some 45 x 45."""
 
 _SUM_OVER: Final = 12_544
 """Pixels that are enough for the kernel's sum: 112 x 112."""
@@ -267,7 +267,7 @@ def _colour_bins(
         The side of each group's grid (m); what each level adds to its pixel's place in the grid, int32
         ``[B, 3, 256]``; the factors ``[B, 3, M, k]``, M the longest side.
     """
-    density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt()
+    density = (counts @ _blur(counts.device)).sqrt_()
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
     density = density.div_(density.sum(dim=2, keepdim=True) / 0.95).add_(0.05 / 256)
     widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
@@ -282,8 +282,8 @@ def _colour_bins(
     bin_of_level = places.long().minimum(needed - 1)
     vectors = level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
     factors = _means_by_bin(vectors, bin_of_level, counts, max(sides))
-    strides = needed.new_tensor(sides).repeat_interleave(together or len(counts))[: len(counts), None, None]
-    return sides, bin_of_level.mul_(strides ** (2 - channel)).int(), factors
+    strides = [(side * side, side, 1) for side in sides for _ in range(together or len(counts))][: len(counts)]
+    return sides, bin_of_level.mul_(needed.new_tensor(strides)[:, :, None]).int(), factors
 
 
 def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count: int) -> Tensor:
@@ -308,6 +308,14 @@ def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count:
 
 
 @functools.lru_cache(maxsize=16)
+def _blur(device: torch.device) -> Tensor:
+    """Average nine neighbouring levels, fewer at the ends, ``[256, 256]``."""
+    levels = torch.arange(256, device=device)
+    near = ((levels[:, None] - levels).abs() <= 4).float()
+    return near / near.sum(dim=0)
+
+
+@functools.lru_cache(maxsize=16)
 def _starts_of_rows(rows: int, stride: int, device: torch.device) -> Tensor:
     """Tell where each row starts, int64 ``[rows, 1]``."""
     return torch.arange(0, rows * stride, stride, device=device)[:, None]
@@ -324,10 +332,14 @@ def _cells(places: Tensor, pixels: Tensor) -> Tensor:
     if not _on_cpu(pixels.device):
         return places.gather(2, pixels.long()).sum(dim=1)
     cells = torch.empty(len(pixels), pixels.shape[2], dtype=torch.int64)
-    for (red, green, blue), levels, target in zip(places, pixels.int(), cells, strict=True):
-        reds, greens, blues = levels
-        found = red.index_select(0, reds).add_(green.index_select(0, greens)).add_(blue.index_select(0, blues))
-        target.copy_(found)
+    levels, parts = torch.empty((2, 3, pixels.shape[2]), dtype=torch.int32)
+    (reds, greens, blues), (first, second, third) = levels, parts
+    for (red, green, blue), image, target in zip(places, pixels, cells, strict=True):
+        levels.copy_(image)
+        torch.index_select(red, 0, reds, out=first)
+        torch.index_select(green, 0, greens, out=second)
+        torch.index_select(blue, 0, blues, out=third)
+        target.copy_(first.add_(second).add_(third))
     return cells
 
 

@@ -248,10 +248,14 @@ def report_prototypes(frames: Tensor, sequence: Tensor, threads: int, options: a
     sys.path.insert(0, str(options.prototypes.resolve()))
     import crf_filters
 
+    def steps(sigma: float | None) -> Callable[[], None]:
+        batches = zip(make_logits(len(frames)).split(8), frames.split(8), strict=True)
+        return partial(run_all, [energy_step(*batch, sigma) for batch in batches])
+
     cases = (
-        ("position + colour, B = 8", energy_step(make_logits(8), frames[:8], SIGMA_XY), 8,
+        ("position + colour, B = 8", steps(SIGMA_XY), len(frames),
          lambda q, i: crf_filters.xyrgb_ad2(i, q, m=32, r=6, k=18), {1: 4.6, 2: 2.8}),
-        ("colour, B = 8", energy_step(make_logits(8), frames[:8], None), 8,
+        ("colour, B = 8", steps(None), len(frames),
          lambda q, i: crf_filters.color_hist1(i, q, m=64, k=18), {1: 6.5, 2: 5.9}),
         ("joint, n = 8", joint_step(make_logits(8), sequence[:8]), 1,
          lambda q, i: crf_filters.color_hist1(i, q, m=128, k=20), {1: 4.9, 2: 5.3}),

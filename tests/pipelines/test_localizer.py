@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from pipelines.allocator import resident_bytes
 from pipelines.localizer import Localizer, PackedLocalizer, build_network, class_activation
 from pipelines.parallel import ordered_map
 from pipelines.spread import Spread
@@ -181,3 +182,30 @@ def test_a_worker_with_a_model_keeps_the_memory_it_frees():
     start = partial(start_counting_page_faults, PackedLocalizer.pack(tiny_localizer("layercam")))
     first, second = ordered_map(start, [0, 1], spread=Spread(1), time_limit_s=60.0, holds_model=True)
     assert second < 64 * MB / 4096 <= first
+
+
+def start_leaving_pieces(packed: PackedLocalizer):
+    packed.unpack()
+    return leave_pieces
+
+
+def leave_pieces(item: int) -> tuple[int, int]:
+    """Tell the memory at the start, and after pieces were freed below one that stays."""
+    before = resident_bytes()
+    pieces = [torch.ones(MB // 4) for _ in range(512)]
+    KEPT.append(torch.ones(MB // 4))
+    del pieces
+    return before, resident_bytes()
+
+
+KEPT: list[torch.Tensor] = []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@pytest.mark.parametrize(("limit_mb", "returned"), [(1600.0, True), (16_000.0, False)])
+def test_a_worker_returns_what_it_keeps_beyond_half_of_its_limit(limit_mb, returned):
+    start = partial(start_leaving_pieces, PackedLocalizer.pack(tiny_localizer("layercam")))
+    (_, left), (found, _) = ordered_map(
+        start, [0, 1], spread=Spread(1), time_limit_s=60.0, memory_limit_mb=limit_mb, holds_model=True
+    )
+    assert (left - found > 384 * MB) is returned

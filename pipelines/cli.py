@@ -21,7 +21,7 @@ from pipelines.cli_data import configs as show_configs
 from pipelines.cli_export import bench, export
 from pipelines.cli_stream import stream
 from pipelines.cli_videos import Device, Quiet, Sets, cams, evaluate, leave, predict, prepare
-from pipelines.signals import Interrupted, end_children, raising_signals
+from pipelines.signals import Interrupted, end_as_it_is, end_children, raising_signals
 from tcam.errors import TcamError
 from tcam.files import cannot_write
 
@@ -165,6 +165,16 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> None:
+    """Be the process ``tcam``."""
+    try:
+        run()
+    except SystemExit as leaving:
+        if "ray" in sys.modules:  # its threads may crash a process that is being taken down, when all is done
+            end_as_it_is(leaving.code)
+        raise
+
+
+def run() -> None:
     """Run the command line; every expected error is one line and its exit code."""
     with raising_signals():
         try:

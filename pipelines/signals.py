@@ -1,17 +1,18 @@
-"""SIGINT and SIGTERM as one exception, raised at once or, inside ``finishing``, when a piece of work is whole."""
+"""How this process ends: SIGINT and SIGTERM as one exception, raised at once or, inside ``finishing``, later."""
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 GRACE_S: Final = 8.0
 """Seconds from the first signal to the hard end: people and schedulers wait for about ten."""
@@ -122,6 +123,20 @@ def end_children() -> None:
     """Kill the child processes that ``multiprocessing`` started: a loader's worker may hang in a decoder."""
     for child in multiprocessing.active_children():
         child.kill()
+
+
+def end_as_it_is(code: str | int | None) -> NoReturn:
+    """End this process as ``sys.exit`` does, but without taking it down: native threads may still run.
+
+    Exit handlers are called and standard streams flushed; nothing is freed.
+    """
+    if isinstance(code, str):
+        print(code, file=sys.stderr)  # noqa: T201 (as the interpreter does)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # a closed pipe, or no stream at all
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _describe(signum: int) -> str:

@@ -63,7 +63,7 @@ def tcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         monkeypatch.setattr(sys, "argv", ["tcam", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as leaving:
-            cli.main()
+            cli.run()
         out, err = capsys.readouterr()
         return Outcome(int(leaving.value.code or 0), out, err)
 

@@ -100,3 +100,17 @@ def has_ended(process: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+@pytest.mark.parametrize(("module", "code"), [("ray", 3), ("nothing", -signal.SIGABRT)])
+def test_a_command_that_used_ray_is_not_taken_down(module, code):
+    program = (
+        "import atexit, ctypes, sys; from pipelines import cli\n"
+        f"sys.modules['{module}'] = sys\n"
+        "libc = ctypes.CDLL(None); libc.on_exit(ctypes.cast(libc.abort, ctypes.c_void_p), None)\n"
+        "atexit.register(print, 'handled')\n"
+        "cli.run = lambda: sys.exit(3)\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, "handled\n"), done.stderr

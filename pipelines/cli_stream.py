@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli_videos import ClassName, Device, Quiet, RunOrFile, Threshold
+from pipelines.cli_videos import ClassName, Device, Half, Quiet, RunOrFile, Threshold
 
 
 def stream(
@@ -22,6 +22,10 @@ def stream(
             metavar="latest|none|every:N",
             help="Frames to leave out where the network is slower; default: latest of a live source, else none.",
         ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=1, metavar="MS", help="Lag of a live source: leave out frames whose box would come later."),
     ] = None,
     open_timeout: Annotated[float, typer.Option(min=0.1, metavar="S", help="Seconds to wait for a live source.")] = 10,
     read_timeout: Annotated[
@@ -40,6 +44,7 @@ def stream(
         float, typer.Option(min=0.0, max=1.0, help="No box where score or class score lies below this.")
     ] = 0.0,
     device: Device = "auto",
+    half: Half = False,
     quiet: Quiet = False,
 ) -> None:
     """Write one line of JSON per frame as soon as it is known, and a last one with the reason the stream ended."""
@@ -58,5 +63,7 @@ def stream(
         class_name=class_name,
         over_time=None if smooth is None and not min_score else OverTime(smooth, min_score=min_score),
         device=device,
+        half=half,
+        budget_ms=budget,
     )
     stream_source(request, quiet=quiet)

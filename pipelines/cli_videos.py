@@ -48,6 +48,9 @@ RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/pets-001.
 RunOrFile = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a file of tcam export.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
+Half = Annotated[
+    bool, typer.Option("--half", help="16-bit arithmetic (bfloat16 or fp16), whatever the run was set to.")
+]
 Threshold = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Of the map, relative to its maximum; the run's own if left out.")
 ]
@@ -140,6 +143,7 @@ def predict(
     refine: Refine = None,
     batch: Annotated[int, typer.Option(min=1)] = 8,
     device: Device = "auto",
+    half: Half = False,
     workers: Workers = None,
     ray: Ray = False,
     ray_address: RayAddress = None,
@@ -160,6 +164,7 @@ def predict(
         refine=refine is not None,
         batch=batch,
         device=device,
+        half=half,
         spread=choose_spread(workers, ray, ray_address, actors, gpus_per_actor),
     )
     leave(predict_sources(request, quiet=quiet))

@@ -45,6 +45,12 @@ def choose_compute(device: str, precision: str) -> Compute:
     return Compute(chosen, dtypes[precision] if precision != "auto" else _fast_dtype(chosen))
 
 
+def half_compute(device: torch.device) -> Compute:
+    """Compute in 16 bits, also where the hardware does not and it is slower: bfloat16, else fp16."""
+    dtype = torch.float16 if device.type == "mps" else _fast_dtype(device)
+    return Compute(device, torch.bfloat16 if dtype == torch.float32 else dtype)
+
+
 def processor_name() -> str:
     """Name this machine's processor as its maker does, or else its architecture."""
     try:

@@ -76,6 +76,8 @@ class FrameFeed:
         drop: which frames are left out; None: ``latest`` for a source without an end of its own, else none.
         keep_original: also give every frame at its own size.
         patience: with a live source.
+        budget_s: how long after a live frame was there to be seen its box is wanted: one that would come later is left
+            out where another waits. It takes the place of ``latest`` as what a live source does where ``drop`` is None.
     """
 
     def __init__(
@@ -86,14 +88,15 @@ class FrameFeed:
         drop: Drop | None = None,
         keep_original: bool = False,
         patience: Patience | None = None,
+        budget_s: float | None = None,
     ) -> None:
         self.source, self.reconnected = source, 0
         self._size, self._keep_original, self._patience = size, keep_original, patience or Patience()
-        self._chosen_drop = drop
+        self._chosen_drop, self._budget_s = drop, budget_s
         self._drop = drop or Drop()
         self._waiting: deque[FedFrame] = deque()
         self._changed = threading.Condition()
-        self._dropped, self._ended, self._closed = 0, False, False
+        self._dropped, self._late, self._ended, self._closed = 0, 0, False, False
         self._error: Exception | None = None
         self._clock = _Clock()
         self._thread = threading.Thread(target=self._run, name="frame feed", daemon=True)
@@ -106,7 +109,7 @@ class FrameFeed:
     @property
     def dropped(self) -> int:
         """Frames left out so far."""
-        return self._dropped
+        return self._dropped + self._late
 
     def __enter__(self) -> FrameFeed:
         self._thread.start()
@@ -121,6 +124,7 @@ class FrameFeed:
         self._thread.join(timeout=1.0)  # one that hangs in a read ends with the process
 
     def __iter__(self) -> Iterator[FedFrame]:
+        work_s = 0.0
         while True:
             with self._changed:
                 while not self._waiting and not self._ended and interrupted_by() is None:
@@ -128,8 +132,12 @@ class FrameFeed:
                 if interrupted_by() is not None or not self._waiting:
                     return
                 fed = self._waiting.popleft()
+                while self._waiting and self._would_be_late(fed, work_s):
+                    self._late, fed = self._late + 1, self._waiting.popleft()
                 self._changed.notify_all()
-            yield fed
+            began_s = time.monotonic()
+            yield replace(fed, dropped=fed.dropped + self._late)
+            work_s = time.monotonic() - began_s  # until the next frame is asked for
 
     def check(self) -> None:
         """Raise what ended the source, where that was not its end.
@@ -140,6 +148,11 @@ class FrameFeed:
         """
         if self._error is not None and interrupted_by() is None:
             raise self._error
+
+    def _would_be_late(self, fed: FedFrame, work_s: float) -> bool:
+        if self._budget_s is None or not self._clock.live:
+            return False
+        return time.monotonic() + work_s > fed.due_s + self._budget_s
 
     def _run(self) -> None:
         try:
@@ -196,7 +209,7 @@ class FrameFeed:
         """Hand over what an open source gives; False: nobody wants more."""
         self._clock.restart(live=stream.endless)
         if self._chosen_drop is None:
-            self._drop = Drop(latest=stream.endless)
+            self._drop = Drop(latest=stream.endless and self._budget_s is None)
         for frame in stream.frames(size=self._size, keep_original=self._keep_original):
             if again:
                 self.reconnected, again = self.reconnected + 1, False

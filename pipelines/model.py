@@ -45,23 +45,26 @@ class Model:
         return self.class_names.index(class_name)
 
 
-def open_model(path: Path, *, device: str = "auto", refine: bool = False) -> Model:
+def open_model(path: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:
     """Open what ``tcam predict`` takes as RUN: the folder of a finished run, or a file that ``tcam export`` wrote.
 
     Args:
         path: of either.
         device: where it runs.
         refine: refine the maps of a run by a CRF.
+        half: let the network of a run compute in 16 bits, whatever its ``precision`` says.
 
     Raises:
         DataError: it is neither, or the run has no map threshold yet.
-        ConfigError: no such device, or one on which an exported file does not run; or one to refine.
+        ConfigError: no such device, or one on which an exported file does not run; or one to refine or halve.
         MissingPartError: weights are missing or damaged, or the package that runs the file is not installed.
     """
     if path.suffix.lower() not in SUFFIXES.values() or path.is_dir():
         from pipelines.run_model import model_of_run
 
-        return model_of_run(path, device=device, refine=refine)
+        return model_of_run(path, device=device, refine=refine, half=half)
+    if half:
+        raise ConfigError(f"--half is for a run, got the exported file {path}: it has the numbers it was exported with")
     if refine:
         raise ConfigError(f"--refine crf is for a run, got the exported file {path}: name the run, or leave it out")
     packed, facts = open_exported(path, device=device)

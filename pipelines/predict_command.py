@@ -34,12 +34,13 @@ class PredictRequest:
     device: str
     spread: Spread = AS_FITS
     refine: bool = False
+    half: bool = False
 
 
 def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
     """Localize in every source and write the box table, or one per video; gives the number of videos that failed."""
     console.quiet = quiet
-    model = open_model(request.run, device=request.device, refine=request.refine)
+    model = open_model(request.run, device=request.device, refine=request.refine, half=request.half)
     sources = [Source(video_id, path.absolute()) for video_id, path in find_sources(request.source)]
     threshold = model.threshold if request.threshold is None else request.threshold
     work = Predict(

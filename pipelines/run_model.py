@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import torch
+
+from pipelines.device import half_compute
 from pipelines.evaluate import read_thresholds
 from pipelines.files import hash_file
 from pipelines.localizer import PackedLocalizer, refined_localizers
 from pipelines.model import Model
-from pipelines.runlog import open_run
+from pipelines.runlog import console, open_run
 from pipelines.stages import Run, load_localizers, load_run, main_localizer
 
 REFINED_THRESHOLD: Final = 0.5
 """Of a refined map, which is a probability: above, a pixel is more likely foreground than not."""
 
 
-def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False) -> Model:
+def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:
     """Load a finished run; see ``open_model``."""
     run = load_run(open_run(folder), device=device)
+    if half:
+        fast, run = run.compute.dtype, replace(run, compute=half_compute(run.compute.device))
+        if fast == torch.float32 and run.config.precision == "auto":
+            console.print("--half: no 16-bit arithmetic here, so this is slower than without; leave it out")
     name, localizers = main_localizer(run), load_localizers(run)
     threshold = own_threshold(run, name)
     if refine:
@@ -34,6 +42,7 @@ def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False) ->
             "method": name,
             "classes": list(run.index.class_names),
             "weights_hash": weights_hash(run),
+            "arithmetic": str(run.compute.dtype).removeprefix("torch."),
             "config": run.config.model_dump(mode="json"),
         },
     )

@@ -48,6 +48,8 @@ class StreamRequest:
     class_name: str | None
     over_time: OverTime | None
     device: str
+    half: bool = False
+    budget_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +120,26 @@ def stream_source(request: StreamRequest, *, quiet: bool) -> None:
     """
     console.quiet = quiet
     source = find_source(request.source)
+    if request.budget_ms is not None and isinstance(source, Path):
+        raise ConfigError(f"--budget is for live sources, got the file {request.source}: leave it out")
     localizer = StreamLocalizer.of_run(
         request.run,
         threshold=request.threshold,
         class_name=request.class_name,
         over_time=request.over_time,
         device=request.device,
+        half=request.half,
         video_id=source.name if isinstance(source, Path) else str(source),
     )
     keep = request.save_video is not None
-    feed = FrameFeed(source, size=localizer.size, drop=request.drop, keep_original=keep, patience=request.patience)
+    feed = FrameFeed(
+        source,
+        size=localizer.size,
+        drop=request.drop,
+        keep_original=keep,
+        patience=request.patience,
+        budget_s=None if request.budget_ms is None else request.budget_ms / 1000,
+    )
     status = _Status(feed)
     with finishing(), _open_lines(request.output) as write:
         try:

@@ -61,16 +61,17 @@ class StreamLocalizer:
         class_name: str | None = None,
         over_time: OverTime | None = None,
         device: str = "auto",
+        half: bool = False,
         video_id: str = "stream",
     ) -> StreamLocalizer:
-        """Load a finished run or an exported file; a threshold of None is its own.
+        """Load a finished run or an exported file; a threshold of None is its own, ``half`` is of a run alone.
 
         Raises:
             DataError: it is neither.
             ConfigError: no such device, or a class the run does not know.
             MissingPartError: its weights are missing or damaged, or the package that runs the file is not installed.
         """
-        model = open_model(Path(run), device=device)
+        model = open_model(Path(run), device=device, half=half)
         return cls(
             model.packed.unpack(),
             class_names=model.class_names,

@@ -87,6 +87,20 @@ def test_frames_of_an_overlay_video_are_shown_at_their_times(tcam, tiny_run, tmp
     assert times == pytest.approx([0, 1, 250 / 240, 260 / 240, 2, 500 / 240], abs=2e-3)
 
 
+def test_half_precision_finds_about_the_same(tcam, tiny_run):
+    source = tiny_run.videos / "fish" / "fish-00.mp4"
+    full, half = (
+        [
+            json.loads(line)
+            for line in tcam("stream", tiny_run.folder, "--source", source, "--device", "cpu", *more).out.splitlines()
+        ]
+        for more in ((), ("--half",))
+    )
+    scores = [[row["class_score"] for row in rows[:-1]] for rows in (full, half)]
+    assert scores[0] != scores[1]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+
+
 def test_raw_boxes_stand_beside_those_followed_over_time(tcam, tiny_run):
     source = tiny_run.videos / "fish" / "fish-03.mp4"
     common = ("stream", tiny_run.folder, "--source", source, "--device", "cpu", "-q")
@@ -147,6 +161,7 @@ def test_a_refused_connection_tells_no_password(tcam, tiny_run):
         (("--source", "{videos}"), 2, "expected one video, found 8; 'tcam predict' takes many"),
         (("--source", "0", "--drop", "every:0"), 2, "--drop every:0: expected latest, none or every:N"),
         (("--source", "{videos}/fish/fish-00.mp4", "-o", "boxes.csv"), 2, "expected a name that ends in .jsonl"),
+        (("--source", "{videos}/fish/fish-00.mp4", "--budget", "200"), 2, "--budget is for live sources, got the file"),
     ],
 )
 def test_wrong_flags_are_said_in_one_line(tcam, tiny_run, flags, code, message):

@@ -44,15 +44,20 @@ def compiled(tmp_path_factory):
         assert len(list(localize(stream_localizer(), feed))) == 1
 
 
-def watch(port: int, frames: int, *, drop: Drop | None, seconds: float) -> list[tuple[StreamedFrame, float]]:
+def watch(
+    port: int, frames: int, *, drop: Drop | None, seconds: float, budget_s: float | None = None
+) -> list[tuple[StreamedFrame, float]]:
     """Localize in a live source; gives what came, and when (time.monotonic)."""
     came: list[tuple[StreamedFrame, float]] = []
-    patience = Patience(reconnects=0)
-    with FrameFeed(LiveSource.parse(f"tcp://127.0.0.1:{port}"), size=SIZE, drop=drop, patience=patience) as feed:
+    source, patience = LiveSource.parse(f"tcp://127.0.0.1:{port}"), Patience(reconnects=0)
+    with FrameFeed(source, size=SIZE, drop=drop, patience=patience, budget_s=budget_s) as feed:
         found = localize(stream_localizer(seconds), feed)
         with pytest.raises(StreamError, match="it ended"):  # a live source has no end of its own
             came.extend((frame, time.monotonic()) for frame in found)
         assert feed.dropped == frames - len(came)
+    assert [frame.dropped for frame, _ in came] == [
+        frame.prediction.box.frame_index - i for i, (frame, _) in enumerate(came)
+    ]
     return came
 
 
@@ -135,6 +140,28 @@ def test_with_none_no_frame_of_a_live_source_is_dropped_and_the_lag_says_so(comp
     last, at = came[-1]
     assert last.lag_s > 2
     assert last.lag_s == pytest.approx(at - sent_at[-1], abs=0.3)  # but for the way of the fastest frame
+
+
+@pytest.mark.slow
+def test_with_a_budget_frames_wait_as_long_as_it_allows(compiled):
+    sent_at = []
+    with serve_frames(frames=150, fps=30, sent_at=sent_at) as port:
+        came = watch(port, 150, drop=None, seconds=0.1, budget_s=0.8)
+    lags = [at - sent_at[frame.prediction.box.frame_index] for frame, at in came if frame.prediction.box.time_s > 2]
+    assert 0.5 < max(lags) <= 1.3  # more than with `latest`, and the way of the fastest frame comes on top
+    assert len(lags) > 20
+
+
+@pytest.mark.slow
+def test_a_budget_that_is_kept_drops_nothing(compiled):
+    with serve_frames(frames=60, fps=30) as port:
+        assert len(watch(port, 60, drop=None, seconds=0.0, budget_s=1.0)) == 60
+
+
+def test_a_budget_is_not_for_a_source_with_an_end(tmp_path):
+    path = encode(tmp_path / "clip.mp4", frames=2 * ROOM)
+    with FrameFeed(path, size=SIZE, budget_s=1e-6) as feed:
+        assert len(list(feed)) == 2 * ROOM
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipelines.cli_videos import ClassName, Device, Half, Quiet, RunOrFile, Threshold
+from tcam.errors import ConfigError
 
 
 def stream(
@@ -41,8 +43,12 @@ def stream(
         float | None, typer.Option(min=0.01, metavar="HZ", help="Steadier boxes: cutoff of the 1 euro filter at rest.")
     ] = None,
     min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="No box where score or class score lies below this.")
-    ] = 0.0,
+        str,
+        typer.Option(
+            metavar="S|auto",
+            help="No box where class score or map peak lies below S; auto: as the run's validation frames say.",
+        ),
+    ] = "0",
     device: Device = "auto",
     half: Half = False,
     quiet: Quiet = False,
@@ -50,7 +56,6 @@ def stream(
     """Write one line of JSON per frame as soon as it is known, and a last one with the reason the stream ended."""
     from pipelines.frame_feed import Drop, Patience
     from pipelines.stream import StreamRequest, stream_source
-    from tcam.localization.over_time import OverTime
 
     request = StreamRequest(
         run=run,
@@ -61,9 +66,23 @@ def stream(
         patience=Patience(open_timeout, read_timeout, reconnect),
         threshold=threshold,
         class_name=class_name,
-        over_time=None if smooth is None and not min_score else OverTime(smooth, min_score=min_score),
+        smooth_hz=smooth,
+        min_score=_min_score(min_score),
         device=device,
         half=half,
         budget_ms=budget,
     )
     stream_source(request, quiet=quiet)
+
+
+def _min_score(text: str) -> float | None:
+    """Read ``--min-score``; None is the run's own."""
+    if text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ConfigError(f"--min-score {text}: expected a number in 0..1, or auto")
+    return value

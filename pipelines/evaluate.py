@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -273,9 +274,11 @@ def _is_floor(evaluator: CorLocEvaluator) -> bool:
     return len(evaluator.thresholds) == 1
 
 
-def save_thresholds(path: Path, thresholds: Mapping[str, float], *, chosen_on: str) -> None:
-    """Store the map threshold of each method of a run, and what chose it."""
-    write_json(path, {"thresholds": dict(thresholds), "chosen_on": chosen_on})
+def save_thresholds(
+    path: Path, thresholds: Mapping[str, float], *, chosen_on: str, presence: Mapping[str, float | None]
+) -> None:
+    """Store the map threshold of each method of a run, what chose it, and the methods' levels of presence."""
+    write_json(path, {"thresholds": dict(thresholds), "chosen_on": chosen_on, "presence": dict(presence)})
 
 
 def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
@@ -284,10 +287,27 @@ def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
     Raises:
         DataError: the run has no thresholds yet.
     """
-    try:
+    with _reading_thresholds(path):
         stored = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): float(value) for name, value in stored["thresholds"].items()}, str(stored["chosen_on"])
-    except (OSError, ValueError, KeyError) as error:
+
+
+def read_presence(path: Path) -> dict[str, float]:
+    """Read the levels of presence that ``save_thresholds`` stored.
+
+    Raises:
+        DataError: the run has no thresholds yet.
+    """
+    with _reading_thresholds(path):
+        stored = json.loads(path.read_text(encoding="utf-8")).get("presence", {})
+        return {str(name): float(value) for name, value in stored.items() if value is not None}
+
+
+@contextmanager
+def _reading_thresholds(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DataError(f"expected the run's map thresholds in {path}, found none ({error}); resume the run") from None
 
 

@@ -24,7 +24,7 @@ from pipelines.calibration import calibration_frames, quantise
 from pipelines.device import Compute
 from pipelines.exported import FACTS, INPUTS, OUTPUTS, SUFFIXES, Facts, PackedExport, hushed
 from pipelines.localizer import Localizer
-from pipelines.run_model import own_threshold, weights_hash
+from pipelines.run_model import own_presence, own_threshold, weights_hash
 from pipelines.runlog import console, open_run
 from pipelines.stages import Run, load_localizers, load_run, main_localizer
 from tcam.errors import ConfigError, MissingPartError, TcamError
@@ -139,6 +139,7 @@ def facts_of(run: Run, localizer: Localizer, *, numbers: str = "float32") -> Fac
         method=name,
         classes=run.index.class_names,
         threshold=own_threshold(run, name),
+        presence=own_presence(run, name),
         size=run.input_size,
         mean=backbone.mean,
         std=backbone.std,

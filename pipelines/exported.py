@@ -45,7 +45,8 @@ class Facts(BaseModel):
     """What a file says of itself.
 
     ``mean`` and ``std`` of red, green and blue in 0..1 are part of the graph; ``threshold`` of the map, relative to its
-    maximum, is not. ``size`` is (height, width) of the frames; ``weights_hash`` and ``config`` are the run's.
+    maximum, is not, nor is ``presence`` (see ``Model``). ``size`` is (height, width) of the frames;
+    ``weights_hash`` and ``config`` are the run's.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -56,6 +57,7 @@ class Facts(BaseModel):
     method: str
     classes: tuple[str, ...]
     threshold: float
+    presence: float | None = None
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -21,6 +21,7 @@ class Model:
         class_names: names behind the labels.
         size: (height, width) of the frames it takes.
         threshold: the map threshold that the run chose.
+        presence: below it a frame seems to hold nothing (``tcam.localization.over_time.presence_of``); None: unknown.
         memory_limit_mb: of a process that works with it.
         about: what a box table says of where it comes from.
     """
@@ -29,6 +30,7 @@ class Model:
     class_names: tuple[str, ...]
     size: Size
     threshold: float
+    presence: float | None
     memory_limit_mb: float
     about: Mapping[str, object]
 
@@ -73,6 +75,7 @@ def open_model(path: Path, *, device: str = "auto", refine: bool = False, half: 
         class_names=facts.classes,
         size=facts.size,
         threshold=facts.threshold,
+        presence=facts.presence,
         memory_limit_mb=facts.memory_limit_mb,
         about={
             "run": facts.run,

@@ -108,5 +108,6 @@ def find_boxes(
             class_score=float(result.class_scores[i]),
             score=score,
             box=box,
+            map_peak=float(result.maps[i].max()),
         )
         yield FramePrediction(found, frame.original_size, frame.original, result.maps[i])

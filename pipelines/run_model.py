@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from pipelines.device import half_compute
-from pipelines.evaluate import read_thresholds
+from pipelines.evaluate import read_presence, read_thresholds
 from pipelines.files import hash_file
 from pipelines.localizer import PackedLocalizer, refined_localizers
 from pipelines.model import Model
@@ -28,7 +28,7 @@ def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, ha
         if fast == torch.float32 and run.config.precision == "auto":
             console.print("--half: no 16-bit arithmetic here, so this is slower than without; leave it out")
     name, localizers = main_localizer(run), load_localizers(run)
-    threshold = own_threshold(run, name)
+    threshold, presence = own_threshold(run, name), own_presence(run, name)
     if refine:
         localizers, name, threshold = refined_localizers(localizers), f"{name} + crf", REFINED_THRESHOLD
     return Model(
@@ -36,6 +36,7 @@ def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, ha
         class_names=run.index.class_names,
         size=run.input_size,
         threshold=threshold,
+        presence=presence,
         memory_limit_mb=run.config.data.memory_limit_mb,
         about={
             "run": run.folder.name,
@@ -55,6 +56,15 @@ def own_threshold(run: Run, name: str) -> float:
         DataError: the run has chosen none yet.
     """
     return read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
+
+
+def own_presence(run: Run, name: str) -> float | None:
+    """Give the level of presence that a run chose for one of its localizers; None: it has no validation videos.
+
+    Raises:
+        DataError: the run has no thresholds yet.
+    """
+    return read_presence(run.folder / "evaluation" / "thresholds.json").get(name)
 
 
 def weights_hash(run: Run) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -14,9 +16,13 @@ from pipelines.localizer import Localizer
 from tcam.localization.boxes import scale_boxes
 from tcam.localization.corloc import CorLocEvaluator
 from tcam.localization.extract import boxes_at_thresholds
+from tcam.localization.over_time import presence_of
 from tcam.localization.rules import match_boxes
 from tcam.types import ClipBatch, FrameTruth, Size, VideoIndex, VideoRecord
 from tcam.video.dataset import FrameDataset, collate_clips
+
+KEPT: Final = 0.95
+"""Share of the validation frames, taken to hold their object, in which it counts as present."""
 
 
 def threshold_grid(step: float) -> list[float]:
@@ -65,12 +71,10 @@ class Validator:
     def __call__(self, localizer: Localizer) -> ValidationScores:
         """Give the macro CorLoc at its best single threshold, and the share of frames classified right."""
         localizer.network.eval()
-        if self._batches is None:
-            self._batches = list(self._loader)
         thresholds = threshold_grid(self._settings.threshold_step)
         evaluator = CorLocEvaluator(self._class_names, thresholds, iou_threshold=self._settings.iou_threshold)
         right, seen, judged = 0, 0, 0
-        for batch in self._batches:
+        for batch in self._frames():
             result = localizer(batch.frames.flatten(0, 1), batch.label)
             boxes = boxes_at_thresholds(result.maps, thresholds)
             right += int((result.probabilities.argmax(1).cpu() == batch.label).sum())
@@ -84,6 +88,20 @@ class Validator:
                     judged += 1
         corloc = evaluator.table("oracle").macro if judged else None
         return ValidationScores(corloc, 100.0 * right / seen if seen else None)
+
+    def presence(self, localizer: Localizer) -> float | None:
+        """Give the level that ``KEPT`` of the frames reach (``presence_of``), from tags alone; None without a video."""
+        levels: list[float] = []
+        for batch in self._frames():
+            result = localizer(batch.frames.flatten(0, 1))
+            peaks = result.maps.flatten(1).amax(dim=1)
+            levels += map(presence_of, result.probabilities.amax(dim=1).tolist(), peaks.tolist())
+        return float(np.quantile(levels, 1 - KEPT)) if levels else None
+
+    def _frames(self) -> list[ClipBatch]:
+        if self._batches is None:
+            self._batches = list(self._loader)
+        return self._batches
 
 
 def _chosen_frames(record: VideoRecord, annotated: Collection[tuple[str, int]], wanted: int) -> list[int]:

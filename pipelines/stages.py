@@ -238,7 +238,11 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     """Choose thresholds on the validation split, score the test split, write tables and report."""
     localizers = load_localizers(run)
     thresholds, chosen_on = choose_thresholds(run, localizers)
-    save_thresholds(run.folder / "evaluation" / "thresholds.json", thresholds, chosen_on=chosen_on)
+    settings = run.config.evaluation
+    validator = Validator(run.index, run.truth, settings=settings, size=run.input_size)
+    presence = {name: validator.presence(localizer) for name, localizer in localizers.items()}
+    target = run.folder / "evaluation" / "thresholds.json"
+    save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence)
     annotated = {item.video_id for item in run.truth if item.boxes}
     test = [record for record in run.index.of_split("test") if record.video_id in annotated]
     rows: list[tuple[str, CorLocResult]] = []

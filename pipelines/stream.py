@@ -46,7 +46,8 @@ class StreamRequest:
     patience: Patience
     threshold: float | None
     class_name: str | None
-    over_time: OverTime | None
+    smooth_hz: float | None
+    min_score: float | None
     device: str
     half: bool = False
     budget_ms: float | None = None
@@ -126,7 +127,8 @@ def stream_source(request: StreamRequest, *, quiet: bool) -> None:
         request.run,
         threshold=request.threshold,
         class_name=request.class_name,
-        over_time=request.over_time,
+        over_time=OverTime(request.smooth_hz, min_score=request.min_score or 0.0),
+        presence=request.min_score is None,
         device=request.device,
         half=request.half,
         video_id=source.name if isinstance(source, Path) else str(source),
@@ -157,17 +159,18 @@ def stream_source(request: StreamRequest, *, quiet: bool) -> None:
 def row_of(frame: StreamedFrame, localizer: StreamLocalizer) -> dict[str, object]:
     """Make the line of a frame; numbers are rounded as in the box table."""
     found = frame.prediction.box
-    row: dict[str, object] = {
+    return {
         "frame": found.frame_index,
         "time_s": round(found.time_s, 6),
         "class": localizer.class_names[found.label],
         "class_score": round(found.class_score, 6),
         "box": _edges(found.box),
         "score": round(found.score, 6),
+        "track_id": found.track_id,
+        "raw_box": _edges(found.raw_box),
         "lag_ms": round(1000 * frame.lag_s, 1),
         "dropped": frame.dropped,
     }
-    return row | ({"raw_box": _edges(found.raw_box)} if localizer.over_time is not None else {})
 
 
 def _edges(box: Box | None) -> list[float] | None:

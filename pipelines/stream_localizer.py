@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipelines.engine import Engine
 from pipelines.model import open_model
 from pipelines.predict import FramePrediction, predict_video
+from tcam.errors import DataError
 from tcam.localization.over_time import BoxFollower, OverTime
 from tcam.types import FrameBox, Size
 from tcam.video.pixels import FOLDER_FPS, FrameScaler
@@ -62,16 +63,23 @@ class StreamLocalizer:
         over_time: OverTime | None = None,
         device: str = "auto",
         half: bool = False,
+        presence: bool = False,
         video_id: str = "stream",
     ) -> StreamLocalizer:
         """Load a finished run or an exported file; a threshold of None is its own, ``half`` is of a run alone.
 
+        With ``presence``, the run's own level takes the place of ``min_score`` of ``over_time``.
+
         Raises:
-            DataError: it is neither.
+            DataError: it is neither, or has no level of presence.
             ConfigError: no such device, or a class the run does not know.
             MissingPartError: its weights are missing or damaged, or the package that runs the file is not installed.
         """
         model = open_model(Path(run), device=device, half=half)
+        if presence:
+            if model.presence is None:
+                raise DataError(f"{run} has no level of presence: it has no validation videos; name a number")
+            over_time = replace(over_time or OverTime(), min_score=model.presence)
         return cls(
             model.packed.unpack(),
             class_names=model.class_names,

@@ -259,9 +259,10 @@ class LossTerms:
 class FrameBox:
     """What was found in one frame; ``box`` is None where nothing was found.
 
-    ``score`` is the mean of the map inside the box, ``class_score`` the probability of the class; both in 0..1. Where
-    boxes are followed over time (``tcam.localization.over_time``), ``box`` is the result and ``raw_box`` what the
-    frame alone gave; else ``raw_box`` is None.
+    ``score`` is the mean of the map inside the box, ``class_score`` the probability of the class, ``map_peak`` the
+    largest value of the map (1 of a CAM, which is divided by it); all in 0..1. Where boxes are followed over time
+    (``tcam.localization.over_time``), ``box`` is the result, ``raw_box`` what the frame alone gave, and ``track_id``
+    the same number as long as it seems to be the same object; else both are None.
     """
 
     video_id: str
@@ -272,11 +273,14 @@ class FrameBox:
     score: float
     box: Box | None
     raw_box: Box | None = None
+    map_peak: float = 1.0
+    track_id: int | None = None
 
     def to_supervision(self) -> supervision.Detections:
         """Give the box to the ``supervision`` package, which draws, filters and tracks: one row, or none without a box.
 
-        ``confidence`` is ``score``, ``class_id`` is ``label``, ``data`` holds ``class_score``.
+        ``confidence`` is ``score``, ``class_id`` is ``label``, ``tracker_id`` is ``track_id``, ``data`` holds
+        ``class_score``.
 
         Raises:
             MissingPartError: supervision is not installed.
@@ -293,6 +297,7 @@ class FrameBox:
             xyxy=np.array([[self.box.x0, self.box.y0, self.box.x1, self.box.y1]], np.float32),
             confidence=np.array([self.score], np.float32),
             class_id=np.array([self.label]),
+            tracker_id=None if self.track_id is None else np.array([self.track_id]),
             data={"class_score": np.array([self.class_score], np.float32)},
         )
 

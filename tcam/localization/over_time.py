@@ -1,4 +1,4 @@
-"""Boxes over time: steadier ones (the 1 euro filter), and none where nothing seems to be there.
+"""Boxes over time: which belong together, steadier ones (the 1 euro filter), none where nothing seems to be there.
 
 The 1 euro filter (Casiez, Roussel and Vogel, CHI 2012) is exponential smoothing whose cutoff frequency grows with
 speed: ``cutoff = min_cutoff_hz + speed_gain * |speed|``. A box at rest is smoothed most, a fast one follows at once.
@@ -24,8 +24,8 @@ class OverTime:
         min_cutoff_hz: cutoff of the smoothing at rest; lower is steadier and later. None smooths nothing.
         speed_gain: how much faster the filter follows, in Hz for each frame side per second; 0 is exponential
             smoothing.
-        min_score: a box is there only where both its ``score`` and its ``class_score`` reach this, 0..1.
-        max_gap_s: after so long without a box, the next one starts anew.
+        min_score: a box is there only where ``presence_of`` its frame reaches this, 0..1.
+        max_gap_s: after so long without a box, the next one is of another object.
     """
 
     min_cutoff_hz: float | None = None
@@ -42,31 +42,52 @@ class OverTime:
             raise ValueError(f"expected speed_gain and max_gap_s >= 0, got {self.speed_gain} and {self.max_gap_s}")
 
 
+def presence_of(class_score: float, map_peak: float) -> float:
+    """Say how sure it is that a frame holds an object of its class, 0..1: as sure as the less sure of the two."""
+    return min(class_score, map_peak)
+
+
 class BoxFollower:
-    """Holds the state of one stream; frames must come in order."""
+    """Holds the state of one stream; frames must come in order.
+
+    An object is the same one while its class stays, no gap is too long and each box touches the one before.
+    """
 
     def __init__(self, settings: OverTime) -> None:
         self._settings = settings
-        self._label: int | None = None
-        self._time_s = 0.0
+        self._last: FrameBox | None = None  # as the frame alone gave it
+        self._tracks = 0
         self._values: tuple[float, ...] = ()
         self._speeds: tuple[float, ...] = ()
 
     def __call__(self, found: FrameBox, size: Size) -> FrameBox:
-        """Give the frame with its followed ``box``, and its own one as ``raw_box``.
+        """Give the frame with its followed ``box``, its own one as ``raw_box``, and the object's ``track_id``.
 
         Args:
             found: one frame, with ``box`` as the frame alone gives it.
             size: (height, width) of the frame; the box stays inside.
         """
         box = found.box
-        if box is not None and min(found.score, found.class_score) < self._settings.min_score:
-            box = None
-        if box is not None and self._settings.min_cutoff_hz is not None:
-            box = self._smooth(box, found, size, self._settings.min_cutoff_hz)
-        return replace(found, box=box, raw_box=found.box)
+        if box is None or presence_of(found.class_score, found.map_peak) < self._settings.min_score:
+            return replace(found, box=None, raw_box=box)
+        step_s = self._step_s(box, found)
+        if step_s is None:
+            self._tracks += 1
+        if self._settings.min_cutoff_hz is not None:
+            box = self._smooth(box, step_s, size, self._settings.min_cutoff_hz)
+        self._last = found
+        return replace(found, box=box, raw_box=found.box, track_id=self._tracks)
 
-    def _smooth(self, box: Box, found: FrameBox, size: Size, min_cutoff_hz: float) -> Box:
+    def _step_s(self, box: Box, found: FrameBox) -> float | None:
+        """Give the time since the last box of the same object; None where this is another one."""
+        last = self._last
+        if last is None or last.box is None or found.label != last.label:
+            return None
+        step_s, before = found.time_s - last.time_s, last.box
+        apart = max(box.x0, before.x0) > min(box.x1, before.x1) or max(box.y0, before.y0) > min(box.y1, before.y1)
+        return None if apart or not 0 < step_s <= self._settings.max_gap_s else step_s
+
+    def _smooth(self, box: Box, step_s: float | None, size: Size, min_cutoff_hz: float) -> Box:
         height, width = size
         # Centre and sides rather than edges, as shares of the frame: a moving box keeps its shape.
         seen = (
@@ -75,8 +96,7 @@ class BoxFollower:
             (box.x1 - box.x0) / width,
             (box.y1 - box.y0) / height,
         )
-        step_s = found.time_s - self._time_s
-        if found.label != self._label or not 0 < step_s <= self._settings.max_gap_s:
+        if step_s is None:
             self._values, self._speeds = seen, (0.0,) * len(seen)
         else:
             keep = _weight(_SPEED_CUTOFF_HZ, step_s)
@@ -89,7 +109,6 @@ class BoxFollower:
                 old + _weight(min_cutoff_hz + self._settings.speed_gain * abs(speed), step_s) * (new - old)
                 for (new, old), speed in zip(pairs, self._speeds, strict=True)
             )
-        self._label, self._time_s = found.label, found.time_s
         x, y, w, h = self._values
         return Box(
             max((x - w / 2) * width, 0.0),

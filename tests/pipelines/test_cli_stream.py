@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -55,7 +56,7 @@ def test_boxes_of_a_file_are_those_of_predict(tcam, tiny_run, tmp_path):
             shared = ("frame", "time_s", "class", "class_score", "score")
             assert {name: line[name] for name in shared} == {name: row[name] for name in shared}
             assert line["box"] == box
-            assert set(line) == {*shared, "box", "lag_ms", "dropped"}
+            assert set(line) == {*shared, "box", "track_id", "raw_box", "lag_ms", "dropped"}
         assert any(line["box"] for line in found)
 
 
@@ -108,7 +109,24 @@ def test_raw_boxes_stand_beside_those_followed_over_time(tcam, tiny_run):
     absent = lines_of(tcam(*common, "--min-score", "1").out)
     assert [row["raw_box"] for row in smooth[:-1]] == [row["box"] for row in plain[:-1]]
     assert [row["raw_box"] for row in absent[:-1]] == [row["box"] for row in plain[:-1]]
-    assert {row["box"] for row in absent[:-1]} == {None}
+    assert {row["box"] for row in absent[:-1]} == {row["track_id"] for row in absent[:-1]} == {None}
+    assert plain[0]["track_id"] == 1
+
+
+def test_a_run_knows_below_which_score_nothing_seems_to_be_there(tcam, tiny_run, tmp_path):
+    source = tiny_run.videos / "fish" / "fish-03.mp4"
+    stored = json.loads((tiny_run.folder / "evaluation" / "thresholds.json").read_text())
+    assert 0 < stored["presence"]["tcam"] < 1
+    flags = ("--source", source, "--device", "cpu", "-q", "--min-score")
+    by_number = tcam("stream", tiny_run.folder, *flags, stored["presence"]["tcam"])
+    by_itself = tcam("stream", tiny_run.folder, *flags, "auto")
+    assert [row["box"] for row in lines_of(by_itself.out)[:-1]] == [row["box"] for row in lines_of(by_number.out)[:-1]]
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    del stored["presence"]
+    (tmp_path / "run" / "evaluation" / "thresholds.json").write_text(json.dumps(stored))
+    unknown = tcam("stream", tmp_path / "run", *flags, "auto")
+    assert unknown.code == 3
+    assert "has no level of presence" in unknown.error
 
 
 def test_a_stream_on_standard_input(tiny_run, tmp_path):
@@ -161,6 +179,8 @@ def test_a_refused_connection_tells_no_password(tcam, tiny_run):
         (("--source", "{videos}"), 2, "expected one video, found 8; 'tcam predict' takes many"),
         (("--source", "0", "--drop", "every:0"), 2, "--drop every:0: expected latest, none or every:N"),
         (("--source", "{videos}/fish/fish-00.mp4", "-o", "boxes.csv"), 2, "expected a name that ends in .jsonl"),
+        (("--source", "{videos}/fish/fish-00.mp4", "--min-score", "half"), 2, "expected a number in 0..1, or auto"),
+        (("--source", "{videos}/fish/fish-00.mp4", "--min-score", "1.5"), 2, "expected a number in 0..1, or auto"),
         (("--source", "{videos}/fish/fish-00.mp4", "--budget", "200"), 2, "--budget is for live sources, got the file"),
     ],
 )

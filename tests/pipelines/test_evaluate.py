@@ -12,6 +12,7 @@ from pipelines.evaluate import (
     percent,
     print_metrics,
     print_table,
+    read_presence,
     read_thresholds,
     results_table,
     save_thresholds,
@@ -131,8 +132,9 @@ def test_a_video_that_cannot_be_read_is_listed_and_the_others_are_judged(tiny_da
 
 def test_thresholds_read_back_and_missing_ones_say_what_to_do(tmp_path):
     path = tmp_path / "evaluation" / "thresholds.json"
-    save_thresholds(path, {"tcam": 0.3}, chosen_on="validation")
+    save_thresholds(path, {"tcam": 0.3}, chosen_on="validation", presence={"tcam": 0.7, "layercam": None})
     assert read_thresholds(path) == ({"tcam": 0.3}, "validation")
+    assert read_presence(path) == {"tcam": 0.7}
     for text in ("{}", "{", '{"thresholds": {"tcam": "x"}, "chosen_on": "validation"}'):
         path.write_text(text)
         with pytest.raises(DataError, match=r"expected the run's map thresholds in .*; resume the run"):

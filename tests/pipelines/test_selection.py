@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,10 +75,21 @@ def test_corloc_is_that_of_the_best_threshold_on_annotated_frames(tiny_data):
     assert validator(tiny_data.index, both)(localizer).corloc == 50.0
 
 
+def test_nearly_all_validation_frames_reach_the_level_of_presence(tiny_data):
+    localizer, asked = tiny_localizer("decoder"), validator(tiny_data.index, ())
+    level, levels = asked.presence(localizer), []
+    for batch in asked._frames():
+        result = localizer(batch.frames.flatten(0, 1))
+        levels += torch.minimum(result.probabilities.amax(1), result.maps.flatten(1).amax(1)).tolist()
+    lowest, next_to_it, *_ = sorted(levels)
+    assert level == pytest.approx(lowest + 0.05 * (len(levels) - 1) * (next_to_it - lowest), abs=1e-6)
+
+
 def test_without_validation_videos_there_is_no_score(tiny_data):
     index = VideoIndex(tiny_data.index.class_names, tiny_data.index.of_split("train"))
     found = validator(index, whole_frame_truth(index))(tiny_localizer())
     assert (found.corloc, found.accuracy) == (None, None)
+    assert validator(index, ()).presence(tiny_localizer()) is None
 
 
 def test_scoring_changes_no_weight_and_no_statistic(tiny_data):

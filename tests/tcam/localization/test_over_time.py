@@ -8,8 +8,8 @@ from tcam.types import Box, FrameBox
 SIZE = (100, 200)
 
 
-def seen(index: int, box: Box | None, *, label: int = 0, score: float = 0.9, time_s: float | None = None) -> FrameBox:
-    return FrameBox("x", index, index / 10 if time_s is None else time_s, label, 0.8, score, box)
+def seen(index: int, box: Box | None, *, label: int = 0, peak: float = 0.9, time_s: float | None = None) -> FrameBox:
+    return FrameBox("x", index, index / 10 if time_s is None else time_s, label, 0.8, 0.7, box, map_peak=peak)
 
 
 def test_exponential_smoothing_by_hand():
@@ -43,12 +43,30 @@ def test_another_class_a_gap_or_a_clock_set_back_starts_anew(change):
     assert list(follow(seen(1, Box(100, 50, 120, 60), **change), SIZE).box) == pytest.approx([100, 50, 120, 60])
 
 
+def tracks(*found: FrameBox) -> list[int | None]:
+    follow = BoxFollower(OverTime(min_score=0.5))
+    return [follow(frame, SIZE).track_id for frame in found]
+
+
+def test_a_track_goes_on_while_boxes_of_a_class_touch_one_another():
+    first, near, far = Box(0, 0, 20, 20), Box(15, 5, 35, 25), Box(21, 0, 41, 20)
+    assert tracks(seen(0, first), seen(1, near), seen(2, far)) == [1, 1, 1]
+    assert tracks(seen(0, first), seen(1, far)) == [1, 2]
+    assert tracks(seen(0, first), seen(1, first, label=1), seen(2, first)) == [1, 2, 3]
+
+
+def test_a_track_outlives_a_short_absence():
+    box = Box(0, 0, 20, 20)
+    assert tracks(seen(0, box), seen(1, None), seen(2, box, peak=0.4), seen(3, box)) == [1, None, None, 1]
+    assert tracks(seen(0, box), seen(6, box)) == [1, 2]
+
+
 def test_below_the_score_nothing_is_there_but_the_raw_box_stays():
     follow = BoxFollower(OverTime(min_score=0.5))
     box = Box(0, 0, 20, 10)
-    absent = follow(seen(0, box, score=0.4), SIZE)
+    absent = follow(seen(0, box, peak=0.4), SIZE)
     assert (absent.box, absent.raw_box) == (None, box)
-    assert follow(seen(1, box, score=0.5), SIZE).box == box
+    assert follow(seen(1, box, peak=0.5), SIZE).box == box
     assert follow(seen(2, None), SIZE).box is None
 
 

@@ -31,6 +31,11 @@ def stream(
         int, typer.Option(min=0, metavar="N", help="Attempts in a row to reach a lost source again.")
     ] = 3,
     save_video: Annotated[Path | None, typer.Option(help="An .mp4 with box and map drawn.")] = None,
+    view: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, metavar="PORT", help="Serve a live page on this port of 127.0.0.1; 0: any."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Open the live page in the browser.")] = False,
     threshold: Threshold = None,
     class_name: ClassName = None,
     smooth: Annotated[
@@ -58,5 +63,7 @@ def stream(
         class_name=class_name,
         over_time=None if smooth is None and not min_score else OverTime(smooth, min_score=min_score),
         device=device,
+        view=0 if show and view is None else view,
+        show=show,
     )
     stream_source(request, quiet=quiet)

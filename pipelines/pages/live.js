@@ -47,9 +47,10 @@ function place(box, [height, width]) {
 
 async function draw({ frame, heat, size, row }) {
   const pictures = await Promise.all([decoded(frame), decoded(heat)]);
-  const edges = row.box ? row.box.map(Math.round).join(", ") : "no box";
+  const [x0, y0, x1, y1] = (row.box ?? []).map(Math.round);
+  const edges = row.box ? `${x0}, ${y0} to ${x1}, ${y1}` : "no box";
   part("stage").style.aspectRatio = `${size[1]} / ${size[0]}`;
-  part("stage").style.maxWidth = `calc(72vh * ${size[1] / size[0]})`;
+  part("stage").style.maxWidth = `calc(62vh * ${size[1] / size[0]})`;
   paint(part("frame"), pictures[0]);
   paint(part("heat"), pictures[1]);
   place(row.box, size);

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,14 +26,25 @@ WIDTH, HEIGHT, FPS = 128, 96, 15
 """Of the frames of ``serve_frames``."""
 
 SEEN = """() => {
-  const place = (id) => { const at = document.querySelector(id).getBoundingClientRect(); return [at.x, at.y, at.width, at.height]; };
-  const line = document.querySelector("#box .line");
-  const canvas = document.getElementById("frame");
+  const part = (id) => document.querySelector(id);
+  const place = (id) => { const at = part(id).getBoundingClientRect(); return [at.x, at.y, at.width, at.height]; };
   return {
-    number: Number(document.getElementById("number").textContent),
-    edges: document.getElementById("edges").textContent,
-    box: getComputedStyle(document.getElementById("box")).display === "none" ? null : line.getBBox().width ? place("#box .line") : [],
-    stage: place("#stage"), size: [canvas.width, canvas.height], picture: canvas.toDataURL(),
+    number: Number(part("#number").textContent),
+    edges: part("#edges").textContent,
+    box: getComputedStyle(part("#box")).display === "none" ? null : place("#box .line"),
+    stage: place("#stage"),
+    size: [part("#frame").width, part("#frame").height],
+    picture: part("#frame").toDataURL(),
+  };
+}"""
+HEAT = """() => {
+  const [frame, heat] = ["frame", "heat"].map((id) => document.getElementById(id));
+  const [under, over] = [frame, heat].map((canvas) => canvas.getBoundingClientRect());
+  const data = heat.getContext("2d").getImageData(0, 0, heat.width, heat.height).data;
+  return {
+    lies_over_the_frame: ["x", "y", "width", "height"].every((name) => over[name] === under[name]),
+    opacity: Number(getComputedStyle(heat).opacity),
+    most: Math.max(...data.filter((_, i) => i % 4 === 3)),
   };
 }"""
 
@@ -104,63 +116,59 @@ def test_frames_move_and_the_page_stays_with_the_stream(browser, tiny_run, tmp_p
         opened.check()
 
 
-def test_the_box_lies_over_the_frame_where_it_was_found(browser, tiny_run, tmp_path):
-    lines = tmp_path / "boxes.jsonl"
+@pytest.fixture(scope="module")
+def stream(tiny_run, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """Give the address of the page of a stream that goes on, and its lines."""
+    lines = tmp_path_factory.mktemp("stream") / "boxes.jsonl"
     with streaming(tiny_run, lines) as (_, address):
-        opened = Opened(browser, address)
-        opened.wait_until("live")
-        looks = []
-        for _ in range(20):
-            time.sleep(0.1)
-            looks.append(opened.seen())
-        opened.check()
-        rows = {row["frame"]: row for row in lines_of("\n".join(lines.read_text().splitlines()[:-1]))}
+        yield address, lines
+
+
+def test_the_box_lies_over_the_frame_where_it_was_found(browser, stream):
+    address, lines = stream
+    opened = Opened(browser, address)
+    opened.wait_until("live")
+    looks = []
+    for _ in range(20):
+        time.sleep(0.1)
+        looks.append(opened.seen())
+    opened.check()
+    rows = {row["frame"]: row for row in lines_of("\n".join(lines.read_text().splitlines()[:-1]))}
     for look in looks:
         left, top, width, height = look["stage"]
         assert look["size"] == [WIDTH, HEIGHT]
         assert width / height == pytest.approx(WIDTH / HEIGHT, rel=0.01)
         box = rows[look["number"]]["box"]
-        assert (look["box"] is None) == (box is None)
-        if box is None:
-            assert look["edges"] == "no box"
-            continue
-        x, y, wide, high = look["box"]
-        on_page = [x - left, y - top, x + wide - left, y + high - top]
-        expected = [edge * scale for edge, scale in zip(box, 2 * (width / WIDTH, height / HEIGHT), strict=True)]
-        assert on_page == pytest.approx(expected, abs=4)  # the line has a width
+        assert (look["box"] is None) == (box is None) == (look["edges"] == "no box")
+        if box is not None:
+            x, y, wide, high = look["box"]
+            on_page = [x - left, y - top, x + wide - left, y + high - top]
+            expected = [edge * scale for edge, scale in zip(box, 2 * (width / WIDTH, height / HEIGHT), strict=True)]
+            assert on_page == pytest.approx(expected, abs=4)  # the line has a width
     assert any(look["box"] for look in looks)
 
 
-def test_the_slider_blends_the_map(browser, tiny_run, tmp_path):
-    with streaming(tiny_run, tmp_path / "boxes.jsonl") as (_, address):
-        opened = Opened(browser, address)
-        opened.wait_until("live")
-        opacity = "() => Number(getComputedStyle(document.getElementById('heat')).opacity)"
-        assert opened.page.evaluate(opacity) == 0.62
-        for key, part in (("Home", 0), ("ArrowRight", 0.01), ("End", 1)):
-            opened.page.press("#strength", key)
-            assert opened.page.evaluate(opacity) == part
-            assert opened.page.inner_text("#percent") == f"{100 * part:.0f} %"
-        over = """() => {
-          const heat = document.getElementById("heat"), frame = document.getElementById("frame").getBoundingClientRect();
-          const data = heat.getContext("2d").getImageData(0, 0, heat.width, heat.height).data, at = heat.getBoundingClientRect();
-          const same = ["x", "y", "width", "height"].every((name) => at[name] === frame[name]);
-          return [same, Math.max(...data.filter((_, i) => i % 4 === 3))];
-        }"""
-        same_place, most_opaque = opened.page.evaluate(over)
-        assert same_place
-        assert most_opaque > 100
-        opened.check()
+def test_the_slider_blends_the_map(browser, stream):
+    opened = Opened(browser, stream[0])
+    opened.wait_until("live")
+    heat = opened.page.evaluate(HEAT)
+    assert heat["lies_over_the_frame"]
+    assert heat["opacity"] == 0.62
+    assert heat["most"] > 100
+    for key, part in (("Home", 0), ("ArrowRight", 0.01), ("End", 1)):
+        opened.page.press("#strength", key)
+        assert opened.page.evaluate(HEAT)["opacity"] == part
+        assert opened.page.inner_text("#percent") == f"{100 * part:.0f} %"
+    opened.check()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_phone(browser, tiny_run, tmp_path, scheme):
-    with streaming(tiny_run, tmp_path / "boxes.jsonl") as (_, address):
-        opened = Opened(browser, address, width=360, scheme=scheme)
-        opened.wait_until("live")
-        assert opened.page.evaluate("document.documentElement.scrollWidth") == 360
-        assert opened.seen()["stage"][2] > 280
-        opened.check()
+def test_the_page_fits_a_phone(browser, stream, scheme):
+    opened = Opened(browser, stream[0], width=360, scheme=scheme)
+    opened.wait_until("live")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 360
+    assert opened.seen()["stage"][2] > 280
+    opened.check()
 
 
 def test_the_last_frame_of_a_file_stays_with_the_reason_of_the_end(browser, tiny_run, tmp_path):

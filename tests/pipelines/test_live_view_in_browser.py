@@ -22,7 +22,7 @@ from tests.tcam.video.encoded import encode
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-WIDTH, HEIGHT, FPS = 128, 96, 15
+WIDTH, HEIGHT, FPS = 128, 96, 10
 """Of the frames of ``serve_frames``."""
 
 SEEN = """() => {
@@ -43,24 +43,23 @@ HEAT = """() => {
   const data = heat.getContext("2d").getImageData(0, 0, heat.width, heat.height).data;
   return {
     lies_over_the_frame: ["x", "y", "width", "height"].every((name) => over[name] === under[name]),
-    opacity: Number(getComputedStyle(heat).opacity),
     most: Math.max(...data.filter((_, i) => i % 4 === 3)),
   };
 }"""
+OPACITY = "() => Number(getComputedStyle(document.getElementById('heat')).opacity)"
 
 
 class Opened:
     """The page of a stream, and everything it said and asked for."""
 
-    def __init__(self, browser, address: str, *, width: int = 1280, scheme: str = "light") -> None:
-        self.address = address
-        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    def __init__(self, page, address: str) -> None:
+        self.page = page
         self.said: list[str] = []
         self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(address)
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(address)
 
     def wait_until(self, kind: str) -> str:
         """Wait for a state; gives its words."""
@@ -70,11 +69,18 @@ class Opened:
     def seen(self) -> dict:
         return self.page.evaluate(SEEN)
 
-    def check(self) -> None:
-        """Nothing was said on the console, and nothing asked of anybody else."""
-        assert self.said == []
-        assert [url for url in self.asked if not url.startswith((self.address, "data:"))] == []
-        self.page.close()
+
+@contextmanager
+def opening(browser, address: str, *, width: int = 1280, scheme: str = "light") -> Iterator[Opened]:
+    """Open the page of a stream; nothing may be said on the console, and nothing asked of anybody else."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    try:
+        opened = Opened(page, address)
+        yield opened
+        assert opened.said == []
+        assert [url for url in opened.asked if not url.startswith((address, "data:"))] == []
+    finally:
+        page.close()
 
 
 @contextmanager
@@ -96,8 +102,7 @@ def newest_in(lines) -> int:
 
 def test_frames_move_and_the_page_stays_with_the_stream(browser, tiny_run, tmp_path):
     lines = tmp_path / "boxes.jsonl"
-    with streaming(tiny_run, lines) as (process, address):
-        opened = Opened(browser, address)
+    with streaming(tiny_run, lines) as (process, address), opening(browser, address) as opened:
         assert opened.wait_until("live") == "live"
         looks = []
         for _ in range(12):
@@ -113,7 +118,30 @@ def test_frames_move_and_the_page_stays_with_the_stream(browser, tiny_run, tmp_p
         assert process.wait(timeout=30) == 130
         time.sleep(1.5)
         assert opened.page.inner_text("#state") == "ended: interrupted"
-        opened.check()
+
+
+def test_the_last_frame_of_a_file_stays_with_the_reason_of_the_end(browser, tiny_run, tmp_path):
+    path = encode(tmp_path / "clip.mp4", frames=40)
+    flags = ("--source", path, "--view", "0", "--device", "cpu", "-q")
+    process = tcam_process("stream", tiny_run.folder, *flags)
+    with opening(browser, address_in(process)) as opened:
+        out, _ = process.communicate(timeout=120)
+        assert (process.returncode, len(lines_of(out))) == (0, 41)
+        assert opened.wait_until("ended") == "ended: source ended"
+        look = opened.seen()
+    shown = Image.open(io.BytesIO(base64.b64decode(look["picture"].partition(",")[2]))).convert("RGB")
+    frames = [frame.original for frame in stream_frames(path, keep_original=True)]
+    errors = [np.abs(np.asarray(shown).transpose(2, 0, 1).astype(int) - frame).mean() for frame in frames]
+    assert look["number"] == int(np.argmin(errors)) == 39
+
+
+def test_a_stream_that_is_killed_is_said_to_be_gone(browser, tiny_run, tmp_path):
+    with streaming(tiny_run, tmp_path / "boxes.jsonl") as (process, address), opening(browser, address) as opened:
+        opened.wait_until("live")
+        process.kill()
+        assert opened.wait_until("ended") == "ended: tcam no longer answers"
+        assert len(opened.said) == 1  # the browser itself says that nobody answered
+        opened.said.clear()
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +154,12 @@ def stream(tiny_run, tmp_path_factory) -> Iterator[tuple[str, Path]]:
 
 def test_the_box_lies_over_the_frame_where_it_was_found(browser, stream):
     address, lines = stream
-    opened = Opened(browser, address)
-    opened.wait_until("live")
     looks = []
-    for _ in range(20):
-        time.sleep(0.1)
-        looks.append(opened.seen())
-    opened.check()
+    with opening(browser, address) as opened:
+        opened.wait_until("live")
+        for _ in range(20):
+            time.sleep(0.1)
+            looks.append(opened.seen())
     rows = {row["frame"]: row for row in lines_of("\n".join(lines.read_text().splitlines()[:-1]))}
     for look in looks:
         left, top, width, height = look["stage"]
@@ -149,48 +176,21 @@ def test_the_box_lies_over_the_frame_where_it_was_found(browser, stream):
 
 
 def test_the_slider_blends_the_map(browser, stream):
-    opened = Opened(browser, stream[0])
-    opened.wait_until("live")
-    heat = opened.page.evaluate(HEAT)
-    assert heat["lies_over_the_frame"]
-    assert heat["opacity"] == 0.62
-    assert heat["most"] > 100
-    for key, part in (("Home", 0), ("ArrowRight", 0.01), ("End", 1)):
-        opened.page.press("#strength", key)
-        assert opened.page.evaluate(HEAT)["opacity"] == part
-        assert opened.page.inner_text("#percent") == f"{100 * part:.0f} %"
-    opened.check()
+    with opening(browser, stream[0]) as opened:
+        opened.wait_until("live")
+        heat = opened.page.evaluate(HEAT)
+        assert heat["lies_over_the_frame"]
+        assert heat["most"] > 100
+        assert opened.page.evaluate(OPACITY) == 0.62
+        for key, part in (("Home", 0), ("ArrowRight", 0.01), ("End", 1)):
+            opened.page.press("#strength", key)
+            assert opened.page.evaluate(OPACITY) == part
+            assert opened.page.inner_text("#percent") == f"{100 * part:.0f} %"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_a_phone(browser, stream, scheme):
-    opened = Opened(browser, stream[0], width=360, scheme=scheme)
-    opened.wait_until("live")
-    assert opened.page.evaluate("document.documentElement.scrollWidth") == 360
-    assert opened.seen()["stage"][2] > 280
-    opened.check()
-
-
-def test_the_last_frame_of_a_file_stays_with_the_reason_of_the_end(browser, tiny_run, tmp_path):
-    path = encode(tmp_path / "clip.mp4", frames=40)
-    flags = ("--source", path, "--view", "0", "--device", "cpu", "-q")
-    process = tcam_process("stream", tiny_run.folder, *flags)
-    opened = Opened(browser, address_in(process))
-    out, _ = process.communicate(timeout=60)
-    assert (process.returncode, len(lines_of(out))) == (0, 41)
-    assert opened.wait_until("ended") == "ended: source ended"
-    look = opened.seen()
-    shown = Image.open(io.BytesIO(base64.b64decode(look["picture"].partition(",")[2]))).convert("RGB")
-    frames = [frame.original for frame in stream_frames(path, keep_original=True)]
-    errors = [np.abs(np.asarray(shown).transpose(2, 0, 1).astype(int) - frame).mean() for frame in frames]
-    assert look["number"] == int(np.argmin(errors)) == 39
-    opened.check()
-
-
-def test_a_stream_that_is_killed_is_said_to_be_gone(browser, tiny_run, tmp_path):
-    with streaming(tiny_run, tmp_path / "boxes.jsonl") as (process, address):
-        opened = Opened(browser, address)
+    with opening(browser, stream[0], width=360, scheme=scheme) as opened:
         opened.wait_until("live")
-        process.kill()
-        assert opened.wait_until("ended") == "ended: tcam no longer answers"
-        opened.page.close()
+        assert opened.page.evaluate("document.documentElement.scrollWidth") == 360
+        assert opened.seen()["stage"][2] > 280

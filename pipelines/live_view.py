@@ -22,7 +22,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Final
 
-import numpy as np
 from PIL import Image
 
 from pipelines.overlay import HEAT_STRENGTH, encode_heat
@@ -165,12 +164,13 @@ def open_view(port: int | None, name: str, *, show: bool) -> contextlib.Abstract
 
 def encode_frame(frame: Pixels) -> bytes:
     """Encode a frame, uint8 ``[3, H, W]`` RGB, as a JPEG of at most 1280 columns."""
-    picture = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
-    if picture.width > _WIDEST:
-        height = max(1, round(picture.height * _WIDEST / picture.width))
-        picture = picture.resize((_WIDEST, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    planes = [Image.fromarray(plane) for plane in frame]  # joined as late as can be: a third of the time
+    _, height, width = frame.shape
+    if width > _WIDEST:
+        size = (_WIDEST, max(1, round(height * _WIDEST / width)))
+        planes = [plane.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0) for plane in planes]
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=_QUALITY)
+    Image.merge("RGB", planes).save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
 
 

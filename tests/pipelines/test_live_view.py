@@ -216,6 +216,21 @@ def test_the_end_waits_for_one_who_has_yet_to_hear_of_it_but_not_for_long_nor_fo
         assert 0.9 < time.monotonic() - began_s < 3
 
 
+def test_the_end_does_not_wait_for_one_who_has_heard_of_it_and_stays():
+    view, states = LiveView(0, "clip"), []
+    with Looking(view.address) as browser:
+        with view:
+            show(view, 0)
+            browser.ask()
+            asking = threading.Thread(target=lambda: states.append(browser.ask()))
+            asking.start()
+            time.sleep(0.2)
+            began_s = time.monotonic()
+        assert time.monotonic() - began_s < 0.8
+        asking.join(timeout=10)
+    assert states[0]["ended"] == "source ended"
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", ""])
 def test_another_name_for_this_machine_is_refused(host):
     with LiveView(0, "clip") as view, Looking(view.address) as browser:

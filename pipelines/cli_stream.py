@@ -12,19 +12,30 @@ from pipelines.cli_videos import ClassName, Device, Half, Quiet, RunOrFile, Thre
 from tcam.errors import ConfigError
 
 
+Source = Annotated[
+    str, typer.Option(help="Video file, 0 (camera), rtsp://, http(s)://, udp:// or tcp:// address, or - (stdin).")
+]
+Dropping = Annotated[
+    str | None,
+    typer.Option(
+        metavar="latest|none|every:N",
+        help="Frames to leave out where the network is slower; default: latest of a live source, else none.",
+    ),
+]
+MinScore = Annotated[
+    str,
+    typer.Option(
+        metavar="S|auto",
+        help="No box where class score or map peak lies below S; auto: as the run's validation frames say.",
+    ),
+]
+
+
 def stream(
     run: RunOrFile,
-    source: Annotated[
-        str, typer.Option(help="Video file, 0 (camera), rtsp://, http(s)://, udp:// or tcp:// address, or - (stdin).")
-    ],
+    source: Source,
     output: Annotated[str, typer.Option("--output", "-o", help="A .jsonl file, or -: stdout.")] = "-",
-    drop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="latest|none|every:N",
-            help="Frames to leave out where the network is slower; default: latest of a live source, else none.",
-        ),
-    ] = None,
+    drop: Dropping = None,
     budget: Annotated[
         float | None,
         typer.Option(min=1, metavar="MS", help="Lag of a live source: leave out frames whose box would come later."),
@@ -37,18 +48,17 @@ def stream(
         int, typer.Option(min=0, metavar="N", help="Attempts in a row to reach a lost source again.")
     ] = 3,
     save_video: Annotated[Path | None, typer.Option(help="An .mp4 with box and map drawn.")] = None,
+    view: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, metavar="PORT", help="Serve a live page on this port of 127.0.0.1; 0: any."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Open the live page in the browser.")] = False,
     threshold: Threshold = None,
     class_name: ClassName = None,
     smooth: Annotated[
         float | None, typer.Option(min=0.01, metavar="HZ", help="Steadier boxes: cutoff of the 1 euro filter at rest.")
     ] = None,
-    min_score: Annotated[
-        str,
-        typer.Option(
-            metavar="S|auto",
-            help="No box where class score or map peak lies below S; auto: as the run's validation frames say.",
-        ),
-    ] = "0",
+    min_score: MinScore = "0",
     device: Device = "auto",
     half: Half = False,
     quiet: Quiet = False,
@@ -71,6 +81,8 @@ def stream(
         device=device,
         half=half,
         budget_ms=budget,
+        view=0 if show and view is None else view,
+        show=show,
     )
     stream_source(request, quiet=quiet)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,7 +26,7 @@ _HEAT: Final = (
     (0.85, (255, 170, 20)),
     (1.0, (255, 250, 160)),
 )
-_STRENGTH: Final = 0.62
+HEAT_STRENGTH: Final = 0.62
 """Opacity of the heat where the map is 1; it falls to nothing with the map, so that the background stays clear."""
 
 
@@ -75,24 +76,40 @@ def line_width(height: int, width: int) -> int:
     return max(1, round(0.005 * min(height, width) + 0.6))
 
 
+def encode_heat(heat: NDArray[np.floating]) -> bytes:
+    """Encode a map ``[h, w]``, in 0..1, as a PNG of heat colours to lie over its frame.
+
+    It is opaque where the map is 1; seen through at ``HEAT_STRENGTH``, it is the heat that ``draw_overlay`` draws.
+    """
+    picture = _levels(heat)
+    colours, opacity = _heat_table(1.0)
+    picture.putpalette(colours)
+    file = io.BytesIO()
+    picture.save(file, "PNG", transparency=bytes(opacity), compress_level=1)
+    return file.getvalue()
+
+
 def _blend_heat(picture: Image.Image, heat: NDArray[np.floating]) -> None:
     # All in Pillow, several times as fast here as arrays of floats: overlay videos wait for it.
-    level = (heat.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
-    stretched = Image.fromarray(level).resize(picture.size, Image.Resampling.BILINEAR)
-    colours, opacity = _heat_table()
+    stretched = _levels(heat).resize(picture.size, Image.Resampling.BILINEAR)
+    colours, opacity = _heat_table(HEAT_STRENGTH)
     mask = stretched.point(opacity)
     stretched.putpalette(colours)
     picture.paste(stretched.convert("RGB"), mask=mask)
 
 
+def _levels(heat: NDArray[np.floating]) -> Image.Image:
+    return Image.fromarray((heat.astype(np.float32).clip(0, 1) * 255).astype(np.uint8))
+
+
 @functools.cache
-def _heat_table() -> tuple[list[int], list[int]]:
+def _heat_table(strength: float) -> tuple[list[int], list[int]]:
     """Give red, green, blue (768 values) and opacity (256) of the levels of a map, all 0..255."""
     level = np.linspace(0, 1, 256)
     stops = [stop for stop, _ in _HEAT]
     channels = [np.interp(level, stops, [colour[c] for _, colour in _HEAT]) for c in range(3)]
     colours = np.stack(channels, axis=1).round().astype(int).ravel().tolist()
-    return colours, (255 * _STRENGTH * level**0.8).round().astype(int).tolist()
+    return colours, (255 * strength * level**0.8).round().astype(int).tolist()
 
 
 def _draw_box(

@@ -6,21 +6,16 @@ pictures inside it, and a video that lies beside it.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import jinja2
-from markupsafe import Markup
-
 from pipelines.files import write_text
+from pipelines.page_template import render_page
 from pipelines.report_charts import Chart
 from pipelines.report_pictures import Picture, embed_pictures
 from pipelines.report_results import Evaluation, evaluation_of
@@ -147,22 +142,10 @@ def write_evaluation_report(
 
 def write_page(path: Path, template: str, values: Mapping[str, object]) -> None:
     """Fill one of the templates of ``pages/`` and write it; every value is escaped."""
-    pages = resources.files("pipelines").joinpath("pages")
-    style, script = (pages.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     # "file:" stands beside 'self' because a page opened from disk has no origin that 'self' could match.
-    policy = (
-        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:; "
-        "media-src 'self' file:; base-uri 'none'; form-action 'none'"
-    )
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines", "pages"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    own = {"policy": policy, "style": Markup(style), "script": Markup(script)}  # noqa: S704 (files of this package)
-    write_text(path, environment.get_template(template).render({**values, **own}))
+    media = "media-src 'self' file:"
+    text, _ = render_page(template, values, styles=("page.css",), script="page.js", more_policy=media)
+    write_text(path, text)
 
 
 def make_folder(folder: Path) -> None:
@@ -180,10 +163,6 @@ def make_folder(folder: Path) -> None:
 def as_json(value: object) -> str:
     """Write a value for people to read."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _place_video(video: Path, report: Path) -> str:

@@ -15,6 +15,7 @@ from statistics import quantiles
 from typing import IO, Final
 
 from pipelines.frame_feed import Drop, FedFrame, FrameFeed, Patience
+from pipelines.live_view import LiveView, open_view
 from pipelines.overlay_video import save_overlay
 from pipelines.parallel import one_thread
 from pipelines.predict import FramePrediction, find_sources
@@ -51,6 +52,8 @@ class StreamRequest:
     device: str
     half: bool = False
     budget_ms: float | None = None
+    view: int | None = None
+    show: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +120,22 @@ def stream_source(request: StreamRequest, *, quiet: bool) -> None:
 
     Raises:
         StreamError: the source could not be reached, or was lost for good.
+        ConfigError: the port for the page is not free.
         Interrupted: a signal came; all that was begun is written.
     """
     console.quiet = quiet
     source = find_source(request.source)
     if request.budget_ms is not None and isinstance(source, Path):
         raise ConfigError(f"--budget is for live sources, got the file {request.source}: leave it out")
+    with open_view(request.view, _name_of(source), show=request.show) as view:
+        _stream(request, source, view)
+
+
+def _name_of(source: Path | LiveSource) -> str:
+    return source.name if isinstance(source, Path) else str(source)
+
+
+def _stream(request: StreamRequest, source: Path | LiveSource, view: LiveView | None) -> None:
     localizer = StreamLocalizer.of_run(
         request.run,
         threshold=request.threshold,
@@ -131,9 +144,9 @@ def stream_source(request: StreamRequest, *, quiet: bool) -> None:
         presence=request.min_score is None,
         device=request.device,
         half=request.half,
-        video_id=source.name if isinstance(source, Path) else str(source),
+        video_id=_name_of(source),
     )
-    keep = request.save_video is not None
+    keep = request.save_video is not None or view is not None
     feed = FrameFeed(
         source,
         size=localizer.size,
@@ -148,7 +161,10 @@ def stream_source(request: StreamRequest, *, quiet: bool) -> None:
             with feed:
                 for frame in localize(localizer, feed, save_video=request.save_video):
                     status.add(frame)
-                    write(row_of(frame, localizer))
+                    row = row_of(frame, localizer)
+                    write(row)
+                    if view is not None:
+                        view.show(frame.prediction, row, status.figures)
         except TcamError as error:
             write({"end": "lost" if isinstance(error, StreamError) else "error", "why": str(error), **status.totals()})
             raise
@@ -235,15 +251,20 @@ class _Status:
         """Show the last line."""
         console.print(self._line())
 
-    def totals(self) -> dict[str, object]:
+    def totals(self) -> dict[str, int]:
         """Give what the last line of JSON says beside the reason."""
         return {"frames": self._frames, "dropped": self._feed.dropped, "reconnects": self._feed.reconnected}
 
+    def figures(self) -> dict[str, float]:
+        """Give the totals, and frames per second and lag of the last frames; any thread may ask."""
+        times_s, lags_ms = tuple(self._times_s), tuple(self._lags_ms)
+        span_s = times_s[-1] - times_s[0] if len(times_s) > 1 else 0.0
+        cuts = quantiles(lags_ms, n=20, method="inclusive") if len(lags_ms) > 1 else [0.0] * 19
+        fps = (len(times_s) - 1) / span_s if span_s else 0.0
+        return {**self.totals(), "fps": fps, "lag_ms": cuts[9], "lag_p95_ms": cuts[18]}
+
     def _line(self) -> str:
-        span_s = self._times_s[-1] - self._times_s[0] if len(self._times_s) > 1 else 0.0
-        fps = (len(self._times_s) - 1) / span_s if span_s else 0.0
-        cuts = quantiles(self._lags_ms, n=20, method="inclusive") if len(self._lags_ms) > 1 else [0.0] * 19
         return (
-            f"{self._frames} frames, {fps:.1f} fps, lag {cuts[9]:.0f} ms (p95 {cuts[18]:.0f}), "
-            f"{self._feed.dropped} dropped, {self._feed.reconnected} reconnects"
-        )
+            "{frames} frames, {fps:.1f} fps, lag {lag_ms:.0f} ms (p95 {lag_p95_ms:.0f}), "
+            "{dropped} dropped, {reconnects} reconnects"
+        ).format(**self.figures())

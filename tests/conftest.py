@@ -11,6 +11,7 @@ from tests.synthetic import write_tiny_videos
 
 BUSY = (
     "test_frame_feed.py",
+    "test_live_view",
     "test_parallel.py",
     "test_resume.py::test_an_interrupted",
     "test_signals.py",

@@ -11,7 +11,6 @@ import typer
 from pipelines.cli_videos import ClassName, Device, Half, Quiet, RunOrFile, Threshold
 from tcam.errors import ConfigError
 
-
 Source = Annotated[
     str, typer.Option(help="Video file, 0 (camera), rtsp://, http(s)://, udp:// or tcp:// address, or - (stdin).")
 ]

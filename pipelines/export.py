@@ -10,9 +10,9 @@ import importlib.metadata
 import io
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 import numpy as np
@@ -147,8 +147,25 @@ def facts_of(run: Run, localizer: Localizer, *, numbers: str = "float32") -> Fac
         precision=run.config.precision,
         memory_limit_mb=run.config.data.memory_limit_mb,
         weights_hash=weights_hash(run),
-        config=run.config.model_dump(mode="json"),
+        config=_without_folders(run.config.model_dump(mode="json")),
     )
+
+
+def _without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the names alone of files and folders: where they lie is nobody's concern outside."""
+    return {
+        key: _without_folders(value)
+        if isinstance(value, Mapping)
+        else _name_alone(value)
+        if isinstance(value, str)
+        else value
+        for key, value in settings.items()
+    }
+
+
+def _name_alone(value: str) -> str:
+    is_path = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+    return PureWindowsPath(value).name if is_path else value
 
 
 def require_exporter(request: ExportRequest) -> None:
@@ -200,12 +217,15 @@ def make_program(localizer: Localizer, facts: Facts) -> torch.export.ExportedPro
     module = ExportedNetwork(localizer.network, localizer.method).eval()
     try:
         with torch.no_grad():
-            return torch.export.export(module, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
+            program = torch.export.export(module, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
     except Exception as error:  # the tracer has dozens of its own
         reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise ConfigError(
             f"network '{localizer.network.backbone.name}' cannot be exported: {reason}; train with another backbone"
         ) from None
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names files of this machine, and would go with the model
+    return program
 
 
 def example_inputs(localizer: Localizer, facts: Facts, *, count: int = 3) -> tuple[Tensor, ...]:

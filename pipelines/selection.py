@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -21,9 +20,6 @@ from tcam.localization.rules import match_boxes
 from tcam.types import ClipBatch, FrameTruth, Size, VideoIndex, VideoRecord
 from tcam.video.dataset import FrameDataset, collate_clips
 
-KEPT: Final = 0.95
-"""Share of the validation frames, taken to hold their object, in which it counts as present."""
-
 
 def threshold_grid(step: float) -> list[float]:
     """Give the map thresholds 0, step, 2 step, ... below 1."""
@@ -35,6 +31,16 @@ def spread_out(count: int, wanted: int) -> list[int]:
     if count <= wanted:
         return list(range(count))
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
+def best_level(present: Sequence[float], absent: Sequence[float]) -> float | None:
+    """Give the lowest level with the largest share of ``present`` reaching it less that of ``absent`` (Youden's J).
+
+    Without any that is absent, it is the lowest that is present; without any present, None.
+    """
+    levels = np.unique(present)
+    reached = [1 - np.searchsorted(np.sort(values), levels) / max(len(values), 1) for values in (present, absent)]
+    return float(levels[np.argmax(reached[0] - reached[1])]) if len(levels) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +96,16 @@ class Validator:
         return ValidationScores(corloc, 100.0 * right / seen if seen else None)
 
     def presence(self, localizer: Localizer) -> float | None:
-        """Give the level that ``KEPT`` of the frames reach (``presence_of``), from tags alone; None without a video."""
-        levels: list[float] = []
+        """Give the level of ``presence_of`` that best tells each frame's tag from the other classes; None: no video."""
+        tagged: list[float] = []
+        others: list[float] = []
         for batch in self._frames():
-            result = localizer(batch.frames.flatten(0, 1))
-            peaks = result.maps.flatten(1).amax(dim=1)
-            levels += map(presence_of, result.probabilities.amax(dim=1).tolist(), peaks.tolist())
-        return float(np.quantile(levels, 1 - KEPT)) if levels else None
+            result = localizer(batch.frames.flatten(0, 1), batch.label)
+            peaks = result.maps.flatten(1).amax(dim=1).tolist()
+            for scores, peak, label in zip(result.probabilities.tolist(), peaks, batch.label.tolist(), strict=True):
+                tagged.append(presence_of(scores.pop(label), peak))
+                others += [presence_of(score, peak) for score in scores]
+        return best_level(tagged, others)
 
     def _frames(self) -> list[ClipBatch]:
         if self._batches is None:

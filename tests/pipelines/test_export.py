@@ -3,7 +3,9 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ import pytest
 import yaml
 
 from pipelines.config import load_config
-from pipelines.export import ExportRequest, check_method, export_run, write_export
+from pipelines.export import ExportRequest, check_method, export_run, facts_of, write_export
 from pipelines.exported import Facts, open_exported
 from pipelines.localizer import Localizer, build_network
 from pipelines.sinks import read_boxes
+from pipelines.stages import load_localizers, load_run
 from tcam.errors import ConfigError
 from tests.pipelines.tiny import CPU, SETTINGS, SIDE, TinyRun, tiny_localizer
 from tests.synthetic import TINY_FRAMES
@@ -161,6 +164,25 @@ def test_any_client_can_read_what_it_must_know(exports, tiny_run):
     assert (facts["classes"], facts["size"], facts["run"]) == (["beetle", "fish"], [SIDE, SIDE], "tiny-001")
     assert (facts["method"], facts["threshold"]) == ("tcam", thresholds["tcam"])
     assert len(facts["mean"]) == len(facts["std"]) == 3
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_tells_nothing_of_where_it_was_made(exports, tiny_run, name):
+    path = exports(name)
+    parts = [path.read_bytes()]
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            parts = [archive.read(item) for item in archive.namelist()]
+    for here in (REPO, sys.prefix, tiny_run.folder, Path.home()):
+        assert not [part for part in parts if str(here).encode() in part], here
+
+
+def test_settings_keep_the_names_alone_of_files(tiny_run):
+    run = load_run(tiny_run.folder, device="cpu")
+    for place in ("/data/of/anna/weights.pth", r"D:\anna\weights.pth", "weights.pth"):
+        config = load_config(tiny_run.folder / "config.yaml", [f"model.weights={place}"])
+        found = facts_of(replace(run, config=config), load_localizers(run)["tcam"]).config["model"]
+        assert found == {**config.model.model_dump(mode="json"), "weights": "weights.pth"}
 
 
 @pytest.mark.slow

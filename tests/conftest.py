@@ -23,6 +23,12 @@ TOGETHER = ("test_export.py",)
 """Files whose tests share something that takes long to make: one process runs the whole file."""
 
 
+def pytest_collection_modifyitems(config, items):
+    """Where several processes share the tests, begin with the slow ones: none is left alone with one at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Hand out test by test, the busy ones together (``--dist loadgroup`` of xdist 3.8 has no effect in pytest 9.2)."""

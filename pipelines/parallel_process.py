@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from multiprocessing import connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Final
 
 from pipelines.allocator import resident_bytes, return_freed_memory
@@ -23,12 +25,28 @@ START_LIMIT_S: Final = 600.0
 _WATCH_S: Final = 0.2
 """How often the memory of busy children is looked at."""
 
+_SHARED: Final = ("pipelines.stages", "pipelines.predict_many", "tcam.localization.sweep")
+"""What children import, most of all torch and timm: seconds of a processor."""
+
+
+def fresh_start() -> ForkServerContext | SpawnContext:
+    """Give the way children start: in a process that computed nothing and opened nothing before.
+
+    On Linux it is forked from one that has only imported what this process has, once for all children; elsewhere every
+    child imports for itself, as native libraries there do not survive a fork.
+    """
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in _SHARED if name in sys.modules])
+    return context
+
 
 class Child:
     """One child process and the job it works on (None: idle or starting)."""
 
     def __init__(self, start: bytes) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = fresh_start()
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, start), daemon=True)
         self._process.start()

@@ -15,6 +15,7 @@ from pipelines.cams import CamCache
 from pipelines.config import OptimizerSettings
 from pipelines.localizer import Localizer
 from pipelines.methods import clip_sampler, joint_groups, localizer_groups, localizer_objective, seed_sampler
+from pipelines.parallel_process import fresh_start
 from pipelines.selection import spread_out
 from pipelines.team import Share
 from pipelines.trainer import EpochOrder, Slot, Trainer, TrainingContext
@@ -122,7 +123,7 @@ def _loader(
         collate_fn=collate_clips,
         num_workers=settings.workers,
         persistent_workers=settings.workers > 0,
-        multiprocessing_context="spawn" if settings.workers else None,
+        multiprocessing_context=fresh_start() if settings.workers else None,
         pin_memory=context.compute.device.type == "cuda",
         generator=torch.Generator(),
         worker_init_fn=_leave_interrupts_to_the_parent,

@@ -15,13 +15,24 @@ BUSY = (
     "test_parallel.py",
     "test_resume.py::test_an_interrupted",
     "test_signals.py",
-    "test_spread.py",
-    "test_train_team.py",
+    "test_spread.py::test_cams_are_the_same_bytes_whole_or_in_ranges[layercam-ray]",
+    "test_spread.py::test_evaluations_are_the_same_bytes[ray]",
+    "test_spread.py::test_predictions_are_the_same_bytes_whole_or_in_ranges[ray]",
+    "test_spread.py::test_prepared_videos_are_the_same_bytes[ray]",
+    "test_train_team.py::test_a_worker_that_is_killed",
+    "test_train_team.py::test_interrupted_workers",
+    "test_train_team.py::test_two_workers_of_ray",
     "test_two_nodes.py",
 )
 """Tests that start Ray or measure time: where several processes share the tests, one of them runs all of these."""
 TOGETHER = ("test_export.py",)
 """Files whose tests share something that takes long to make: one process runs the whole file."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Where several processes share the tests, begin with the slow ones: none is left alone with one at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipelines import trainer
 from pipelines.cams import CamCache
 from pipelines.localizer import build_network
 from pipelines.negatives import find_negatives
+from pipelines.parallel_process import fresh_start
 from pipelines.prepare import Prepared
 from pipelines.runlog import RunLog
 from pipelines.selection import Validator
@@ -70,8 +70,7 @@ def train_case(case: Case, data: Prepared, cams: Path, folder: Path, team: Team 
 def in_team(size: int, folder: Path, work: Callable[..., None], arguments: Sequence[object]) -> None:
     """Call ``work(*arguments, team)`` in ``size`` processes at once; raises what one of them could not do."""
     folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imports torch once, and computes nothing before it forks
+    context = fresh_start()
     processes = [
         context.Process(target=_member, args=(rank, size, folder, work, tuple(arguments))) for rank in range(size)
     ]

@@ -13,8 +13,8 @@ from tcam.video.probe import probe_video
 
 @pytest.mark.slow
 def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path, monkeypatch):
-    # Two epochs of six are enough to beat the centre box; `tools/demo` is the whole one, four minutes on two cores.
-    shorter = ("classifier.epochs=2", "localizer.epochs=2")
+    # One epoch of six is enough to beat the centre box; `tools/demo` is the whole one, four minutes on two cores.
+    shorter = ("classifier.epochs=1", "localizer.epochs=1")
     monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS + shorter)
     found = tcam("demo", "-o", tmp_path, "--device", "cpu")
     assert found.code == 0, found.err

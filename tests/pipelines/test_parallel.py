@@ -64,6 +64,10 @@ def note(folder: Path, item: int) -> int:
     return item
 
 
+def start_naming_parents():
+    return lambda _item: (os.getppid(), "pipelines.stages" in sys.modules)
+
+
 def cannot_start():
     raise VideoError("no weights here")
 
@@ -115,6 +119,17 @@ def test_results_wait_for_their_reader_within_bounds(spread, ray_kept, tmp_path)
     assert len(list(tmp_path.glob("item-*"))) <= 2 + 4 * 2
     results.close()
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="each child starts by itself")
+def test_children_have_one_parent_that_has_imported_what_they_need():
+    import pipelines.stages  # noqa: F401
+
+    before, after = (set(run([1, 2], Spread(2), begin=start_naming_parents)) for _ in range(2))
+    (parent, has_imported), *others = before | after
+    assert not others
+    assert has_imported
+    assert parent != os.getpid()
 
 
 @pytest.mark.parametrize("spread", OTHERS)

@@ -10,6 +10,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
+from pipelines.commands import TrainRequest, start_or_resume
 from pipelines.team import check_gpus, check_team
 from tcam.errors import ConfigError
 from tests.pipelines.test_resume import living_processes, position_of
@@ -41,11 +42,15 @@ def train(home, *arguments, launcher=()) -> str:
 
 @pytest.fixture(scope="module")
 def alone(tiny_videos, tmp_path_factory):
-    """Give the arguments of a training and the run that one process makes of them."""
-    home = tmp_path_factory.mktemp("alone")
-    arguments = ("--videos", tiny_videos, "--name", "x", *set_flags((*SETTINGS, *UNEVEN)))
-    train(home / "home", *arguments, "--runs", home / "runs")
-    return arguments, home / "runs" / "x-001"
+    """Give the arguments of a training and the run that one process, this one, makes of them."""
+    home, settings = tmp_path_factory.mktemp("alone"), (*SETTINGS, *UNEVEN)
+    request = TrainRequest(
+        videos=tiny_videos, config=None, overrides=settings, name="x", resume=None, runs=home / "runs"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TCAM_HOME", str(home))
+        assert start_or_resume(request, quiet=True) == 0
+    return ("--videos", tiny_videos, "--name", "x", *set_flags(settings)), home / "runs" / "x-001"
 
 
 def assert_alike(run, other) -> None:
@@ -102,7 +107,7 @@ def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, ti
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_one_process_goes_on(tiny_videos, tmp_path):
+def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_one_process_goes_on(tcam, tiny_videos, tmp_path):
     pytest.importorskip("ray")
     run = tmp_path / "runs" / "x-001"
     many = set_flags((*SETTINGS, "classifier.frames_per_shot=100", "method=cam", "save_every_s=0"))
@@ -121,7 +126,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_one_process_goes
     assert not [line for line in said if "Traceback" in line]
     assert not living_processes(job.pid)
     assert position_of(run / "classifier")["step"] >= 1
-    train(tmp_path / "home", "--resume", run)
+    assert tcam("train", "--resume", run).code == 0
     assert list(values_of(run)) == [("classifier", 1)]
 
 

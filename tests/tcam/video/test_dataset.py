@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from pipelines.parallel_process import fresh_start
 from tcam.types import Shot, VideoRecord
 from tcam.video.clips import FrameSampler
 from tcam.video.dataset import ClipDataset, EpochBatches, FrameDataset, collate_clips, seeded_generator
@@ -49,7 +50,7 @@ def clips(records, seed=0, read_cams=frame_number_as_map, choose_frames=ONE_FRAM
 def load(dataset, epoch, workers):
     batches = EpochBatches([1] * len(dataset), frames_per_batch=3, seed=5)
     batches.epoch = epoch
-    context = "spawn" if workers else None
+    context = fresh_start() if workers else None
     loader = DataLoader(
         dataset,
         batch_sampler=batches,

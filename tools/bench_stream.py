@@ -1,13 +1,14 @@
 """Frames per second from a video file to boxes, beside decoding alone, the network alone and a plain loop.
 
     .venv/bin/python tools/bench_stream.py --source ../shared/data/clips/car/CLIP.mp4 --backbone resnet50 --rounds 3
+    .venv/bin/python tools/bench_stream.py --source CLIP.mp4 --run runs/pets-001
 
-Interleaved rounds in one process, medians. Weights are random (the time does not depend on them). The rows:
+Interleaved rounds in one process, medians. Without a run weights are random (the time does not depend on them); a run
+is measured in every engine that is here (PyTorch, compiled, ONNX Runtime, OpenVINO). The rows:
 
-* stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8, boxes;
 * decode: PyAV alone, frames thrown away; decode + scale: what the reader thread of `stream` does;
-* network: forward passes and maps of batches of 8 that lie in memory, on the one thread that `stream` gives a file, and
-  on all threads;
+* network: maps of batches of 8 that lie in memory, PyTorch on the one thread that `stream` gives a file and on all;
+* stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8, boxes;
 * plain loop: PyAV at full size, RGB, torch resize, float32 forward of one frame, threshold, OpenCV contours.
 """
 
@@ -17,22 +18,32 @@ import argparse
 import os
 import platform
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import av
 import cv2
+import numpy as np
 import torch
+from torch.nn import functional
 
+from pipelines.bench_run import engines_of_run
 from pipelines.config import load_config
 from pipelines.device import choose_compute, processor_name
+from pipelines.engine import Engine
 from pipelines.frame_feed import FrameFeed
-from pipelines.localizer import Localizer, build_network
+from pipelines.localizer import Localizer, PackedLocalizer, build_network
+from pipelines.model import Model, open_model
 from pipelines.parallel import one_thread
 from pipelines.stream import BATCH, localize
 from pipelines.stream_localizer import StreamLocalizer
+from tcam.errors import MissingPartError
+from tcam.model.network import FrameCamNet
 from tcam.video.reader import stream_frames
 
 SIZE = (224, 224)
@@ -40,27 +51,35 @@ CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 
 
 class Bench:
-    """One file, one network, and the ways to bring them together."""
+    """One file, one network in one or several engines, and the ways to bring them together."""
 
-    def __init__(self, source: Path, options: argparse.Namespace) -> None:
-        settings = ["model.weights=random", f"model.backbone={options.backbone}"]
-        if options.decoder:
-            settings.append(f"model.decoder_channels={options.decoder}")
-        network = build_network(load_config(None, settings).model, len(CLASSES), decoder=True, seed=0).eval()
-        self.source = source
-        self.localizer = Localizer(network, "decoder", choose_compute(options.device, options.precision))
-        network.to(self.localizer.compute.device)
-        self.naive = network
-        frames = [torch.from_numpy(frame.pixels) for frame in stream_frames(source, size=SIZE)]
-        self.num_frames, self.batches = len(frames), torch.stack(frames).split(BATCH)
+    def __init__(self, source: Path, model: Model, engines: dict[str, Engine], network: FrameCamNet) -> None:
+        self.source, self.model, self.engines, self.naive = source, model, engines, network
+        self.device = next(network.parameters()).device
+        pixels = [frame.pixels for frame in stream_frames(source, size=model.size)]
+        self.num_frames = len(pixels)
+        self.batches = [np.stack(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
 
-    def stream(self) -> None:
+    def stream(self, name: str) -> None:
         """Run the whole way of ``tcam stream``."""
-        localizer = StreamLocalizer(self.localizer, class_names=CLASSES, size=SIZE, threshold=0.5)
-        with FrameFeed(self.source, size=SIZE) as feed:
+        model = self.model
+        localizer = StreamLocalizer(
+            self.engines[name], class_names=model.class_names, size=model.size, threshold=model.threshold
+        )
+        with FrameFeed(self.source, size=model.size) as feed:
             found = sum(1 for _ in localize(localizer, feed))
         if found != self.num_frames:
             raise RuntimeError(f"expected {self.num_frames} frames, got {found}")
+
+    def network(self, name: str) -> None:
+        """Make the maps of frames in memory."""
+        for batch in self.batches:
+            self.engines[name].find(batch, None)
+
+    def network_on_one_thread(self, name: str) -> None:
+        """Do that as ``tcam stream`` does with a file: PyTorch on one thread; the others have their own."""
+        with one_thread():
+            self.network(name)
 
     def decode(self) -> None:
         """Decode and throw away, with one thread."""
@@ -71,27 +90,16 @@ class Bench:
 
     def decode_and_scale(self) -> None:
         """Decode to network size."""
-        for _ in stream_frames(self.source, size=SIZE):
+        for _ in stream_frames(self.source, size=self.model.size):
             pass
-
-    def network(self) -> None:
-        """Make the maps of frames in memory."""
-        for batch in self.batches:
-            self.localizer(batch).maps.cpu()
-
-    def network_on_one_thread(self) -> None:
-        """Do that as ``tcam stream`` does with a file."""
-        with one_thread():
-            self.network()
 
     @torch.inference_mode()
     def plain_loop(self) -> None:
         """Do what a user would write."""
-        device = self.localizer.compute.device
         with av.open(str(self.source)) as container:
             for frame in container.decode(video=0):
-                pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)[None].to(device)
-                small = torch.nn.functional.interpolate(pixels.float(), size=SIZE, mode="bilinear", antialias=True)
+                pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)[None].to(self.device)
+                small = functional.interpolate(pixels.float(), size=self.model.size, mode="bilinear", antialias=True)
                 heat = self.naive(small.to(torch.uint8)).map_logits.softmax(dim=1)[0, 1]
                 mask = (heat > 0.5 * heat.max()).to(torch.uint8).cpu().numpy()
                 contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -102,28 +110,60 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--decoder", help="e.g. [128,64,32,16,8]; the default of the settings if left out")
+    parser.add_argument("--run", type=Path, help="a finished run, in every engine that is here")
+    parser.add_argument("--backbone", default="resnet50", help="without --run: of a network with random weights")
+    parser.add_argument(
+        "--decoder", help="without --run, e.g. [128,64,32,16,8]; the default of the settings if left out"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="without --run")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    bench = Bench(options.source, options)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    compute, dtype = bench.localizer.compute, str(bench.localizer.compute.dtype).removeprefix("torch.")
-    print(f"commit {commit}, {processor_name()}, {os.cpu_count()} processors, {torch.get_num_threads()} torch threads,")
-    print(f"{compute.device}, {dtype}, torch {torch.__version__}, {platform.machine()}")
-    print(f"{options.backbone}, {options.source.name}: {bench.num_frames} frames, load {os.getloadavg()[0]:.1f}\n")
-    ways: dict[str, Callable[[], None]] = {
-        "stream": bench.stream,
-        "decode": bench.decode,
-        "decode + scale": bench.decode_and_scale,
-        "network, 1 thread": bench.network_on_one_thread,
-        "network, all threads": bench.network,
-        "plain loop": bench.plain_loop,
-    }
-    rates = measure(ways, bench.num_frames, options.rounds)
-    show(rates)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = of_run(options, Path(folder)) if options.run is not None else of_random_network(options)
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+        print(f"commit {commit}, {processor_name()}, {os.cpu_count()} processors, {platform.machine()},")
+        print(f"{torch.get_num_threads()} torch threads, {bench.device}, torch {torch.__version__}")
+        name = options.run.name if options.run is not None else options.backbone
+        print(f"{name}, {options.source.name}: {bench.num_frames} frames, load {os.getloadavg()[0]:.1f}\n")
+        show(measure(ways_of(bench), bench.num_frames, options.rounds), list(bench.engines))
+
+
+def of_random_network(options: argparse.Namespace) -> Bench:
+    settings = ["model.weights=random", f"model.backbone={options.backbone}"]
+    if options.decoder:
+        settings.append(f"model.decoder_channels={options.decoder}")
+    network = build_network(load_config(None, settings).model, len(CLASSES), decoder=True, seed=0).eval()
+    compute = choose_compute(options.device, options.precision)
+    localizer = Localizer(network.to(compute.device), "decoder", compute)
+    kind = str(compute.dtype).removeprefix("torch.")
+    model = Model(PackedLocalizer.pack(localizer), CLASSES, SIZE, 0.5, None, 4000.0, {})
+    return Bench(options.source, model, {f"pytorch {kind}": localizer}, network)
+
+
+def of_run(options: argparse.Namespace, folder: Path) -> Bench:
+    model = open_model(options.run, device=options.device)
+    engines: dict[str, Engine] = {}
+    shape = (BATCH, 3, *model.size)
+    for name, start in engines_of_run(options.run, folder, device=options.device, shape=shape).items():
+        try:
+            engines[name] = start()
+        except MissingPartError as error:
+            print(f"left out {name}: {error}", file=sys.stderr)
+    plain = model.packed.unpack()
+    assert isinstance(plain, Localizer)
+    return Bench(options.source, model, engines, plain.network)
+
+
+def ways_of(bench: Bench) -> dict[str, Callable[[], None]]:
+    """Name the ways; those of each engine stand together."""
+    ways: dict[str, Callable[[], None]] = {"decode": bench.decode, "decode + scale": bench.decode_and_scale}
+    for name in bench.engines:
+        ways[f"network, {name}"] = partial(bench.network_on_one_thread, name)
+        if name.startswith("pytorch"):
+            ways[f"network, {name}, all threads"] = partial(bench.network, name)
+        ways[f"stream, {name}"] = partial(bench.stream, name)
+    return ways | {"plain loop": bench.plain_loop}
 
 
 def measure(ways: dict[str, Callable[[], None]], frames: int, rounds: int) -> dict[str, float]:
@@ -138,13 +178,16 @@ def measure(ways: dict[str, Callable[[], None]], frames: int, rounds: int) -> di
     return {name: frames / median(times) for name, times in seconds.items()}
 
 
-def show(rates: dict[str, float]) -> None:
-    """Print a table, each rate beside that of ``stream``, and the share of the slower limit that was reached."""
-    print("| way | frames/s | stream is |\n|---|---|---|")
+def show(rates: dict[str, float], engines: Sequence[str]) -> None:
+    """Print the rates, and how near each engine's stream comes to the slower of decoding and its network."""
+    print("| way | frames/s |\n|---|---:|")
     for name, rate in rates.items():
-        print(f"| {name} | {rate:.1f} | {rates['stream'] / rate:.2f}x |")
-    limit = min(rates["decode"], rates["network, 1 thread"])
-    print(f"\nstream reaches {100 * rates['stream'] / limit:.0f} % of the slower of decode and network on one thread")
+        print(f"| {name} | {rate:.1f} |")
+    print()
+    for name in engines:
+        stream, limit = rates[f"stream, {name}"], min(rates["decode"], rates[f"network, {name}"])
+        share, times = 100 * stream / limit, stream / rates["plain loop"]
+        print(f"{name}: stream reaches {share:.0f} % of the slower of decode and network, {times:.1f}x the plain loop")
 
 
 if __name__ == "__main__":

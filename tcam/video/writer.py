@@ -18,6 +18,7 @@ from tcam.video.pixels import Pixels
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 _TICK: Final = Fraction(1, 1000)
@@ -98,7 +99,7 @@ class VideoWriter:
         picture.pts, picture.time_base = tick, _TICK if self._uneven else 1 / self._rate
         self._num_frames, self._next_tick = self._num_frames + 1, tick + 1
         try:
-            self._container.mux(self._stream.encode(picture))
+            self._mux(picture)
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
 
@@ -133,12 +134,13 @@ class VideoWriter:
     def _close(self, *, keep: bool) -> None:
         import av
 
-        container, stream, self._container, self._stream = self._container, self._stream, None, None
-        if container is None or stream is None:
+        container = self._container
+        if container is None:
             return
         try:
             if keep and self._num_frames:
-                container.mux(stream.encode(None))
+                self._mux(None)
+            self._container = self._stream = None
             container.close()
             if keep and self._num_frames:
                 publish(self._temporary, self._path)
@@ -147,6 +149,14 @@ class VideoWriter:
                 raise self._failure(error) from error
         if keep and not self._num_frames:
             raise DataError(f"cannot write {self._path}: expected at least one frame, got none")
+
+    def _mux(self, picture: VideoFrame | None) -> None:
+        if self._container is None or self._stream is None:
+            return
+        for packet in self._stream.encode(picture):
+            if self._uneven and self._num_frames > 1:  # how long the last one is shown; others until the next one
+                packet.duration = max(1, (self._next_tick - 1) // (self._num_frames - 1))
+            self._container.mux(packet)
 
     def _discard(self) -> None:
         with suppress(OSError):

@@ -29,6 +29,17 @@ def test_browsers_can_play_it_and_start_before_it_is_loaded(tmp_path):
     assert content.index(b"moov") < content.index(b"mdat")
 
 
+@pytest.mark.parametrize("fps", [2, 25])
+def test_frames_with_times_of_their_own_last_as_long_as_they_do(tmp_path, fps):
+    with VideoWriter(tmp_path / "a.mp4", size=(48, 64), fps=fps, uneven=True) as writer:
+        for index in (0, 1, 2, 5, 6, 7, 8, 9):
+            writer.write(np.full((3, 48, 64), 20 * index, np.uint8), time_s=index / 10)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+        assert times == pytest.approx([0, 0.1, 0.2, 0.5, 0.6, 0.7, 0.8, 0.9])
+        assert container.duration / av.time_base == pytest.approx(1.0, abs=0.03)  # the last one as long as most
+
+
 def test_an_intra_file_has_key_frames_only(tmp_path):
     write(tmp_path / "a.mp4", intra=True)
     with av.open(str(tmp_path / "a.mp4")) as container:

@@ -45,6 +45,7 @@ from pipelines.stream_localizer import StreamLocalizer
 from tcam.errors import MissingPartError
 from tcam.model.network import FrameCamNet
 from tcam.video.reader import stream_frames
+from tcam.video.writer import VideoWriter
 
 SIZE = (224, 224)
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
@@ -117,9 +118,12 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="without --run")
+    parser.add_argument("--height", type=int, help="encode the source anew with so many rows first, e.g. 360 or 720")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if options.height is not None:
+            options.source = resized(options.source, options.height, Path(folder))
         bench = of_run(options, Path(folder)) if options.run is not None else of_random_network(options)
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
         print(f"commit {commit}, {processor_name()}, {os.cpu_count()} processors, {platform.machine()},")
@@ -127,6 +131,17 @@ def main() -> None:
         name = options.run.name if options.run is not None else options.backbone
         print(f"{name}, {options.source.name}: {bench.num_frames} frames, load {os.getloadavg()[0]:.1f}\n")
         show(measure(ways_of(bench), bench.num_frames, options.rounds), list(bench.engines))
+
+
+def resized(source: Path, height: int, folder: Path) -> Path:
+    """Write the source with another number of rows."""
+    first = next(stream_frames(source))
+    size = height, round(height * first.original_size[1] / first.original_size[0] / 2) * 2
+    target = folder / f"{source.stem}-{height}.mp4"
+    with VideoWriter(target, size=size, fps=25) as writer:
+        for frame in stream_frames(source, size=size):
+            writer.write(frame.pixels)
+    return target
 
 
 def of_random_network(options: argparse.Namespace) -> Bench:

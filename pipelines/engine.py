@@ -30,7 +30,15 @@ class FoundMaps:
 
 
 class Engine(Protocol):
-    """Looks at uint8 RGB frames ``[N, 3, H, W]`` for one class, or (None) for the most probable one in each."""
+    """Looks at uint8 RGB frames ``[N, 3, H, W]`` for one class, or (None) for the most probable one in each.
+
+    ``of_torch_threads``: several threads may call ``find`` at once, each with as many processors as torch has threads.
+    """
+
+    @property
+    def of_torch_threads(self) -> bool:
+        """Whether that is so; else one call at a time uses what it needs."""
+        ...
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
         """Give maps, classes and their scores."""

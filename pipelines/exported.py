@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,7 @@ class ExportedEngine:
 
     graph: Graph
     by_class: bool
+    of_torch_threads: ClassVar[bool] = False
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
         """Look at frames: see ``Engine``."""

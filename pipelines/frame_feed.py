@@ -17,8 +17,8 @@ from tcam.types import Size
 from tcam.video.live import LiveSource, LiveStream, open_live
 from tcam.video.reader import DecodedFrame, stream_frames
 
-ROOM: Final = 16
-"""Frames that wait for the network at most: two batches, 2.4 MB at 224 x 224."""
+ROOM: Final = 32
+"""Frames that wait for the network at most: four batches, 4.8 MB at 224 x 224."""
 _LONGEST_WAIT_S: Final = 10.0
 """Between two attempts to reach a lost source."""
 _DRIFT: Final = 1e-4

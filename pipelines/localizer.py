@@ -106,6 +106,11 @@ class Localizer:
     compute: Compute
     refine: Refine | None = None
 
+    @property
+    def of_torch_threads(self) -> bool:
+        """Whether threads may call it at once on processors of their own: decoders keep nothing, CAM methods may."""
+        return self.compute.device.type == "cpu" and self.method == "decoder"
+
     @torch.inference_mode()
     def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps:
         """Localize in uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` say whose maps to make (CAM methods only)."""

@@ -6,6 +6,8 @@ import glob
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,7 @@ def predict_video(
     threshold: float,
     batch: int = 8,
     label: int | None = None,
+    at_once: int = 1,
 ) -> Iterator[FramePrediction]:
     """Localize in every frame of a video, in order.
 
@@ -71,19 +74,27 @@ def predict_video(
         threshold: of the map, relative to its maximum, 0..1.
         batch: frames per forward pass.
         label: the class to look for; None takes the most probable one in each frame.
+        at_once: batches in the network at once, each in a thread; none is there while a frame is given. For an engine
+            that is ``of_torch_threads``.
 
     Raises:
         VideoError: the video cannot be read.
     """
+
+    def find(chunk: Sequence[DecodedFrame]) -> FoundMaps:
+        return engine.find(np.stack([frame.pixels for frame in chunk]), label)
+
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="network") if at_once > 1 else nullcontext()
+    with pool as threads:
+        while chunks := list(_chunks(itertools.islice(frames, at_once * batch), batch)):
+            results = map(find, chunks) if threads is None or len(chunks) == 1 else list(threads.map(find, chunks))
+            for chunk, result in zip(chunks, results, strict=True):
+                yield from find_boxes(result, video_id, chunk, threshold=threshold)
+
+
+def _chunks(frames: Iterator[DecodedFrame], batch: int) -> Iterator[list[DecodedFrame]]:
     while chunk := list(itertools.islice(frames, batch)):
-        yield from _predict_chunk(engine, video_id, chunk, threshold=threshold, label=label)
-
-
-def _predict_chunk(
-    engine: Engine, video_id: str, chunk: Sequence[DecodedFrame], *, threshold: float, label: int | None
-) -> Iterator[FramePrediction]:
-    result = engine.find(np.stack([frame.pixels for frame in chunk]), label)
-    yield from find_boxes(result, video_id, chunk, threshold=threshold)
+        yield chunk
 
 
 def find_boxes(

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import IO, Final
 
-from pipelines.frame_feed import Drop, FedFrame, FrameFeed, Patience
+from pipelines.frame_feed import ROOM, Drop, FedFrame, FrameFeed, Patience
 from pipelines.live_view import LiveView, open_view
 from pipelines.overlay_video import save_overlay
 from pipelines.parallel import one_thread
@@ -31,6 +31,7 @@ from tcam.video.reader import DecodedFrame
 
 BATCH: Final = 8
 """Frames of a file per forward pass, as ``tcam predict`` has it by default; a live source gives one at a time."""
+_MOST_AT_ONCE: Final = ROOM // BATCH
 _WINDOW: Final = 512
 """Frames that the rates and lags of the status line are of."""
 
@@ -95,7 +96,8 @@ def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | 
     """
     is_file = isinstance(feed.source, Path)
     passing: deque[FedFrame] = deque()  # frames inside the network; every one comes out, in order
-    found = localizer.through(_remember(feed, passing), batch=BATCH if is_file and not feed.latest else 1)
+    batch, at_once = (BATCH, _batches_at_once()) if is_file and not feed.latest else (1, 1)
+    found = localizer.through(_remember(feed, passing), batch=batch, at_once=at_once)
     if save_video is not None:
         found = save_overlay(found, save_video, localizer.class_names, uneven=True)
     while True:
@@ -107,6 +109,12 @@ def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | 
             return
         fed = passing.popleft()
         yield StreamedFrame(frame, time.monotonic() - fed.due_s, fed.dropped)
+
+
+def _batches_at_once() -> int:
+    """Give each thread that torch may use a batch of its own: two threads on one batch give other last bits."""
+    torch = sys.modules.get("torch")
+    return min(_MOST_AT_ONCE, torch.get_num_threads()) if torch is not None else 1
 
 
 def _remember(feed: FrameFeed, passing: deque[FedFrame]) -> Iterator[DecodedFrame]:

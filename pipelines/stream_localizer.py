@@ -113,10 +113,19 @@ class StreamLocalizer:
         self._frames += 1
         return next(self.through(iter([decoded]))).box
 
-    def through(self, frames: Iterator[DecodedFrame], *, batch: int = 1) -> Iterator[FramePrediction]:
-        """Localize in decoded frames of the network's size, ``batch`` at a time; each is given once."""
+    def through(self, frames: Iterator[DecodedFrame], *, batch: int = 1, at_once: int = 1) -> Iterator[FramePrediction]:
+        """Localize in decoded frames of the network's size, ``batch`` at a time; each is given once.
+
+        ``at_once`` batches are looked at in threads of their own, where the engine stands it.
+        """
         found = predict_video(
-            self._engine, self.video_id, frames, threshold=self.threshold, batch=batch, label=self._label
+            self._engine,
+            self.video_id,
+            frames,
+            threshold=self.threshold,
+            batch=batch,
+            label=self._label,
+            at_once=at_once if self._engine.of_torch_threads else 1,
         )
         if self._follow is None:
             return found

@@ -7,8 +7,9 @@ Interleaved rounds in one process, medians. Without a run weights are random (th
 is measured in every engine that is here (PyTorch, compiled, ONNX Runtime, OpenVINO). The rows:
 
 * decode: PyAV alone, frames thrown away; decode + scale: what the reader thread of `stream` does;
-* network: maps of batches of 8 that lie in memory, PyTorch on the one thread that `stream` gives a file and on all;
-* stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8, boxes;
+* network: maps of batches of 8 that lie in memory, on all threads;
+* stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8 (PyTorch: a thread
+  each), boxes;
 * plain loop: PyAV at full size, RGB, torch resize, float32 forward of one frame, threshold, OpenCV contours.
 """
 
@@ -39,7 +40,6 @@ from pipelines.engine import Engine
 from pipelines.frame_feed import FrameFeed
 from pipelines.localizer import Localizer, PackedLocalizer, build_network
 from pipelines.model import Model, open_model
-from pipelines.parallel import one_thread
 from pipelines.stream import BATCH, localize
 from pipelines.stream_localizer import StreamLocalizer
 from tcam.errors import MissingPartError
@@ -76,11 +76,6 @@ class Bench:
         """Make the maps of frames in memory."""
         for batch in self.batches:
             self.engines[name].find(batch, None)
-
-    def network_on_one_thread(self, name: str) -> None:
-        """Do that as ``tcam stream`` does with a file: PyTorch on one thread; the others have their own."""
-        with one_thread():
-            self.network(name)
 
     def decode(self) -> None:
         """Decode and throw away, with one thread."""
@@ -174,9 +169,7 @@ def ways_of(bench: Bench) -> dict[str, Callable[[], None]]:
     """Name the ways; those of each engine stand together."""
     ways: dict[str, Callable[[], None]] = {"decode": bench.decode, "decode + scale": bench.decode_and_scale}
     for name in bench.engines:
-        ways[f"network, {name}"] = partial(bench.network_on_one_thread, name)
-        if name.startswith("pytorch"):
-            ways[f"network, {name}, all threads"] = partial(bench.network, name)
+        ways[f"network, {name}"] = partial(bench.network, name)
         ways[f"stream, {name}"] = partial(bench.stream, name)
     return ways | {"plain loop": bench.plain_loop}
 

@@ -106,6 +106,8 @@ def frames_of(localizer: StreamLocalizer, source: LiveSource, drop: Drop) -> Ite
 class Slowed:
     """An engine that takes as long as it is told."""
 
+    of_torch_threads = False
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 

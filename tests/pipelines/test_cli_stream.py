@@ -7,6 +7,7 @@ import sys
 
 import av
 import pytest
+import torch
 
 from tests.pipelines.sources import serve_frames
 from tests.synthetic import TINY_FRAMES
@@ -58,6 +59,24 @@ def test_boxes_of_a_file_are_those_of_predict(tcam, tiny_run, tmp_path):
             assert line["box"] == box
             assert set(line) == {*shared, "box", "track_id", "raw_box", "lag_ms", "dropped"}
         assert any(line["box"] for line in found)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_boxes_are_the_same_bytes_whatever_the_threads(tcam, tiny_run, tmp_path, threads):
+    source = encode(tmp_path / "long.mp4", frames=45)
+    (tmp_path / "alone").write_text(tcam("predict", tiny_run.folder, "--source", source, "--workers", "0").out)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        *found, last = lines_of(tcam("stream", tiny_run.folder, "--source", source, "--device", "cpu").out)
+    finally:
+        torch.set_num_threads(before)
+    rows = lines_of((tmp_path / "alone").read_text())
+    assert last["frames"] == len(rows) == 45
+    assert [line["box"] for line in found] == [
+        None if row["x0"] is None else [row[edge] for edge in ("x0", "y0", "x1", "y1")] for row in rows
+    ]
+    assert [(line["class_score"], line["score"]) for line in found] == [(r["class_score"], r["score"]) for r in rows]
 
 
 def test_lines_and_the_overlay_video_go_where_they_are_asked_to(tcam, tiny_run, tmp_path):

@@ -1,4 +1,6 @@
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from pipelines.predict import find_sources, predict_video
 from tcam.errors import DataError, VideoError
 from tcam.localization.extract import extract_box
 from tcam.types import FrameGeometry
-from tcam.video.reader import stream_frames
+from tcam.video.reader import DecodedFrame, stream_frames
 from tests.pipelines.tiny import SIDE, tiny_localizer
 from tests.synthetic import TINY_FRAMES
 from tests.tcam.video.encoded import encode
@@ -132,3 +134,35 @@ def test_frames_before_the_damage_are_given_a_broken_file_gives_none(tmp_path, w
     (tmp_path / "cut.mp4").write_bytes(wide_video.read_bytes()[:600])
     with pytest.raises(VideoError):
         predict(tmp_path / "cut.mp4")
+
+
+def test_batches_at_once_give_the_same_frames_in_order():
+    class Recorded:
+        of_torch_threads = True
+
+        def __init__(self) -> None:
+            self.inner, self.busy, self.most = tiny_localizer("decoder"), 0, 0
+            self.lock = threading.Lock()
+
+        def find(self, frames, label):
+            with self.lock:
+                self.busy += 1
+                self.most = max(self.most, self.busy)
+            time.sleep(0.05)
+            with self.lock:
+                self.busy -= 1
+            return self.inner.find(frames, label)
+
+    size, generator = (SIDE, SIDE), np.random.default_rng(0)
+    pixels = [generator.integers(0, 255, (3, *size), np.uint8) for _ in range(29)]
+    frames = [DecodedFrame(i, i / 25, picture, None, size) for i, picture in enumerate(pixels)]
+    boxes = []
+    for at_once in (1, 3):
+        engine, found = Recorded(), []
+        for frame in predict_video(engine, "x", iter(frames), threshold=0.5, batch=4, at_once=at_once):
+            found.append(frame.box)
+            assert engine.busy == 0
+        boxes.append(found)
+        assert engine.most == at_once
+    assert boxes[0] == boxes[1]
+    assert [box.frame_index for box in boxes[1]] == list(range(29))

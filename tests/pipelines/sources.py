@@ -1,11 +1,13 @@
-"""Live sources on the loopback for tests: MPEG-TS over TCP, each frame at its time."""
+"""Live sources on the loopback for tests: MPEG-TS over TCP, UDP and RTSP, each frame at its time."""
 
 from __future__ import annotations
 
+import base64
 import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 
@@ -21,16 +23,114 @@ def serve_frames(
 
     With ``fps`` frames are sent at that rate, else at once; ``sent_at`` gets the ``time.monotonic`` of each.
     """
+
+    def serve(server: socket.socket, leaving: threading.Event) -> None:
+        for _ in range(connections):
+            connection, _ = server.accept()
+            with connection, connection.makefile("wb") as pipe:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
+                _send(pipe, frames, fps, leaving, sent_at if sent_at is not None else [])
+
+    with _serving(serve) as port:
+        yield port
+
+
+@contextmanager
+def serve_rtsp(*, frames: int, fps: int | None = None, user: str) -> Iterator[int]:
+    """Give the port of an RTSP server that plays a video once, over TCP, to who shows ``user`` (``name:password``)."""
+    secret = base64.b64encode(user.encode()).decode()
+    description = "v=0\r\ns=door\r\nm=video 0 RTP/AVP 33\r\na=rtpmap:33 MP2T/90000\r\na=control:track\r\n"
+    answers = {
+        "OPTIONS": ("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN", ""),
+        "DESCRIBE": ("Content-Type: application/sdp", description),
+        "SETUP": ("Transport: RTP/AVP/TCP;unicast;interleaved=0-1", ""),
+        "PLAY": ("RTP-Info: seq=0", ""),
+    }
+
+    def serve(server: socket.socket, leaving: threading.Event) -> None:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rwb") as pipe:
+            method = state = ""
+            while (method, state) != ("PLAY", "200 OK"):
+                request = list(iter(lambda: pipe.readline().decode().strip(), ""))
+                method = request[0].partition(" ")[0] if request else "TEARDOWN"
+                if method not in answers:
+                    return
+                state, (head, body) = "200 OK", answers[method]
+                if f"Authorization: Basic {secret}" not in request:
+                    state, head, body = "401 Unauthorized", 'WWW-Authenticate: Basic realm="door"', ""
+                number = next(line for line in request if line.startswith("CSeq"))
+                lines = f"RTSP/1.0 {state}", number, "Session: 1", head, f"Content-Length: {len(body)}", "", body
+                pipe.write("\r\n".join(lines).encode())
+                pipe.flush()
+            _send(_RealTime(pipe), frames, fps, leaving, [])
+
+    with _serving(serve) as port:
+        yield port
+
+
+class _RealTime:
+    """Puts MPEG-TS into packets of RTP, between the lines of an RTSP connection."""
+
+    def __init__(self, pipe) -> None:
+        self._pipe, self._number = pipe, 0
+
+    def write(self, data) -> int:
+        for begin in range(0, len(data), 7 * 188):
+            part = bytes(data[begin : begin + 7 * 188])
+            clock = int(90_000 * time.monotonic()) % 2**32
+            head = struct.pack(">BBHII", 0x80, 33, self._number % 2**16, clock, 1)
+            self._pipe.write(b"$\0" + struct.pack(">H", len(head) + len(part)) + head + part)
+            self._number += 1
+        return len(data)
+
+    def flush(self) -> None:
+        self._pipe.flush()
+
+
+@contextmanager
+def send_datagrams(port: int, *, fps: int) -> Iterator[threading.Event]:
+    """Send a video to a UDP port, whether anybody listens or not, until left or the event given is set."""
+    leaving = threading.Event()
+
+    def run() -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            _send(_Datagrams(sender, port), 10**6, fps, leaving, [])
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield leaving
+    finally:
+        leaving.set()
+        thread.join(timeout=5)
+
+
+class _Datagrams:
+    """Puts MPEG-TS into datagrams."""
+
+    def __init__(self, sender: socket.socket, port: int) -> None:
+        self._sender, self._address = sender, ("127.0.0.1", port)
+
+    def write(self, data) -> int:
+        for begin in range(0, len(data), 7 * 188):
+            with suppress(ConnectionRefusedError):  # nobody listens yet
+                self._sender.sendto(data[begin : begin + 7 * 188], self._address)
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+@contextmanager
+def _serving(serve: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
+    """Give the port of a server that lives in a thread until left."""
     server = socket.create_server(("127.0.0.1", 0))
     leaving = threading.Event()
 
     def run() -> None:
         with server, suppress(OSError):
-            for _ in range(connections):
-                connection, _ = server.accept()
-                with connection, connection.makefile("wb") as pipe:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
-                    _send(pipe, frames, fps, leaving, sent_at if sent_at is not None else [])
+            serve(server, leaving)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

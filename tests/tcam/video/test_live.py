@@ -1,3 +1,4 @@
+import itertools
 import socket
 import time
 
@@ -5,7 +6,7 @@ import pytest
 
 from tcam.errors import StreamError
 from tcam.video.live import LiveSource, open_live
-from tests.pipelines.sources import serve_frames
+from tests.pipelines.sources import send_datagrams, serve_frames, serve_rtsp
 
 SIZE = (48, 64)
 
@@ -62,3 +63,38 @@ def test_frames_come_at_the_size_asked_for_and_with_their_own():
     assert {(tuple(frame.pixels.shape), tuple(frame.original.shape)) for frame in frames} == {
         ((3, 48, 64), (3, 96, 128))
     }
+
+
+def test_an_rtsp_camera_is_watched_with_its_password():
+    with serve_rtsp(frames=40, fps=30, user="me:geheim") as port:
+        source = LiveSource.parse(f"rtsp://me:geheim@127.0.0.1:{port}/door")
+        with open_live(source, open_timeout_s=9, read_timeout_s=9) as stream:
+            assert stream.endless
+            frames = list(stream.frames(size=SIZE))
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert 35 <= len(frames) <= 40  # the connection ends before the decoder has shown its last ones
+
+
+def test_a_wrong_password_is_not_in_the_message():
+    with serve_rtsp(frames=40, user="me:geheim") as port:
+        source = LiveSource.parse(f"rtsp://me:falsch@127.0.0.1:{port}/door?key=falsch")
+        with (
+            pytest.raises(StreamError, match=r"401 Unauthorized") as caught,
+            open_live(source, open_timeout_s=9, read_timeout_s=9),
+        ):
+            pass
+    assert "falsch" not in str(caught.value)
+
+
+def test_datagrams_are_watched_until_they_cease():
+    with socket.socket(type=socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    source = LiveSource.parse(f"udp://127.0.0.1:{port}")
+    with send_datagrams(port, fps=30) as cease, open_live(source, open_timeout_s=9, read_timeout_s=0.5) as stream:
+        frames = stream.frames(size=SIZE)
+        seen = [frame.index for frame in itertools.islice(frames, 30)]
+        cease.set()
+        with pytest.raises(StreamError, match=r"lost \(nothing arrived in time\)"):
+            list(frames)
+    assert seen == list(range(30))

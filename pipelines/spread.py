@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 RANGE_FRAMES: Final = 128
-"""Frames of a work item at most: a two-hour video keeps twenty workers busy to its end, and a lost worker costs little."""
+"""Frames of a work item at most: a two-hour video keeps twenty workers busy to its end, and a lost one costs little."""
 _FEW_FRAMES: Final = 500
 """Below this, child processes cost more to start than they save."""
 

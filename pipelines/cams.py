@@ -19,7 +19,7 @@ from pipelines.files import write_json
 from pipelines.localizer import Localizer, PackedLocalizer, class_activation
 from pipelines.parallel import ItemFailure, ordered_map
 from pipelines.runlog import item_bar
-from pipelines.spread import Spread, model_time_limit_s, split_range
+from pipelines.spread import COPY_FRAMES, Spread, model_time_limit_s, split_range
 from tcam.errors import DataError, VideoError
 from tcam.files import replacing
 from tcam.supervision.temporal import overheat, temporal_max_pool
@@ -83,7 +83,7 @@ def write_cams(
         if record.split == "train"
         for shot in record.shots
         if not shot_file(folder, position, shot).exists()
-        for frames in split_range(shot.start, shot.stop, batch=settings.batch)
+        for frames in split_range(shot.start, shot.stop, batch=settings.batch, most=COPY_FRAMES)
     ]
     with item_bar("CAM cache") as progress:
         results = ordered_map(

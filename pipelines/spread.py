@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-RANGE_FRAMES: Final = 128
-"""Frames of a work item at most: a two-hour video keeps twenty workers busy to its end, and a lost one costs little."""
+RANGE_FRAMES: Final = 512
+"""Frames of a work item at most: a two-hour video keeps twenty workers busy, and a lost worker costs little."""
+COPY_FRAMES: Final = 32
+"""The same for clean copies, of key frames alone, where a cut costs nothing: workers end at about the same time."""
 _FEW_FRAMES: Final = 500
 """Below this, child processes cost more to start than they save."""
 
@@ -57,9 +59,9 @@ AS_FITS: Final = Spread()
 """Left open: processes where they pay, else this process."""
 
 
-def split_range(start: int, stop: int, *, batch: int) -> Iterator[range]:
+def split_range(start: int, stop: int, *, batch: int, most: int | None = None) -> Iterator[range]:
     """Cut frames into ranges of whole batches, so that no batch depends on how the work is spread."""
-    step = batch * max(1, RANGE_FRAMES // batch)
+    step = batch * max(1, (most or RANGE_FRAMES) // batch)
     for first in range(start, stop, step):
         yield range(first, min(first + step, stop))
 

@@ -32,7 +32,7 @@ from pipelines.device import choose_compute
 from pipelines.localizer import Localizer, PackedLocalizer, build_network
 from pipelines.parallel import ItemFailure, ordered_map
 from pipelines.prepare_video import VideoJob, check_video
-from pipelines.spread import Spread, split_range
+from pipelines.spread import COPY_FRAMES, Spread, split_range
 from tcam.types import Shot, VideoRecord
 from tcam.video.dataset import OpenReaders
 from tcam.video.find import find_videos
@@ -82,7 +82,7 @@ class Bench:
         parts = [
             ShotPart(i, record, record.shots[0], frames)
             for i, record in enumerate(self.records)
-            for frames in split_range(0, record.num_frames, batch=BATCH)
+            for frames in split_range(0, record.num_frames, batch=BATCH, most=COPY_FRAMES)
         ]
         return self.make_cams, parts, True
 

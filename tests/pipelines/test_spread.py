@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import cams as cams_module
 from pipelines import spread as spread_module
 from pipelines.cams import write_cams
 from pipelines.parallel import ItemFailure
@@ -38,6 +39,7 @@ def test_ranges_hold_whole_batches(short_ranges):
     assert list(split_range(5, 11, batch=2)) == [range(5, 9), range(9, 11)]
     assert list(split_range(0, 11, batch=20)) == [range(11)]
     assert list(split_range(3, 3, batch=2)) == []
+    assert list(split_range(0, 11, batch=2, most=6)) == [range(6), range(6, 11)]
     assert model_time_limit_s(100) > model_time_limit_s(10) > 60
 
 
@@ -65,7 +67,7 @@ def test_prepared_videos_are_the_same_bytes(spread, ray_kept, videos, tmp_path):
 def test_cams_are_the_same_bytes_whole_or_in_ranges(spread, method, ray_kept, tiny_data, tmp_path, monkeypatch):
     settings, localizer = tiny_config("cam.batch=3").cam, tiny_localizer(method)
     write_cams(tiny_data.index, localizer, tmp_path / "a", settings=settings, size=(SIDE, SIDE), spread=Spread())
-    monkeypatch.setattr(spread_module, "RANGE_FRAMES", 4)
+    monkeypatch.setattr(cams_module, "COPY_FRAMES", 4)
     write_cams(tiny_data.index, localizer, tmp_path / "b", settings=settings, size=(SIDE, SIDE), spread=spread)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 

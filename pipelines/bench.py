@@ -138,7 +138,7 @@ def engines_of(request: BenchRequest, model: Model, folder: Path) -> Mapping[str
         return {model.packed.path.name: model.packed.unpack}
     from pipelines.bench_run import engines_of_run
 
-    return engines_of_run(request.model, folder, device=request.device, shape=(request.batch, 3, *model.size))
+    return engines_of_run(request.model, folder, device=request.device, size=model.size, batch=request.batch)
 
 
 def start_all(starts: Mapping[str, Start], first: Batch) -> Iterator[tuple[str, Runner]]:

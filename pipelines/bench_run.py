@@ -6,24 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
-import numpy as np
 import torch
 
+from pipelines.compiled import compile_localizer
 from pipelines.device import Compute, choose_compute
 from pipelines.engine import Engine
 from pipelines.export import ExportRequest, export_run
-from pipelines.exported import SUFFIXES, PackedExport, hushed
+from pipelines.exported import SUFFIXES, PackedExport
 from pipelines.localizer import Localizer
 from pipelines.runlog import console, open_run
 from pipelines.stages import load_localizers, load_run, main_localizer
 from tcam.errors import ConfigError, MissingPartError
-from tcam.model.network import FrameCamNet
+from tcam.types import Size
 
 
 def engines_of_run(
-    folder: Path, workspace: Path, *, device: str, shape: tuple[int, ...]
+    folder: Path, workspace: Path, *, device: str, size: Size, batch: int
 ) -> dict[str, Callable[[], Engine]]:
     """Name the engines, each with what starts it.
 
@@ -31,7 +30,8 @@ def engines_of_run(
         folder: of the run.
         workspace: where its exported files are written now; a format whose packages are missing is named on stderr.
         device: of PyTorch; the exported files run on the CPU and are left out elsewhere.
-        shape: of the batches to come.
+        size: of the frames to come.
+        batch: how many of them at a time.
     """
     run = load_run(open_run(folder), device=device)
     localizer = load_localizers(run)[main_localizer(run)]
@@ -40,7 +40,7 @@ def engines_of_run(
     for dtype in dict.fromkeys((torch.float32, choose_compute(device, "auto").dtype)):
         own = replace(localizer, compute=Compute(run.compute.device, dtype))
         starts[f"pytorch {kinds[dtype]}"] = partial(_as_it_is, own)
-        starts[f"pytorch {kinds[dtype]} compiled"] = partial(_compiled, own, shape)
+        starts[f"pytorch {kinds[dtype]} compiled"] = partial(compile_localizer, own, size, batch=batch)
     for name, file_format in (("onnxruntime", "onnx"), ("openvino", "openvino")) if device in ("auto", "cpu") else ():
         target = workspace / f"model{SUFFIXES[file_format]}"
         try:
@@ -54,19 +54,3 @@ def engines_of_run(
 
 def _as_it_is(localizer: Localizer) -> Engine:
     return localizer
-
-
-def _compiled(localizer: Localizer, shape: tuple[int, ...]) -> Engine:
-    """Compile for batches of one shape.
-
-    Raises:
-        MissingPartError: torch.compile does not work here; it needs a C++ compiler.
-    """
-    compiled = replace(localizer, network=cast("FrameCamNet", torch.compile(localizer.network, dynamic=False)))
-    try:
-        with hushed():
-            compiled.find(np.zeros(shape, np.uint8), None)
-    except Exception as error:  # the compiler has dozens of its own
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
-        raise MissingPartError(f"torch.compile does not work here ({reason}); it needs a C++ compiler") from None
-    return compiled

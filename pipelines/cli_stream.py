@@ -60,6 +60,10 @@ def stream(
     min_score: MinScore = "0",
     device: Device = "auto",
     half: Half = False,
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the network first (10 to 60 s): a faster one of almost the same maps."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Write one line of JSON per frame as soon as it is known, and a last one with the reason the stream ended."""
@@ -79,6 +83,7 @@ def stream(
         min_score=_min_score(min_score),
         device=device,
         half=half,
+        compile=compile_,
         budget_ms=budget,
         view=0 if show and view is None else view,
         show=show,

@@ -114,6 +114,8 @@ class Localizer:
     @torch.inference_mode()
     def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps:
         """Localize in uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` say whose maps to make (CAM methods only)."""
+        if self.compute.device.type == "cuda" and frames.device.type == "cpu":
+            frames = frames.pin_memory()  # only from there is the copy beside other work
         frames = frames.to(self.compute.device, non_blocking=True)
         with self.compute.autocast():
             output: FrameOutput = self.network(frames)

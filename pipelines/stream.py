@@ -52,6 +52,7 @@ class StreamRequest:
     min_score: float | None
     device: str
     half: bool = False
+    compile: bool = False
     budget_ms: float | None = None
     view: int | None = None
     show: bool = False
@@ -152,6 +153,7 @@ def _stream(request: StreamRequest, source: Path | LiveSource, view: LiveView | 
         presence=request.min_score is None,
         device=request.device,
         half=request.half,
+        compiled_for=(BATCH if isinstance(source, Path) else 1) if request.compile else None,
         video_id=_name_of(source),
     )
     keep = request.save_video is not None or view is not None

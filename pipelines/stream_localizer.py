@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.engine import Engine
 from pipelines.model import open_model
 from pipelines.predict import FramePrediction, predict_video
-from tcam.errors import DataError
+from tcam.errors import ConfigError, DataError
 from tcam.localization.over_time import BoxFollower, OverTime
 from tcam.types import FrameBox, Size
 from tcam.video.pixels import FOLDER_FPS, FrameScaler
@@ -63,25 +63,36 @@ class StreamLocalizer:
         over_time: OverTime | None = None,
         device: str = "auto",
         half: bool = False,
+        compiled_for: int | None = None,
         presence: bool = False,
         video_id: str = "stream",
     ) -> StreamLocalizer:
         """Load a finished run or an exported file; a threshold of None is its own, ``half`` is of a run alone.
 
-        With ``presence``, the run's own level takes the place of ``min_score`` of ``over_time``.
+        With ``presence``, the run's own level takes the place of ``min_score`` of ``over_time``. With ``compiled_for``,
+        the network of a run is compiled for batches of so many frames (``torch.compile``), which takes a while.
 
         Raises:
             DataError: it is neither, or has no level of presence.
-            ConfigError: no such device, or a class the run does not know.
-            MissingPartError: its weights are missing or damaged, or the package that runs the file is not installed.
+            ConfigError: no such device, a class the run does not know, or an exported file to be compiled.
+            MissingPartError: its weights are missing or damaged, or the package that runs the file is not installed;
+                or torch.compile does not work here.
         """
         model = open_model(Path(run), device=device, half=half)
         if presence:
             if model.presence is None:
                 raise DataError(f"{run} has no level of presence: it has no validation videos; name a number")
             over_time = replace(over_time or OverTime(), min_score=model.presence)
+        engine = model.packed.unpack()
+        if compiled_for is not None:
+            from pipelines.compiled import compile_localizer
+            from pipelines.localizer import Localizer
+
+            if not isinstance(engine, Localizer):
+                raise ConfigError(f"--compile is for a run, got the exported file {run}: leave it out")
+            engine = compile_localizer(engine, model.size, batch=compiled_for)
         return cls(
-            model.packed.unpack(),
+            engine,
             class_names=model.class_names,
             size=model.size,
             threshold=model.threshold if threshold is None else threshold,

@@ -45,7 +45,7 @@ def main() -> None:
     options.videos, options.runs = options.videos.resolve(), options.runs.resolve()
     rows = [(method, backbone) for backbone in options.backbones or [None] for method in options.methods]
     settings = {row: settings_of(*row, options) for row in rows}
-    check(settings)
+    check(settings, refine=options.refine)
     folders = {row: [make(row, seed, settings[row], options) for seed in options.seeds] for row in rows}
     report(folders, options)
 
@@ -59,12 +59,18 @@ def settings_of(method: str, backbone: str | None, options: argparse.Namespace) 
     return (None if options.configs is None else options.configs.resolve() / f"{method}.yaml"), overrides
 
 
-def check(settings: Mapping[tuple[str, str | None], tuple[Path | None, list[str]]]) -> None:
-    """Find settings that do not fit together before anything is trained."""
+def check(settings: Mapping[tuple[str, str | None], tuple[Path | None, list[str]]], *, refine: bool) -> None:
+    """Find settings that do not fit together, or a missing package, before anything is trained."""
     from pipelines.config import load_config
     from pipelines.stages import check_settings
-    from tcam.errors import TcamError
+    from tcam.errors import MissingPartError, TcamError
+    from tcam.localization.refine import MeanField
 
+    if refine:
+        try:
+            MeanField()
+        except MissingPartError as error:
+            sys.exit(f"bench_methods: error: --refine: {error}")
     for row, chosen in settings.items():
         try:
             check_settings(load_config(*chosen))

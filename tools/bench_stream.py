@@ -154,8 +154,8 @@ def of_random_network(options: argparse.Namespace) -> Bench:
 def of_run(options: argparse.Namespace, folder: Path) -> Bench:
     model = open_model(options.run, device=options.device)
     engines: dict[str, Engine] = {}
-    shape = (BATCH, 3, *model.size)
-    for name, start in engines_of_run(options.run, folder, device=options.device, shape=shape).items():
+    starts = engines_of_run(options.run, folder, device=options.device, size=model.size, batch=BATCH)
+    for name, start in starts.items():
         try:
             engines[name] = start()
         except MissingPartError as error:

@@ -121,6 +121,31 @@ def test_half_precision_finds_about_the_same(tcam, tiny_run):
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
 
 
+def test_a_compiled_network_finds_about_the_same(tcam, tiny_run, tmp_path):
+    source = encode(tmp_path / "short.mp4", frames=11)  # the last batch is not full
+    flags = ("stream", tiny_run.folder, "--source", source, "--device", "cpu")
+    (*plain, last), compiled = lines_of(tcam(*flags).out), tcam(*flags, "--compile")
+    if compiled.code == 5:
+        assert "torch.compile does not work here" in compiled.err
+        pytest.skip("no C++ compiler here")
+    assert compiled.code == 0
+    (*found, end), names = lines_of(compiled.out), ("frame", "time_s", "class")
+    assert end == last
+    assert [[row[name] for name in names] for row in found] == [[row[name] for name in names] for row in plain]
+    assert [row["class_score"] for row in found] == pytest.approx([row["class_score"] for row in plain], abs=1e-4)
+
+
+def test_without_a_compiler_nothing_is_compiled(tcam, tiny_run, monkeypatch, tmp_path):
+    torch.compiler.reset()  # what another test compiled in this process
+    inductor = pytest.importorskip("torch._inductor.config")
+    monkeypatch.setattr(inductor.cpp, "cxx", ("/nonexistent/g++",))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    found = tcam("stream", tiny_run.folder, "--source", tiny_run.videos / "fish" / "fish-00.mp4", "--compile")
+    assert (found.code, found.out) == (5, "")
+    assert "torch.compile does not work here" in found.err
+    assert "C++ compiler" in found.err
+
+
 def test_raw_boxes_stand_beside_those_followed_over_time(tcam, tiny_run):
     source = tiny_run.videos / "fish" / "fish-03.mp4"
     common = ("stream", tiny_run.folder, "--source", source, "--device", "cpu", "-q")

@@ -254,6 +254,9 @@ def test_flags_that_do_not_fit_are_refused_before_anything_is_done(tcam, tiny_ru
     assert (done.code, "expected a run folder" in done.error) == (3, True)
     done = tcam("predict", exports("onnx"), "--source", tiny_run.videos, "--device", "cuda:0")
     assert (done.code, "exported files run on the CPU" in done.error) == (2, True)
+    for flag in ("--compile", "--half"):
+        done = tcam("stream", exports("onnx"), "--source", next(tiny_run.videos.rglob("*.mp4")), flag)
+        assert (done.code, f"{flag} is for a run, got the exported file" in done.error) == (2, True)
     done = tcam("predict", exports("onnx"), "--source", tiny_run.videos, "--class", "cow")
     assert (done.code, "the run knows beetle, fish" in done.error) == (2, True)
     assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,11 @@
-"""A run in PyTorch beside its exported files: maps, boxes and CorLoc on its own validation clips, time of the network.
+"""A run in PyTorch, float32 and 16 bits, beside its exported files: maps, boxes, CorLoc on its validation clips, time.
 
     .venv/bin/python tools/bench_export.py runs/tcam-001 --videos ../shared/data/clips/car
 
 Writes the run as ONNX, OpenVINO, and OpenVINO with 8 bits (calibrated on the videos given: take training clips), and
 lets all of them look at the same labelled frames in turns. Boxes at the run's own map threshold; CorLoc is the mean
-over classes; one thread. Needs the extra `export`.
+over classes; one thread. Of a run whose precision is auto, OpenVINO computes in bfloat16 where the processor does.
+Needs the extra `export`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch and the other engines load
 
-import platform
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 
+from pipelines.device import Compute, processor_name
 from pipelines.engine import Engine
 from pipelines.export import ExportRequest, export_run
+from pipelines.localizer import Localizer
 from pipelines.model import open_model
 from pipelines.selection import spread_out
 from pipelines.stages import Run, load_run
@@ -36,6 +39,7 @@ from tcam.localization.rules import match_boxes
 from tcam.types import FrameTruth, VideoRecord
 from tcam.video.dataset import OpenReaders
 
+FIRST = "PyTorch float32"
 Batch = tuple[VideoRecord, list[FrameTruth], np.ndarray]
 
 
@@ -48,11 +52,16 @@ def main() -> None:
     run = load_run(options.run, device="cpu")
     batches = read_batches(run, options.frames)
     with tempfile.TemporaryDirectory() as folder:
-        paths = {"PyTorch": options.run, **export_all(options.run, Path(folder), options.videos)}
-        models = {name: open_model(path, device="cpu") for name, path in paths.items()}
-        engines = {name: model.packed.unpack() for name, model in models.items()}
-        threshold = models["PyTorch"].threshold
-        report(run, engines, batches, threshold)
+        files = export_all(options.run, Path(folder), options.videos)
+        model = open_model(options.run, device="cpu")
+        plain = model.packed.unpack()
+        assert isinstance(plain, Localizer)
+        kinds = {FIRST: torch.float32, "PyTorch bfloat16": torch.bfloat16}
+        engines: dict[str, Engine] = {
+            name: replace(plain, compute=Compute(torch.device("cpu"), dtype)) for name, dtype in kinds.items()
+        }
+        engines |= {name: open_model(path, device="cpu").packed.unpack() for name, path in files.items()}
+        report(run, engines, batches, model.threshold)
 
 
 def export_all(run: Path, folder: Path, videos: str) -> dict[str, Path]:
@@ -83,7 +92,7 @@ def report(run: Run, engines: dict[str, Engine], batches: list[Batch], threshold
     """Let the engines take turns, and print a row for each."""
     frames = sum(len(batch[2]) for batch in batches)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"commit {commit.stdout.strip()}, {platform.machine()}, one thread, torch {torch.__version__}")
+    print(f"commit {commit.stdout.strip()}, {processor_name()}, one thread, torch {torch.__version__}")
     print(f"{run.folder.name}: {frames} validation frames of {len(batches)} videos, map threshold {threshold:.2f}\n")
     evaluators = {name: CorLocEvaluator(run.index.class_names, [threshold], iou_threshold=0.5) for name in engines}
     times: dict[str, list[float]] = {name: [] for name in engines}
@@ -101,8 +110,8 @@ def report(run: Run, engines: dict[str, Engine], batches: list[Batch], threshold
             furthest[name] = max(furthest[name], float(np.abs(found.maps - first[0]).max()))
             scaled = scale_boxes(boxes, pixels.shape[2:], record.size)
             evaluators[name].add(truth, match_boxes(scaled, truth, record.size).value)
-    own = median(times["PyTorch"])
-    print("| engine | CorLoc | boxes equal to PyTorch's | maps within | ms per frame | times as fast |")
+    own = median(times[FIRST])
+    print("| engine | CorLoc | boxes equal to the first's | maps within | ms per frame | times as fast |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, taken in times.items():
         corloc, took = evaluators[name].table("oracle").macro, median(taken)

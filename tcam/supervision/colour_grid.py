@@ -332,14 +332,14 @@ def _cells(places: Tensor, pixels: Tensor) -> Tensor:
     if not _on_cpu(pixels.device):
         return places.gather(2, pixels.long()).sum(dim=1)
     cells = torch.empty(len(pixels), pixels.shape[2], dtype=torch.int64)
-    levels, parts = torch.empty((2, 3, pixels.shape[2]), dtype=torch.int32)
-    (reds, greens, blues), (first, second, third) = levels, parts
+    reds, greens, blues, first, second = levels = torch.empty((5, pixels.shape[2]), dtype=torch.int32)
+    pairs = torch.empty((256, 256), dtype=torch.int32)
     for (red, green, blue), image, target in zip(places, pixels, cells, strict=True):
-        levels.copy_(image)
-        torch.index_select(red, 0, reds, out=first)
-        torch.index_select(green, 0, greens, out=second)
-        torch.index_select(blue, 0, blues, out=third)
-        target.copy_(first.add_(second).add_(third))
+        levels[:3].copy_(image)
+        torch.add(red[:, None], green, out=pairs)  # a table of two channels: one look-up less for every pixel
+        torch.index_select(pairs.view(-1), 0, reds.mul_(256).add_(greens), out=first)
+        torch.index_select(blue, 0, blues, out=second)
+        target.copy_(first.add_(second))
     return cells
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
-from pipelines.engine import FoundMaps
+from pipelines.engine import FoundMaps, Threads
 from pipelines.exported import hushed
 from pipelines.localizer import Localizer
 from tcam.errors import MissingPartError
@@ -23,7 +23,7 @@ class CompiledLocalizer:
 
     localizer: Localizer
     batch: int
-    of_torch_threads: ClassVar[bool] = False
+    threads: ClassVar[Threads] = "all"
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
         """Look at no more than ``batch`` frames: see ``Engine``."""

@@ -6,12 +6,16 @@ Nothing here or in what it imports needs PyTorch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcam.video.pixels import Pixels
+
+Threads = Literal["each", "one", "all"]
+"""How an engine computes best on several processors: ``each`` batch on one, side by side; all on ``one``, as two would
+give other last bits; one batch on ``all``, which it shares out itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +34,11 @@ class FoundMaps:
 
 
 class Engine(Protocol):
-    """Looks at uint8 RGB frames ``[N, 3, H, W]`` for one class, or (None) for the most probable one in each.
-
-    ``of_torch_threads``: several threads may call ``find`` at once, each with as many processors as torch has threads.
-    """
+    """Looks at uint8 RGB frames ``[N, 3, H, W]`` for one class, or (None) for the most probable one in each."""
 
     @property
-    def of_torch_threads(self) -> bool:
-        """Whether that is so; else one call at a time uses what it needs."""
+    def threads(self) -> Threads:
+        """How it is to be called; ``find`` may be called from several threads at once where this is ``each``."""
         ...
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.engine import FoundMaps
+from pipelines.engine import FoundMaps, Threads
 from pipelines.files import hash_file
 from tcam.errors import ConfigError, DataError, MissingPartError, WeightsError
 from tcam.video.pixels import Pixels
@@ -74,7 +74,7 @@ class ExportedEngine:
 
     graph: Graph
     by_class: bool
-    of_torch_threads: ClassVar[bool] = False
+    threads: Threads
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
         """Look at frames: see ``Engine``."""
@@ -127,7 +127,7 @@ def open_exported(path: Path, *, device: str = "auto") -> tuple[PackedExport, Fa
 def _load(path: Path) -> tuple[ExportedEngine, Facts]:
     loaders = {".onnx": _load_onnx, ".xml": _load_openvino, ".pt2": _load_torch}
     graph, inputs, facts = loaders[path.suffix.lower()](path)
-    return ExportedEngine(graph, "label" in inputs), facts
+    return ExportedEngine(graph, "label" in inputs, "one" if path.suffix.lower() == ".pt2" else "all"), facts
 
 
 def _threads() -> int:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from pipelines.allocator import keep_freed_memory
 from pipelines.config import ModelSettings, RunConfig
 from pipelines.device import Compute
-from pipelines.engine import FoundMaps
+from pipelines.engine import FoundMaps, Threads
 from tcam.errors import ConfigError
 from tcam.localization.refine import MeanField
 from tcam.model.backbone import Backbone
@@ -107,9 +107,11 @@ class Localizer:
     refine: Refine | None = None
 
     @property
-    def of_torch_threads(self) -> bool:
-        """Whether threads may call it at once on processors of their own: decoders keep nothing, CAM methods may."""
-        return self.compute.device.type == "cpu" and self.method == "decoder"
+    def threads(self) -> Threads:
+        """How it computes best: decoders keep nothing between calls, CAM methods may."""
+        if self.compute.device.type != "cpu":
+            return "all"
+        return "each" if self.method == "decoder" else "one"
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from tcam.types import FrameBox, FrameGeometry, Size
 from tcam.video.find import find_videos, holds_frames
 from tcam.video.pixels import Pixels
 from tcam.video.reader import DecodedFrame
+
+_Chunk = list[DecodedFrame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ def predict_video(
     threshold: float,
     batch: int = 8,
     label: int | None = None,
-    at_once: int = 1,
+    threads: Executor | None = None,
+    ahead: int = 1,
 ) -> Iterator[FramePrediction]:
     """Localize in every frame of a video, in order.
 
@@ -74,8 +77,8 @@ def predict_video(
         threshold: of the map, relative to its maximum, 0..1.
         batch: frames per forward pass.
         label: the class to look for; None takes the most probable one in each frame.
-        at_once: batches in the network at once, each in a thread; none is there while a frame is given. For an engine
-            that is ``of_torch_threads``.
+        threads: where the engine is called, see ``network_threads``; None: here.
+        ahead: batches that are there, with the one whose boxes are made, before more frames are taken.
 
     Raises:
         VideoError: the video cannot be read.
@@ -84,12 +87,29 @@ def predict_video(
     def find(chunk: Sequence[DecodedFrame]) -> FoundMaps:
         return engine.find(np.stack([frame.pixels for frame in chunk]), label)
 
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="network") if at_once > 1 else nullcontext()
-    with pool as threads:
-        while chunks := list(_chunks(itertools.islice(frames, at_once * batch), batch)):
-            results = map(find, chunks) if threads is None or len(chunks) == 1 else list(threads.map(find, chunks))
-            for chunk, result in zip(chunks, results, strict=True):
-                yield from find_boxes(result, video_id, chunk, threshold=threshold)
+    chunks = _chunks(frames, batch)
+    results = ((chunk, find(chunk)) for chunk in chunks) if threads is None else _ahead(threads, find, chunks, ahead)
+    for chunk, result in results:
+        yield from find_boxes(result, video_id, chunk, threshold=threshold)
+
+
+def _ahead(
+    threads: Executor, find: Callable[[_Chunk], FoundMaps], chunks: Iterator[_Chunk], ahead: int
+) -> Iterator[tuple[_Chunk, FoundMaps]]:
+    """Look at some chunks ahead of the one that is given."""
+    running: deque[tuple[_Chunk, Future[FoundMaps]]] = deque()
+    try:
+        for chunk in chunks:
+            running.append((chunk, threads.submit(find, chunk)))
+            if len(running) >= ahead:
+                first, found = running.popleft()
+                yield first, found.result()
+        while running:
+            first, found = running.popleft()
+            yield first, found.result()
+    finally:
+        for _, found in running:
+            found.cancel()
 
 
 def _chunks(frames: Iterator[DecodedFrame], batch: int) -> Iterator[list[DecodedFrame]]:

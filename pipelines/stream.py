@@ -17,7 +17,6 @@ from typing import IO, Final
 from pipelines.frame_feed import ROOM, Drop, FedFrame, FrameFeed, Patience
 from pipelines.live_view import LiveView, open_view
 from pipelines.overlay_video import save_overlay
-from pipelines.parallel import one_thread
 from pipelines.predict import FramePrediction, find_sources
 from pipelines.runlog import console
 from pipelines.signals import finishing, interrupted_by
@@ -32,6 +31,7 @@ from tcam.video.reader import DecodedFrame
 BATCH: Final = 8
 """Frames of a file per forward pass, as ``tcam predict`` has it by default; a live source gives one at a time."""
 _MOST_AT_ONCE: Final = ROOM // BATCH
+"""Batches of a file in the network side by side; more would wait for frames."""
 _WINDOW: Final = 512
 """Frames that the rates and lags of the status line are of."""
 
@@ -97,25 +97,15 @@ def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | 
     """
     is_file = isinstance(feed.source, Path)
     passing: deque[FedFrame] = deque()  # frames inside the network; every one comes out, in order
-    batch, at_once = (BATCH, _batches_at_once()) if is_file and not feed.latest else (1, 1)
-    found = localizer.through(_remember(feed, passing), batch=batch, at_once=at_once)
+    # One frame at a time where only the newest counts; threads give a file the boxes of `tcam predict`.
+    batch = BATCH if is_file and not feed.latest else 1
+    found = localizer.through(_remember(feed, passing), batch=batch, at_once=_MOST_AT_ONCE if is_file else None)
     if save_video is not None:
         found = save_overlay(found, save_video, localizer.class_names, uneven=True)
-    while True:
-        # Two threads give other last bits than one, and a file's boxes are to be those of `tcam predict`.
-        with one_thread() if is_file else contextlib.nullcontext():
-            frame = next(found, None)
-        if frame is None:
-            feed.check()
-            return
+    for frame in found:
         fed = passing.popleft()
         yield StreamedFrame(frame, time.monotonic() - fed.due_s, fed.dropped)
-
-
-def _batches_at_once() -> int:
-    """Give each thread that torch may use a batch of its own: two threads on one batch give other last bits."""
-    torch = sys.modules.get("torch")
-    return min(_MOST_AT_ONCE, torch.get_num_threads()) if torch is not None else 1
+    feed.check()
 
 
 def _remember(feed: FrameFeed, passing: deque[FedFrame]) -> Iterator[DecodedFrame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.engine import Engine
 from pipelines.model import open_model
+from pipelines.network_threads import network_threads
 from pipelines.predict import FramePrediction, predict_video
 from tcam.errors import ConfigError, DataError
 from tcam.localization.over_time import BoxFollower, OverTime
@@ -124,23 +126,36 @@ class StreamLocalizer:
         self._frames += 1
         return next(self.through(iter([decoded]))).box
 
-    def through(self, frames: Iterator[DecodedFrame], *, batch: int = 1, at_once: int = 1) -> Iterator[FramePrediction]:
+    def through(
+        self, frames: Iterator[DecodedFrame], *, batch: int = 1, at_once: int | None = None
+    ) -> Iterator[FramePrediction]:
         """Localize in decoded frames of the network's size, ``batch`` at a time; each is given once.
 
-        ``at_once`` batches are looked at in threads of their own, where the engine stands it.
+        With ``at_once``, that happens in threads of their own: so many batches side by side where the engine gains by
+        it, and the next one while boxes are made.
         """
-        found = predict_video(
+        found = self._found(frames, batch) if at_once is None else self._found_by_threads(frames, batch, at_once)
+        if self._follow is None:
+            return found
+        return self._followed(found, self._follow)
+
+    def _found(
+        self, frames: Iterator[DecodedFrame], batch: int, threads: Executor | None = None, ahead: int = 1
+    ) -> Iterator[FramePrediction]:
+        return predict_video(
             self._engine,
             self.video_id,
             frames,
             threshold=self.threshold,
             batch=batch,
             label=self._label,
-            at_once=at_once if self._engine.of_torch_threads else 1,
+            threads=threads,
+            ahead=ahead,
         )
-        if self._follow is None:
-            return found
-        return self._followed(found, self._follow)
+
+    def _found_by_threads(self, frames: Iterator[DecodedFrame], batch: int, at_once: int) -> Iterator[FramePrediction]:
+        with network_threads(self._engine.threads, at_once) as (threads, count):
+            yield from self._found(frames, batch, threads, 1 if batch == 1 else count + 1)
 
     def _followed(self, found: Iterator[FramePrediction], follow: BoxFollower) -> Iterator[FramePrediction]:
         for frame in found:

@@ -106,7 +106,7 @@ def frames_of(localizer: StreamLocalizer, source: LiveSource, drop: Drop) -> Ite
 class Slowed:
     """An engine that takes as long as it is told."""
 
-    of_torch_threads = False
+    threads = "all"
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

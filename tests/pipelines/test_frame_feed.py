@@ -25,7 +25,7 @@ class SlowLocalizer:
 
     seconds: float
     inner: object = field(default_factory=lambda: tiny_localizer("decoder"))
-    of_torch_threads = False
+    threads = "all"
 
     def find(self, frames, label):
         time.sleep(self.seconds * len(frames))

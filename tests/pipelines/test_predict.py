@@ -4,7 +4,9 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
+from pipelines.network_threads import network_threads
 from pipelines.predict import find_sources, predict_video
 from tcam.errors import DataError, VideoError
 from tcam.localization.extract import extract_box
@@ -136,33 +138,62 @@ def test_frames_before_the_damage_are_given_a_broken_file_gives_none(tmp_path, w
         predict(tmp_path / "cut.mp4")
 
 
-def test_batches_at_once_give_the_same_frames_in_order():
-    class Recorded:
-        of_torch_threads = True
+class Recorded:
+    """Notes how many threads call it at once, and how many of torch's each of them has."""
 
-        def __init__(self) -> None:
-            self.inner, self.busy, self.most = tiny_localizer("decoder"), 0, 0
-            self.lock = threading.Lock()
+    def __init__(self, threads) -> None:
+        self.inner, self.threads, self.busy, self.most = tiny_localizer("decoder"), threads, 0, 0
+        self.torch_threads, self.lock = set(), threading.Lock()
 
-        def find(self, frames, label):
-            with self.lock:
-                self.busy += 1
-                self.most = max(self.most, self.busy)
-            time.sleep(0.05)
-            with self.lock:
-                self.busy -= 1
-            return self.inner.find(frames, label)
+    def find(self, frames, label):
+        self.torch_threads.add(torch.get_num_threads())
+        with self.lock:
+            self.busy += 1
+            self.most = max(self.most, self.busy)
+        time.sleep(0.05)
+        with self.lock:
+            self.busy -= 1
+        return self.inner.find(frames, label)
 
+
+@pytest.mark.parametrize(("kind", "together", "each"), [("each", 3, 1), ("one", 1, 1), ("all", 1, 3)])
+def test_batches_in_threads_give_the_same_frames_in_order(kind, together, each):
     size, generator = (SIDE, SIDE), np.random.default_rng(0)
-    pixels = [generator.integers(0, 255, (3, *size), np.uint8) for _ in range(29)]
+    pixels = [generator.integers(0, 255, (3, *size), np.uint8) for _ in range(45)]
     frames = [DecodedFrame(i, i / 25, picture, None, size) for i, picture in enumerate(pixels)]
-    boxes = []
-    for at_once in (1, 3):
-        engine, found = Recorded(), []
-        for frame in predict_video(engine, "x", iter(frames), threshold=0.5, batch=4, at_once=at_once):
-            found.append(frame.box)
-            assert engine.busy == 0
-        boxes.append(found)
-        assert engine.most == at_once
-    assert boxes[0] == boxes[1]
-    assert [box.frame_index for box in boxes[1]] == list(range(29))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(each)  # another number gives other last bits
+        alone = [found.box for found in predict_video(Recorded(kind), "x", iter(frames), threshold=0.5, batch=4)]
+        torch.set_num_threads(3)
+        engine = Recorded(kind)
+        with network_threads(engine.threads, 8) as (threads, count):
+            assert (count, torch.get_num_threads()) == (together, 3)
+            found = predict_video(engine, "x", iter(frames), threshold=0.5, batch=4, threads=threads, ahead=count + 1)
+            boxes = [frame.box for frame in found]
+        assert (engine.most, engine.torch_threads) == (together, {each})
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert boxes == alone
+    assert [box.frame_index for box in boxes] == list(range(45))
+
+
+def test_no_more_frames_are_taken_than_batches_are_wanted_ahead():
+    taken = []
+
+    def frames():
+        for index in range(40):
+            taken.append(index)
+            yield DecodedFrame(index, index / 25, np.zeros((3, SIDE, SIDE), np.uint8), None, (SIDE, SIDE))
+
+    with network_threads("each", 2) as (threads, _):
+        found = predict_video(
+            tiny_localizer("decoder"), "x", frames(), threshold=0.5, batch=4, threads=threads, ahead=3
+        )
+        for index, _ in enumerate(found):
+            assert len(taken) <= 4 * (index // 4 + 3)
+            if index == 17:
+                break
+        found.close()
+    assert len(taken) == 4 * (17 // 4 + 3)

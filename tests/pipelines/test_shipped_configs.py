@@ -21,7 +21,7 @@ def test_every_config_loads_and_says_what_it_is():
     for name, first_line in known.items():
         path = configs_folder() / f"{name}.yaml"
         config = load_config(path)
-        method, _, baseline = path.stem.partition("_")
+        method, _, baseline = path.stem.partition("-")[0].partition("_")
         assert (config.method, config.classifier.baseline) == (method, baseline or "none")
         assert first_line.endswith(".")
         assert f"--config configs/{name}.yaml" in path.read_text()

@@ -26,11 +26,8 @@ def configs_folder() -> Path:
 def list_configs() -> dict[str, str]:
     """Give the first line of every config by its name, such as ``yto_v1/tcam``."""
     folder = configs_folder()
-    texts = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/*.yaml"))}
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): text.splitlines()[0].lstrip("# ")
-        for path, text in texts.items()
-    }
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.glob("*/*.yaml")}
+    return {name: paths[name].read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name in sorted(paths)}
 
 
 def read_config(name: str) -> str:

@@ -128,8 +128,9 @@ def test_with_latest_the_lag_of_a_slow_network_stays_small(compiled):
         came = watch(port, 180, drop=None, seconds=0.1)
     later = [(frame, at) for frame, at in came if frame.prediction.box.time_s > 1]  # the first second is looked at
     assert len(later) > 25
-    assert max(at - sent_at[frame.prediction.box.frame_index] for frame, at in later) <= 0.3
-    assert max(frame.lag_s for frame, _ in later) <= 0.3
+    # All of the frames would come up to 12 s late; the 0.3 s that a quiet machine keeps to are `tools/check_live.py`'s.
+    assert max(at - sent_at[frame.prediction.box.frame_index] for frame, at in later) <= 1
+    assert max(frame.lag_s for frame, _ in later) <= 1
 
 
 @pytest.mark.slow

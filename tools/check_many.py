@@ -127,7 +127,8 @@ def check(folder: Path, broken: dict[str, str], options: argparse.Namespace) -> 
             len(r["reason"]) <= 300 and "\n" not in r["reason"] for r in rows
         ),
         "every other clip in the index": len(index["records"]) == options.clips - options.broken,
-        "memory flat: the last quarter at most 15 % above the second": quarters[3] <= 1.15 * quarters[1],
+        # The workers' start, imports and all, may take half of the time.
+        "memory flat: the last quarter at most 5 % above the third": quarters[3] <= 1.05 * quarters[2],
     }
     print(
         f"{options.clips} clips, {options.broken} broken in {len(set(broken.values()))} ways, {options.workers} workers"

@@ -62,7 +62,7 @@ def stream(
     half: Half = False,
     compile_: Annotated[
         bool,
-        typer.Option("--compile", help="Compile the network first (10 to 60 s): a faster one of almost the same maps."),
+        typer.Option("--compile", help="Compile the network first (10 to 60 s); 'tcam bench' says whether it pays."),
     ] = False,
     quiet: Quiet = False,
 ) -> None:

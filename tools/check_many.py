@@ -113,7 +113,7 @@ def check(folder: Path, broken: dict[str, str], options: argparse.Namespace) -> 
     environment = {**os.environ, "TCAM_HOME": str(folder / "home")}
     began = time.monotonic()
     with (folder / "log").open("w") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
-        memory = watch(process)
+        memory = watch(process, folder / "home")
     took = time.monotonic() - began
     with (out / "errors.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -127,14 +127,13 @@ def check(folder: Path, broken: dict[str, str], options: argparse.Namespace) -> 
             len(r["reason"]) <= 300 and "\n" not in r["reason"] for r in rows
         ),
         "every other clip in the index": len(index["records"]) == options.clips - options.broken,
-        # The workers' start, imports and all, may take half of the time.
-        "memory flat: the last quarter at most 5 % above the third": quarters[3] <= 1.05 * quarters[2],
+        "memory flat: the last quarter at most 15 % above the second": quarters[3] <= 1.15 * quarters[1],
     }
     print(
         f"{options.clips} clips, {options.broken} broken in {len(set(broken.values()))} ways, {options.workers} workers"
     )
     print(f"{took:.0f} s, {took / options.clips * 1000:.0f} ms per clip, load {os.getloadavg()[0]:.1f}")
-    print(f"peak MB of parent and workers by quarter of the time: {', '.join(f'{q:.0f}' for q in quarters)}")
+    print(f"peak MB by quarter of the time since the first copy: {', '.join(f'{q:.0f}' for q in quarters)}")
     for row in sorted(rows, key=lambda row: broken.get(row["video"], "")):
         print(f"  {broken.get(row['video'], '?'):<16} {row['reason'][:110]}")
     for promise, kept in promises.items():
@@ -144,13 +143,14 @@ def check(folder: Path, broken: dict[str, str], options: argparse.Namespace) -> 
         raise SystemExit("a promise was not kept; see tcam-many.log in the temporary folder")
 
 
-def watch(process: subprocess.Popen) -> list[float]:
-    """Give the resident megabytes of a process and its children, twice a second, until it ends."""
+def watch(process: subprocess.Popen, copies: Path) -> list[float]:
+    """Give the resident megabytes of a process and its children, twice a second, from the first copy to the end."""
     memory: list[float] = []
     ended = threading.Event()
     threading.Thread(target=lambda: (process.wait(), ended.set()), daemon=True).start()
     while not ended.wait(0.5):
-        memory.append(sum(map(resident_mb, family(process.pid))))
+        if memory or any(copies.rglob("*.mp4")):  # before, workers start and import: half of the time on a slow machine
+            memory.append(sum(map(resident_mb, family(process.pid))))
     return memory
 
 

@@ -17,7 +17,14 @@ import platformdirs
 from pipelines.compare import compare_runs
 from pipelines.compare_page import NUM_SUMMARY_COLUMNS, as_values, difference_rows, score_rows, write_comparison_page
 from pipelines.config import RunConfig, load_config, save_config
-from pipelines.evaluate import ScoredSet, print_metrics, print_table, read_thresholds, results_table
+from pipelines.evaluate import (
+    ScoredSet,
+    print_metrics,
+    print_table,
+    read_thresholds,
+    results_table,
+    save_thresholds,
+)
 from pipelines.files import write_json
 from pipelines.localizer import refined_localizers
 from pipelines.lock import locked
@@ -27,6 +34,7 @@ from pipelines.prepare_run import prepare_data
 from pipelines.report_results import read_evaluation
 from pipelines.report_run import write_run_report
 from pipelines.results import save_results
+from pipelines.run_model import REFINED
 from pipelines.runlog import (
     check_run_name,
     console,
@@ -204,19 +212,23 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     run = load_run(open_run(request.run), device=request.device)
     plain = load_localizers(run)
     saliency = plain[run.config.cam.method] if request.ddt else None
-    refined = refined_localizers(plain) if request.refine else {}
+    stored = run.folder / "evaluation" / "thresholds.json"
+    refined = refined_localizers(plain, read_thresholds(stored)[0]) if request.refine else {}
     localizers = {**plain, **refined}
     components: Components = "largest contour" if request.benchmark else "largest"
     if request.benchmark:  # a rule of boxes has thresholds of its own, and so have refined maps
         thresholds, chosen_on = choose_thresholds(run, localizers, components=components, spread=request.spread)
     else:
-        thresholds, chosen_on = read_thresholds(run.folder / "evaluation" / "thresholds.json")
+        thresholds, chosen_on = read_thresholds(stored)
         if refined:
             thresholds |= choose_thresholds(run, refined, spread=request.spread)[0]
-    own = request.videos is None and request.split == "test" and not (request.benchmark or refined or saliency)
+            if request.output is None:
+                chosen = {name: thresholds[name] for name in refined}
+                save_thresholds(run.folder / REFINED, chosen, chosen_on=chosen_on, presence={})
+    in_run = request.videos is None and request.split == "test" and not (request.benchmark or refined or saliency)
     name = f"evaluation-{request.split}" + ("-benchmark" if request.benchmark else "")
     name += ("-crf" if refined else "") + ("-ddt" if saliency else "")
-    output = request.output or (run.folder if own else run.folder / name)
+    output = request.output or (run.folder if in_run else run.folder / name)
     failures = 0
     if request.videos is not None:
         videos = resolve_videos(request.videos)

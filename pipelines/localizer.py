@@ -168,14 +168,16 @@ class PackedLocalizer:
         return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute, self.refine)
 
 
-def refined_localizers(localizers: Mapping[str, Localizer]) -> dict[str, Localizer]:
-    """Give each localizer again, its maps refined by a CRF, under a name that says so.
+def refined_localizers(localizers: Mapping[str, Localizer], thresholds: Mapping[str, float]) -> dict[str, Localizer]:
+    """Give each localizer again, its maps refined by a CRF about its map threshold, under a name that says so.
 
     Raises:
         MissingPartError: pydensecrf is not installed.
     """
-    refine = MeanField()
-    return {f"{name} + crf": replace(localizer, refine=refine) for name, localizer in localizers.items()}
+    return {
+        f"{name} + crf": replace(localizer, refine=MeanField(threshold=thresholds[name]))
+        for name, localizer in localizers.items()
+    }
 
 
 def class_activation(localizer: Localizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:

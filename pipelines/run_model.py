@@ -16,8 +16,8 @@ from pipelines.model import Model
 from pipelines.runlog import console, open_run
 from pipelines.stages import Run, load_localizers, load_run, main_localizer
 
-REFINED_THRESHOLD: Final = 0.5
-"""Of a refined map, which is a probability: above, a pixel is more likely foreground than not."""
+REFINED: Final = Path("evaluation-crf/thresholds.json")
+"""In a run folder: map thresholds that ``tcam evaluate --refine crf`` chose for refined maps."""
 
 
 def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:
@@ -30,7 +30,8 @@ def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, ha
     name, localizers = main_localizer(run), load_localizers(run)
     threshold, presence = own_threshold(run, name), own_presence(run, name)
     if refine:
-        localizers, name, threshold = refined_localizers(localizers), f"{name} + crf", REFINED_THRESHOLD
+        localizers, name = refined_localizers({name: localizers[name]}, {name: threshold}), f"{name} + crf"
+        threshold = refined_threshold(run, name)
     return Model(
         packed=PackedLocalizer.pack(localizers[name]),
         class_names=run.index.class_names,
@@ -56,6 +57,14 @@ def own_threshold(run: Run, name: str) -> float:
         DataError: the run has chosen none yet.
     """
     return read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
+
+
+def refined_threshold(run: Run, name: str) -> float:
+    """Give the map threshold of refined maps: the one chosen on validation, or 0.5, as probable as not."""
+    if (run.folder / REFINED).is_file():
+        return read_thresholds(run.folder / REFINED)[0][name]
+    console.print(f"--refine crf: map threshold 0.5; 'tcam evaluate {run.folder} --refine crf' chooses a better one")
+    return 0.5
 
 
 def own_presence(run: Run, name: str) -> float | None:

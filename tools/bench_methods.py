@@ -126,6 +126,7 @@ def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[flo
     import torch
 
     from pipelines.localizer import Localizer, refined_localizers
+    from pipelines.run_model import own_threshold
     from pipelines.stages import load_localizers, load_run, main_localizer
 
     torch.set_num_threads(1)
@@ -133,7 +134,8 @@ def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[flo
     for name, folder in folders.items():
         run = load_run(folder, device="cpu")
         own = {name: load_localizers(run)[main_localizer(run)]}
-        for key, localizer in (own | (refined_localizers(own) if refine else {})).items():
+        made = refined_localizers(own, {name: own_threshold(run, main_localizer(run))}) if refine else {}
+        for key, localizer in (own | made).items():
             localizers[key] = localizer, run.config.input.crop
     taken: dict[str, list[float]] = {name: [] for name in localizers}
     generator = torch.Generator().manual_seed(0)

@@ -92,6 +92,13 @@ def test_evaluate_shows_the_floor_and_refined_maps_where_asked(tcam, tiny_run, t
     assert (folder / "evaluation-test-crf-ddt" / "results.json").is_file()
     after = files_of(folder)
     assert [name for name in before if after[name] != before[name]] == []  # the run's own tables stay
+    chosen = json.loads((folder / "evaluation-crf" / "thresholds.json").read_text())["thresholds"]
+    assert list(chosen) == ["layercam + crf", "tcam + crf"]
+    assert next(row["threshold"] for row in rows if row["method"] == "tcam + crf") == chosen["tcam + crf"]
+    video = next(tiny_run.videos.rglob("*.mp4"))
+    found = tcam("predict", folder, "--source", video, "-o", tmp_path / "boxes.csv", "--refine", "crf")
+    assert found.code == 0, found.err
+    assert json.loads((tmp_path / "boxes.csv.meta.json").read_text())["threshold"] == chosen["tcam + crf"]
 
 
 def test_predict_refines_maps_where_asked(tcam, tiny_run, tmp_path):
@@ -104,6 +111,7 @@ def test_predict_refines_maps_where_asked(tcam, tiny_run, tmp_path):
         tables[name] = (tmp_path / f"{name}.csv").read_text()
         about = json.loads((tmp_path / f"{name}.csv.meta.json").read_text())
         assert about["method"] == ("tcam" if name == "plain" else "tcam + crf")
+        assert ("map threshold 0.5; 'tcam evaluate" in found.err) == (name == "refined")
     assert about["threshold"] == 0.5
     assert tables["plain"] != tables["refined"]
 

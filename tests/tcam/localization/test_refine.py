@@ -25,6 +25,7 @@ def test_without_pydensecrf_the_way_out_is_said_at_once(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"threshold": 1.5}, "threshold must be 0 to 1, got 1.5"),
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
         ({"colour_xy": 0}, "reaches must be above 0"),
         ({"smooth_weight": -1}, "weights 0 or more"),
@@ -53,6 +54,23 @@ def test_a_round_map_takes_the_shape_of_the_object(mean_field):
     assert torch.equal(after, true)
     assert refined.dtype == torch.float32
     assert 0 <= refined.min() <= refined.max() <= 1
+
+
+def test_maps_are_read_against_their_own_threshold(mean_field):
+    maps, frames = blurred_square()
+    true = mean_field()(maps, frames) > 0.5
+    high = 0.9 + 0.099 * maps  # the same hill, and even its foot is above one half
+    assert (mean_field()(high, frames) > 0.5).all()
+    assert torch.equal(mean_field(threshold=0.9 + 0.099 * 0.5)(high, frames) > 0.5, true)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 1.0])
+def test_a_threshold_is_moved_to_one_half(mean_field, threshold):
+    maps = torch.tensor([[[0.0, 0.1, 0.2, 0.6, 1.0]]])
+    field = mean_field(threshold=threshold, colour_weight=0.0, smooth_weight=0.0)
+    share = field(maps, torch.zeros(1, 3, 1, 5, dtype=torch.uint8))[0, 0]
+    assert torch.equal(share > 0.501, maps[0, 0] > max(threshold, 1e-4) + 1e-6)
+    assert share.isfinite().all()
 
 
 def test_without_neighbours_the_map_itself_comes_back(mean_field):

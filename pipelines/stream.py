@@ -83,6 +83,11 @@ def find_source(text: str) -> Path | LiveSource:
     return found[0][1]
 
 
+def batch_of(source: Path | LiveSource, *, latest: bool) -> int:
+    """Say how many frames of a source go through the network at once: one where only the newest counts."""
+    return BATCH if isinstance(source, Path) and not latest else 1
+
+
 def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | None = None) -> Iterator[StreamedFrame]:
     """Localize in what an open feed gives, in order; a file in batches, and with the boxes of ``tcam predict``.
 
@@ -97,8 +102,7 @@ def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | 
     """
     is_file = isinstance(feed.source, Path)
     passing: deque[FedFrame] = deque()  # frames inside the network; every one comes out, in order
-    # One frame at a time where only the newest counts; threads give a file the boxes of `tcam predict`.
-    batch = BATCH if is_file and not feed.latest else 1
+    batch = batch_of(feed.source, latest=feed.latest)  # threads give a file the boxes of `tcam predict`
     found = localizer.through(_remember(feed, passing), batch=batch, at_once=_MOST_AT_ONCE if is_file else None)
     if save_video is not None:
         found = save_overlay(found, save_video, localizer.class_names, uneven=True)
@@ -143,7 +147,9 @@ def _stream(request: StreamRequest, source: Path | LiveSource, view: LiveView | 
         presence=request.min_score is None,
         device=request.device,
         half=request.half,
-        compiled_for=(BATCH if isinstance(source, Path) else 1) if request.compile else None,
+        compiled_for=batch_of(source, latest=request.drop is not None and request.drop.latest)
+        if request.compile
+        else None,
         video_id=_name_of(source),
     )
     keep = request.save_video is not None or view is not None

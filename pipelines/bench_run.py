@@ -11,7 +11,7 @@ import torch
 
 from pipelines.compiled import compile_localizer
 from pipelines.device import Compute, choose_compute
-from pipelines.engine import Engine
+from pipelines.engine import Engine, Threads
 from pipelines.export import ExportRequest, export_run
 from pipelines.exported import SUFFIXES, PackedExport
 from pipelines.localizer import Localizer
@@ -22,7 +22,14 @@ from tcam.types import Size
 
 
 def engines_of_run(
-    folder: Path, workspace: Path, *, device: str, size: Size, batch: int
+    folder: Path,
+    workspace: Path,
+    *,
+    device: str,
+    size: Size,
+    batch: int,
+    threads: Threads = "all",
+    calibrate: str | None = None,
 ) -> dict[str, Callable[[], Engine]]:
     """Name the engines, each with what starts it.
 
@@ -32,6 +39,8 @@ def engines_of_run(
         device: of PyTorch; the exported files run on the CPU and are left out elsewhere.
         size: of the frames to come.
         batch: how many of them at a time.
+        threads: what the network is compiled for, see ``compile_localizer``.
+        calibrate: videos to find the range of 8-bit numbers on; None leaves OpenVINO with 8 bits out.
     """
     run = load_run(open_run(folder), device=device)
     localizer = load_localizers(run)[main_localizer(run)]
@@ -40,11 +49,14 @@ def engines_of_run(
     for dtype in dict.fromkeys((torch.float32, choose_compute(device, "auto").dtype)):
         own = replace(localizer, compute=Compute(run.compute.device, dtype))
         starts[f"pytorch {kinds[dtype]}"] = partial(_as_it_is, own)
-        starts[f"pytorch {kinds[dtype]} compiled"] = partial(compile_localizer, own, size, batch=batch)
-    for name, file_format in (("onnxruntime", "onnx"), ("openvino", "openvino")) if device in ("auto", "cpu") else ():
-        target = workspace / f"model{SUFFIXES[file_format]}"
+        starts[f"pytorch {kinds[dtype]} compiled"] = partial(compile_localizer, own, size, batch=batch, threads=threads)
+    exports = [("onnxruntime", "onnx", None), ("openvino", "openvino", None)]
+    if calibrate is not None:
+        exports.append(("openvino int8", "openvino", calibrate))
+    for name, file_format, videos in exports if device in ("auto", "cpu") else ():
+        target = workspace / f"{name.replace(' ', '-')}{SUFFIXES[file_format]}"
         try:
-            export_run(ExportRequest(folder, file_format, target), quiet=console.quiet)
+            export_run(ExportRequest(folder, file_format, target, videos), quiet=console.quiet)
         except (ConfigError, MissingPartError) as error:
             console.print(f"left out {name}: {error}")
             continue

@@ -1,9 +1,11 @@
-"""A localizer whose network `torch.compile` made faster, for batches of one size."""
+"""A localizer whose network `torch.compile` made faster, for batches of one size and so many threads."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,28 +25,62 @@ class CompiledLocalizer:
 
     localizer: Localizer
     batch: int
-    threads: ClassVar[Threads] = "all"
+    threads: Threads
+    torch_threads: int
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
         """Look at no more than ``batch`` frames: see ``Engine``."""
         count = len(frames)
         filled = frames if count == self.batch else np.resize(frames, (self.batch, *frames.shape[1:]))
-        found = self.localizer.find(filled, label)
+        with _torch_threads(self.torch_threads):  # with another number of threads it would be compiled anew, too
+            found = self.localizer.find(filled, label)
         return FoundMaps(found.maps[:count], found.labels[:count], found.class_scores[:count])
 
 
-def compile_localizer(localizer: Localizer, size: Size, *, batch: int) -> CompiledLocalizer:
+def compile_localizer(localizer: Localizer, size: Size, *, batch: int, threads: Threads = "all") -> CompiledLocalizer:
     """Compile the network, which takes some 10 to 60 s, and look at a first batch.
+
+    On a CPU the weights are frozen into the code, which folds normalisation into the convolutions and lays them out
+    once.
+
+    Args:
+        localizer: stays as it is.
+        size: (height, width) of the frames.
+        batch: how many of them at a time.
+        threads: ``each``: for a single thread, so that batches go side by side; else for as many as torch has now.
 
     Raises:
         MissingPartError: torch.compile does not work here.
     """
+    on_cpu = localizer.compute.device.type == "cpu"
     network = cast("FrameCamNet", torch.compile(localizer.network, dynamic=False))
-    compiled = CompiledLocalizer(replace(localizer, network=network), batch)
+    single = threads == "each" and on_cpu
+    compiled = CompiledLocalizer(
+        replace(localizer, network=network),
+        batch,
+        "each" if single else "all",
+        1 if single else torch.get_num_threads(),
+    )
     try:
-        with hushed():
+        import torch._inductor.config as inductor
+
+        with hushed(), inductor.patch(freezing=on_cpu):
             compiled.find(np.zeros((batch, 3, *size), np.uint8), None)
     except Exception as error:  # the compiler has dozens of its own
         reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
         raise MissingPartError(f"torch.compile does not work here ({reason}); it needs a C++ compiler") from None
     return compiled
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Let this thread's torch use so many threads."""
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import IO, Final
 
-from pipelines.frame_feed import ROOM, Drop, FedFrame, FrameFeed, Patience
+from pipelines.frame_feed import Drop, FedFrame, FrameFeed, Patience
 from pipelines.live_view import LiveView, open_view
 from pipelines.overlay_video import save_overlay
 from pipelines.predict import FramePrediction, find_sources
@@ -30,8 +30,8 @@ from tcam.video.reader import DecodedFrame
 
 BATCH: Final = 8
 """Frames of a file per forward pass, as ``tcam predict`` has it by default; a live source gives one at a time."""
-_MOST_AT_ONCE: Final = ROOM // BATCH
-"""Batches of a file in the network side by side; more would wait for frames."""
+MOST_AT_ONCE: Final = 8
+"""Batches of a file in the network side by side, on as many processors; more would hold many frames."""
 _WINDOW: Final = 512
 """Frames that the rates and lags of the status line are of."""
 
@@ -103,7 +103,7 @@ def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | 
     is_file = isinstance(feed.source, Path)
     passing: deque[FedFrame] = deque()  # frames inside the network; every one comes out, in order
     batch = batch_of(feed.source, latest=feed.latest)  # threads give a file the boxes of `tcam predict`
-    found = localizer.through(_remember(feed, passing), batch=batch, at_once=_MOST_AT_ONCE if is_file else None)
+    found = localizer.through(_remember(feed, passing), batch=batch, at_once=MOST_AT_ONCE if is_file else None)
     if save_video is not None:
         found = save_overlay(found, save_video, localizer.class_names, uneven=True)
     for frame in found:

@@ -72,7 +72,8 @@ class StreamLocalizer:
         """Load a finished run or an exported file; a threshold of None is its own, ``half`` is of a run alone.
 
         With ``presence``, the run's own level takes the place of ``min_score`` of ``over_time``. With ``compiled_for``,
-        the network of a run is compiled for batches of so many frames (``torch.compile``), which takes a while.
+        the network of a run is compiled for batches of so many frames (``torch.compile``), which takes a while; several
+        of a file then go side by side.
 
         Raises:
             DataError: it is neither, or has no level of presence.
@@ -92,7 +93,9 @@ class StreamLocalizer:
 
             if not isinstance(engine, Localizer):
                 raise ConfigError(f"--compile is for a run, got the exported file {run}: leave it out")
-            engine = compile_localizer(engine, model.size, batch=compiled_for)
+            engine = compile_localizer(
+                engine, model.size, batch=compiled_for, threads="all" if compiled_for == 1 else "each"
+            )
         return cls(
             engine,
             class_names=model.class_names,

@@ -1,15 +1,15 @@
 """Frames per second from a video file to boxes, beside decoding alone, the network alone and a plain loop.
 
     .venv/bin/python tools/bench_stream.py --source ../shared/data/clips/car/CLIP.mp4 --backbone resnet50 --rounds 3
-    .venv/bin/python tools/bench_stream.py --source CLIP.mp4 --run runs/pets-001
+    .venv/bin/python tools/bench_stream.py --source CLIP.mp4 --run runs/pets-001 --calibrate ../shared/data/clips/car
 
 Interleaved rounds in one process, medians. Without a run weights are random (the time does not depend on them); a run
-is measured in every engine that is here (PyTorch, compiled, ONNX Runtime, OpenVINO). The rows:
+is measured in every engine that is here (PyTorch, compiled, ONNX Runtime, OpenVINO, and that with 8 bits where
+``--calibrate`` names videos). The rows:
 
 * decode: PyAV alone, frames thrown away; decode + scale: what the reader thread of `stream` does;
-* network: maps of batches of 8 that lie in memory, on all threads;
-* stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8 (PyTorch: a thread
-  each), boxes;
+* network: maps of batches of 8 that lie in memory, the way `stream` makes them (PyTorch: a thread each, side by side);
+* stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8, boxes;
 * plain loop: PyAV at full size, RGB, torch resize, float32 forward of one frame, threshold, OpenCV contours.
 """
 
@@ -40,7 +40,8 @@ from pipelines.engine import Engine
 from pipelines.frame_feed import FrameFeed
 from pipelines.localizer import Localizer, PackedLocalizer, build_network
 from pipelines.model import Model, open_model
-from pipelines.stream import BATCH, localize
+from pipelines.network_threads import network_threads
+from pipelines.stream import BATCH, MOST_AT_ONCE, localize
 from pipelines.stream_localizer import StreamLocalizer
 from tcam.errors import MissingPartError
 from tcam.model.network import FrameCamNet
@@ -74,8 +75,10 @@ class Bench:
 
     def network(self, name: str) -> None:
         """Make the maps of frames in memory."""
-        for batch in self.batches:
-            self.engines[name].find(batch, None)
+        engine = self.engines[name]
+        with network_threads(engine.threads, MOST_AT_ONCE) as (threads, _):
+            for _ in threads.map(partial(engine.find, label=None), self.batches):
+                pass
 
     def decode(self) -> None:
         """Decode and throw away, with one thread."""
@@ -107,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--run", type=Path, help="a finished run, in every engine that is here")
+    parser.add_argument("--calibrate", help="with --run: videos, for OpenVINO with 8 bits")
     parser.add_argument("--backbone", default="resnet50", help="without --run: of a network with random weights")
     parser.add_argument(
         "--decoder", help="without --run, e.g. [128,64,32,16,8]; the default of the settings if left out"
@@ -154,7 +158,15 @@ def of_random_network(options: argparse.Namespace) -> Bench:
 def of_run(options: argparse.Namespace, folder: Path) -> Bench:
     model = open_model(options.run, device=options.device)
     engines: dict[str, Engine] = {}
-    starts = engines_of_run(options.run, folder, device=options.device, size=model.size, batch=BATCH)
+    starts = engines_of_run(
+        options.run,
+        folder,
+        device=options.device,
+        size=model.size,
+        batch=BATCH,
+        threads="each",
+        calibrate=options.calibrate,
+    )
     for name, start in starts.items():
         try:
             engines[name] = start()

@@ -135,18 +135,20 @@ def test_a_compiled_network_finds_about_the_same(tcam, tiny_run, tmp_path):
     assert [row["class_score"] for row in found] == pytest.approx([row["class_score"] for row in plain], abs=1e-4)
 
 
-@pytest.mark.parametrize(("drop", "batch"), [((), 8), (("--drop", "every:2"), 8), (("--drop", "latest"), 1)])
-def test_a_network_is_compiled_for_as_many_frames_as_it_will_see(drop, batch, tcam, tiny_run, monkeypatch):
+@pytest.mark.parametrize(
+    ("drop", "expected"), [((), (8, "each")), (("--drop", "every:2"), (8, "each")), (("--drop", "latest"), (1, "all"))]
+)
+def test_a_network_is_compiled_for_as_many_frames_as_it_will_see(drop, expected, tcam, tiny_run, monkeypatch):
     asked = []
 
-    def leave_it(localizer, size, *, batch):
-        asked.append((size, batch))
+    def leave_it(localizer, size, *, batch, threads):
+        asked.append((batch, threads))
         return localizer
 
     monkeypatch.setattr("pipelines.compiled.compile_localizer", leave_it)
     source = tiny_run.videos / "fish" / "fish-00.mp4"
     assert tcam("stream", tiny_run.folder, "--source", source, "--compile", *drop).code == 0
-    assert [found for _, found in asked] == [batch]
+    assert asked == [expected]
 
 
 def test_without_a_compiler_nothing_is_compiled(tcam, tiny_run, monkeypatch, tmp_path):

@@ -122,26 +122,31 @@ def report(folders: Mapping[tuple[str, str | None], Sequence[Path]], options: ar
 
 
 def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[float, float]]:
-    """Give milliseconds per frame and millions of parameters of each row's localizer, by name; all rows in turn."""
+    """Give milliseconds per frame and millions of parameters of each row's localizer, by name; all rows in turn.
+
+    Frames are the first ones of the test videos.
+    """
     import torch
 
     from pipelines.localizer import Localizer, refined_localizers
     from pipelines.run_model import own_threshold
     from pipelines.stages import load_localizers, load_run, main_localizer
+    from tcam.video.dataset import stream_original
 
     torch.set_num_threads(1)
-    localizers: dict[str, tuple[Localizer, int]] = {}
+    localizers: dict[str, tuple[Localizer, list[Any]]] = {}
     for name, folder in folders.items():
         run = load_run(folder, device="cpu")
         own = {name: load_localizers(run)[main_localizer(run)]}
+        streams = [stream_original(record, size=run.input_size) for record in run.index.of_split("test")]
+        frames = [torch.from_numpy(next(stream).pixels[None]) for stream in streams]
         made = refined_localizers(own, {name: own_threshold(run, main_localizer(run))}) if refine else {}
         for key, localizer in (own | made).items():
-            localizers[key] = localizer, run.config.input.crop
+            localizers[key] = localizer, frames
     taken: dict[str, list[float]] = {name: [] for name in localizers}
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(TIMED):
-        for name, (localizer, side) in localizers.items():
-            frame = torch.randint(0, 256, (1, 3, side, side), generator=generator).to(torch.uint8)
+    for turn in range(TIMED):
+        for name, (localizer, frames) in localizers.items():
+            frame = frames[turn % len(frames)]
             began = time.thread_time()
             localizer(frame, torch.tensor([0]))
             taken[name].append(1000 * (time.thread_time() - began))

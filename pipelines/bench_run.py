@@ -50,7 +50,7 @@ def engines_of_run(
         own = replace(localizer, compute=Compute(run.compute.device, dtype))
         starts[f"pytorch {kinds[dtype]}"] = partial(_as_it_is, own)
         starts[f"pytorch {kinds[dtype]} compiled"] = partial(compile_localizer, own, size, batch=batch, threads=threads)
-    exports = [("onnxruntime", "onnx", None), ("openvino", "openvino", None)]
+    exports: list[tuple[str, str, str | None]] = [("onnxruntime", "onnx", None), ("openvino", "openvino", None)]
     if calibrate is not None:
         exports.append(("openvino int8", "openvino", calibrate))
     for name, file_format, videos in exports if device in ("auto", "cpu") else ():

@@ -1,6 +1,6 @@
 """Frames per second from a video file to boxes, beside decoding alone, the network alone and a plain loop.
 
-    .venv/bin/python tools/bench_stream.py --source ../shared/data/clips/car/CLIP.mp4 --backbone resnet50 --rounds 3
+    .venv/bin/python tools/bench_stream.py --source CLIP.mp4 --backbone resnet50 --set model.output_stride=32
     .venv/bin/python tools/bench_stream.py --source CLIP.mp4 --run runs/pets-001 --calibrate ../shared/data/clips/car
 
 Interleaved rounds in one process, medians. Without a run weights are random (the time does not depend on them); a run
@@ -34,6 +34,7 @@ import torch
 from torch.nn import functional
 
 from pipelines.bench_run import engines_of_run
+from pipelines.compiled import compile_localizer
 from pipelines.config import load_config
 from pipelines.device import choose_compute, processor_name
 from pipelines.engine import Engine
@@ -58,6 +59,7 @@ class Bench:
     def __init__(self, source: Path, model: Model, engines: dict[str, Engine], network: FrameCamNet) -> None:
         self.source, self.model, self.engines, self.naive = source, model, engines, network
         self.device = next(network.parameters()).device
+        self.on_cpu = self.device.type == "cpu"
         pixels = [frame.pixels for frame in stream_frames(source, size=model.size)]
         self.num_frames = len(pixels)
         self.batches = [np.stack(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
@@ -113,7 +115,7 @@ def main() -> None:
     parser.add_argument("--calibrate", help="with --run: videos, for OpenVINO with 8 bits")
     parser.add_argument("--backbone", default="resnet50", help="without --run: of a network with random weights")
     parser.add_argument(
-        "--decoder", help="without --run, e.g. [128,64,32,16,8]; the default of the settings if left out"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="without --run: any setting of the network"
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="without --run")
@@ -129,7 +131,7 @@ def main() -> None:
         print(f"{torch.get_num_threads()} torch threads, {bench.device}, torch {torch.__version__}")
         name = options.run.name if options.run is not None else options.backbone
         print(f"{name}, {options.source.name}: {bench.num_frames} frames, load {os.getloadavg()[0]:.1f}\n")
-        show(measure(ways_of(bench), bench.num_frames, options.rounds), list(bench.engines))
+        show(measure(ways_of(bench), bench.num_frames, options.rounds), list(bench.engines), on_cpu=bench.on_cpu)
 
 
 def resized(source: Path, height: int, folder: Path) -> Path:
@@ -144,15 +146,18 @@ def resized(source: Path, height: int, folder: Path) -> Path:
 
 
 def of_random_network(options: argparse.Namespace) -> Bench:
-    settings = ["model.weights=random", f"model.backbone={options.backbone}"]
-    if options.decoder:
-        settings.append(f"model.decoder_channels={options.decoder}")
+    settings = ["model.weights=random", f"model.backbone={options.backbone}", *options.set]
     network = build_network(load_config(None, settings).model, len(CLASSES), decoder=True, seed=0).eval()
     compute = choose_compute(options.device, options.precision)
     localizer = Localizer(network.to(compute.device), "decoder", compute)
     kind = str(compute.dtype).removeprefix("torch.")
     model = Model(PackedLocalizer.pack(localizer), CLASSES, SIZE, 0.5, None, 4000.0, {})
-    return Bench(options.source, model, {f"pytorch {kind}": localizer}, network)
+    engines: dict[str, Engine] = {f"pytorch {kind}": localizer}
+    try:
+        engines[f"pytorch {kind} compiled"] = compile_localizer(localizer, SIZE, batch=BATCH, threads="each")
+    except MissingPartError as error:
+        print(f"left out pytorch {kind} compiled: {error}", file=sys.stderr)
+    return Bench(options.source, model, engines, network)
 
 
 def of_run(options: argparse.Namespace, folder: Path) -> Bench:
@@ -198,8 +203,11 @@ def measure(ways: dict[str, Callable[[], None]], frames: int, rounds: int) -> di
     return {name: frames / median(times) for name, times in seconds.items()}
 
 
-def show(rates: dict[str, float], engines: Sequence[str]) -> None:
-    """Print the rates, and how near each engine's stream comes to the slower of decoding and its network."""
+def show(rates: dict[str, float], engines: Sequence[str], *, on_cpu: bool) -> None:
+    """Print the rates, and how near each engine's stream comes to the slower of decoding and its network.
+
+    On a CPU the two share the processors, so that less is possible: the work of both, spread evenly.
+    """
     print("| way | frames/s |\n|---|---:|")
     for name, rate in rates.items():
         print(f"| {name} | {rate:.1f} |")
@@ -207,7 +215,11 @@ def show(rates: dict[str, float], engines: Sequence[str]) -> None:
     for name in engines:
         stream, limit = rates[f"stream, {name}"], min(rates["decode"], rates[f"network, {name}"])
         share, times = 100 * stream / limit, stream / rates["plain loop"]
-        print(f"{name}: stream reaches {share:.0f} % of the slower of decode and network, {times:.1f}x the plain loop")
+        line = f"{name}: stream reaches {share:.0f} % of the slower of decode and network, {times:.1f}x the plain loop"
+        if on_cpu:
+            together = 1 / (1 / rates[f"network, {name}"] + 1 / (torch.get_num_threads() * rates["decode + scale"]))
+            line += f", {100 * stream / together:.0f} % of both on these processors"
+        print(line)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def refined_threshold(run: Run, name: str) -> float:
     """Give the map threshold of refined maps: the one chosen on validation, or 0.5, as probable as not."""
     if (run.folder / REFINED).is_file():
         return read_thresholds(run.folder / REFINED)[0][name]
-    console.print(f"--refine crf: map threshold 0.5; 'tcam evaluate {run.folder} --refine crf' chooses a better one")
+    console.print(f"--refine crf: map threshold 0.5; 'tcam evaluate {run.folder} --refine crf' chooses one on boxes")
     return 0.5
 
 

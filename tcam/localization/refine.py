@@ -20,7 +20,7 @@ _SURE: Final = 1e-4
 class MeanField:
     """Mean-field inference of a fully connected CRF over two labels (Kraehenbuehl & Koltun, NIPS 2011).
 
-    Minimises ``sum_p -log P(l_p) + sum_{p<q} [l_p != l_q] k(p, q)`` approximately, P of the map and
+    Minimises ``sum_p -log P(l_p) + sum_{p<q} [l_p != l_q] k(p, q)`` approximately, P being what the map says and
 
         k(p, q) = a exp(-|x_p - x_q|^2 / 2 s_a^2 - |I_p - I_q|^2 / 2 s_rgb^2) + b exp(-|x_p - x_q|^2 / 2 s_b^2)
 

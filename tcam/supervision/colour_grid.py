@@ -1,39 +1,35 @@
 """The Gaussian affinity of pixels as a product ``W = F F^T`` of few columns: how ``affinity`` is fast.
 
-Per colour channel the Gaussian over the 256 levels is nearly of rank 16; levels share bins, narrow ones where the image
-has many pixels, as many as its range of levels needs, and a bin stands for the mean of its levels. Position is a sum of
-few products of one-dimensional eigenvectors. So pixels are summed into a colour grid, the grid is taken through small
-dense matrices, and read back: no pairs, no loop over pixels. Being ``F F^T`` it stays symmetric and positive, which a
-gradient of ``S^T W S`` needs.
+Colour is a Gaussian of few bins and low rank per channel (``colour_bins``), position a sum of few products of
+one-dimensional eigenvectors (``gaussian_terms``). So pixels are summed into a colour grid, the grid is taken through
+small dense matrices, and read back: no pairs, no loop over pixels. Weak position terms, whose errors weigh as little
+as they, have a coarser grid. Being ``F F^T`` it stays symmetric and positive, which a gradient of ``S^T W S`` needs.
 
-Measured and left out: bins along brightness and two chroma axes (half the cells for the same error, but a longer range,
-so no fewer products), bin means by trilinear weights (8 scatters), channels-last rows (torch adds them one by one).
+A row is one map times one position term. On a CPU rows lie in pairs, as complex numbers do (L = 2 lanes): adding or
+reading a pair costs what one number costs. Measured and left out: channels-last rows (torch adds them one by one).
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from tcam.supervision.gaussian_terms import level_vectors, position_terms
+from tcam.supervision.colour_bins import adaptive_bins, cells_of_pixels, even_bins, histogram
+from tcam.supervision.gaussian_terms import position_terms
 
-_THIN_TO: Final = 2000
-"""Pixels that tell the histogram: a regular grid of some 45 x 45."""
+_COARSER, _LAXER = 0.6, 3.0
+"""Of the grid of weak position terms: the share of the bins, and how much more of an error their rank may add."""
 
 _SUM_OVER: Final = 12_544
 """Pixels that are enough for the kernel's sum: 112 x 112."""
 
 _SUM_BINS, _SUM_TOLERANCE = 52, 0.07
 """Of the kernel's sum: bins of a channel where sigma_rgb is 15, and the error that ranks may add to ``W S``."""
-
-_LEAST_BINS, _MOST_BINS = 16, 128
 
 
 def filter_through_grid(
@@ -52,11 +48,24 @@ def filter_through_grid(
         float32 ``[B, K, H W]``.
     """
     maps = maps.flatten(2)
-    filtered, done, memory = maps.new_empty(maps.shape), 0, None
-    for factors in _factors(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance):
-        part = slice(done, done + len(factors.cells))
-        memory = factors.filter(maps[part], memory, out=filtered[part])
-        done = part.stop
+    # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
+    bins = (59 if sigma_xy is None else 53) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb
+    filtered, memory = maps.new_empty(maps.shape), maps.new_empty(0)
+    if sigma_xy is None:
+        together = _images_at_once(frames.device, pairs=False)
+        for part, (grid,) in _colour_grids(frames, [bins], sigma_rgb, tolerance, lanes=1, together=together):
+            memory = grid.filter(maps[part, None, ..., None], memory, out=filtered[part, None, ..., None])
+        return filtered
+    lanes, together = _lanes(frames.device), _images_at_once(frames.device, pairs=True)
+    size = frames.shape[2], frames.shape[3]
+    positions, groups = position_terms(size, sigma_xy, tolerance, lanes, frames.device)
+    of_groups = [bins, _COARSER * bins][: len(groups)]
+    for part, grids in _colour_grids(frames, of_groups, sigma_rgb, tolerance, lanes=lanes, together=together):
+        rows = _weigh(maps[part], positions)
+        for grid, group in zip(grids, rows.split_with_sizes(groups, dim=1), strict=True):
+            memory = grid.filter(group, memory, out=group)
+        first, *second = rows.mul_(positions[:, None]).sum(dim=1).unbind(-1)
+        torch.add(first, *second, out=filtered[part]) if second else filtered[part].copy_(first)
     return filtered
 
 
@@ -67,150 +76,145 @@ def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None
     """
     height, width = frames.shape[2:]
     step = max(1, math.isqrt(height * width // _SUM_OVER))
-    part = _to_levels(frames[:, :, ::step, ::step])
-    places, factor = _even_bins(sigma_rgb, frames.device)
-    positions = None
+    pixels = _to_levels(frames[:, :, ::step, ::step])
+    size = pixels.shape[2], pixels.shape[3]
+    ones = torch.ones((1, 1, size[0] * size[1]), device=frames.device)
+    rows = ones[:, None, ..., None]
     if sigma_xy is not None:
-        size = part.shape[2], part.shape[3]
-        positions = position_terms(size, sigma_xy / step, _SUM_TOLERANCE, _lanes(frames.device), frames.device)
-    cells = _cells(places.expand(len(part), 3, 256), part.flatten(2))
-    factor = factor.expand(len(part), -1, -1)
-    sums = KernelFactors(cells, factor, factor, factor, positions).sum()
-    return sums * (height * width / (part.shape[2] * part.shape[3])) ** 2
+        positions, _ = position_terms(size, sigma_xy / step, _SUM_TOLERANCE, _lanes(frames.device), frames.device)
+        rows = _weigh(ones, positions)
+    bins = even_bins(round(_SUM_BINS * 15 / sigma_rgb), sigma_rgb, _SUM_TOLERANCE, len(frames), frames.device)
+    (cells,) = cells_of_pixels([bins.places], pixels.flatten(2))
+    red, green, blue = bins.factors.unbind(1)
+    grid = ColourGrid(cells, red, green, _widen(blue, rows.shape[-1]))
+    return grid.sum(rows.expand(len(frames), -1, -1, -1, -1)) * (height * width / ones.numel()) ** 2
 
 
-def _factors(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float) -> Iterator[KernelFactors]:
-    """Factor the kernel of all images: on a CPU few at once, to stay in its cache, else all."""
+def _colour_grids(
+    frames: Tensor, bins: Sequence[float], sigma_rgb: float, tolerance: float, *, lanes: int, together: int | None
+) -> Iterator[tuple[slice, list[ColourGrid]]]:
+    """Give the grids of so many images together (None: all), a finer and a coarser one for two numbers of bins."""
     pixels = _to_levels(frames)
-    height, width = frames.shape[2:]
-    # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
-    widest = round((59 if sigma_xy is None else 53) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb)
-    widest = max(_LEAST_BINS, min(_MOST_BINS, widest))
-    step = max(1, round(math.sqrt(height * width / _THIN_TO)))
-    counts = _histogram(pixels[:, :, ::step, ::step])
-    together = _images_at_once(frames.device, with_positions=sigma_xy is not None)
-    sides, places, colours = _colour_bins(counts, widest, sigma_rgb, tolerance, together)
-    positions = None
-    if sigma_xy is not None:
-        positions = position_terms((height, width), sigma_xy, tolerance, _lanes(frames.device), frames.device)
-    parts = (torch.split(each, together or len(frames)) for each in (places, pixels.flatten(2), colours))
-    for side, place, levels, colour in zip(sides, *parts, strict=True):
-        red, green, blue = colour[:, :, :side].unbind(1)
-        yield KernelFactors(_cells(place, levels), red, green, blue, positions)
+    counts = histogram(pixels)
+    sorted_levels = [
+        adaptive_bins(counts, most, sigma_rgb=sigma_rgb, tolerance=tolerance * laxer, together=together)
+        for most, laxer in zip(bins, (1, _LAXER), strict=False)
+    ]
+    widened = [_widen(each.factors[:, 2], lanes) for each in sorted_levels]
+    images = together or len(frames)
+    for nth, levels in enumerate(torch.split(pixels.flatten(2), images)):
+        part = slice(nth * images, nth * images + len(levels))
+        cells = cells_of_pixels([each.places[part] for each in sorted_levels], levels)
+        grids = []
+        for of_pixels, each, blue in zip(cells, sorted_levels, widened, strict=True):
+            red, green, _ = each.factors[part, :, : each.sides[nth]].unbind(1)
+            grids.append(ColourGrid(of_pixels, red, green, blue[part, : lanes * each.sides[nth]]))
+        yield part, grids
 
 
 @dataclass(frozen=True, slots=True)
-class KernelFactors:
-    """``F`` of B images: ``W = sum_p diag(phi_p) Q U U^T Q^T diag(phi_p)``.
-
-    A row is one map times one position term. On a CPU rows lie in pairs, as complex numbers do (L = 2 lanes): adding
-    or reading a pair costs what one number costs.
+class ColourGrid:
+    """The kernel of colour of B images: ``Q U U^T Q^T``, U the Kronecker product of the factors of three channels.
 
     Attributes:
-        cells: int64 ``[B, P]``, the colour cell of each pixel (Q).
-        red: ``[B, m, k]``, bins by eigenvectors of the channel; U is the Kronecker product of the three.
+        cells: int64 ``[B, P]``, the cell of each pixel (Q).
+        red: ``[B, m, k]``, bins by eigenvectors of the channel.
         green: the same.
-        blue: the same.
-        positions: ``[r / L, P, L]`` (phi), or None for colour alone (L = 1).
+        blue: the same for L lanes, ``[B, m L, k L]``.
     """
 
     cells: Tensor
     red: Tensor
     green: Tensor
     blue: Tensor
-    positions: Tensor | None
 
-    def filter(self, maps: Tensor, memory: Tensor | None, *, out: Tensor) -> Tensor:
-        """Write ``W S`` of maps ``[B, K, P]``; give the grid's memory, for the next call (fresh pages are slow)."""
-        rows = self._weigh(maps)
+    def filter(self, rows: Tensor, memory: Tensor, *, out: Tensor) -> Tensor:
+        """Filter rows ``[B, r, K, P, L]`` into ``out``, which may be ``rows`` itself.
+
+        Returns:
+            The memory of the grid, ``memory`` where that is large enough, for the next call: fresh pages are slow.
+        """
         grid, memory = self._splat(rows, memory)
-        grid = self._climb(self._project(grid), grid)
-        if self.positions is None:
-            _gather(grid, self.cells, out=out[..., None])
-        else:
-            spread = _gather(grid, self.cells, out=rows).view(*maps.shape[:2], *self.positions.shape)
-            lanes = spread.mul_(self.positions).sum(dim=2).unbind(-1)
-            torch.add(*lanes, out=out) if len(lanes) == 2 else out.copy_(lanes[0])
+        # Several threads share products of tall matrices better; wide ones are faster for one thread.
+        tall = rows.shape[-1] == 1 and torch.get_num_threads() > 1
+        low = self._project(grid, blue_first=tall)
+        _multiply(low, self.red, self.green, self.blue.mT, blue_first=not tall, out=grid)
+        numbers = _as_numbers(grid.view(*grid.shape[:2], -1, rows.shape[-1]))
+        torch.gather(numbers, 2, self._places(rows), out=_as_numbers(_join(out)))
         return memory
 
-    def sum(self) -> Tensor:
-        """Give ``1^T W 1``, ``[B]``."""
-        ones = self.red.new_ones(len(self.cells), 1, self.cells.shape[1])
-        return self._project(self._splat(self._weigh(ones), None)[0]).square().sum(dim=(1, 2))
+    def sum(self, rows: Tensor) -> Tensor:
+        """Give ``|U^T Q^T row|^2`` over all rows ``[B, r, K, P, L]`` of each image, ``[B]``."""
+        grid, _ = self._splat(rows, rows.new_empty(0))
+        return self._project(grid, blue_first=False).square().sum(dim=(1, 2, 3, 4))
 
-    def _weigh(self, maps: Tensor) -> Tensor:
-        """Multiply maps by each position term, ``[B, R, P, L]``."""
-        if self.positions is None:
-            return maps[..., None]
-        lanes = torch.view_as_real(torch.complex(maps, maps)) if self.positions.shape[-1] == 2 else maps[..., None]
-        return (lanes[:, :, None] * self.positions).flatten(1, 2)
-
-    def _splat(self, rows: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Sum rows ``[B, R, P, L]`` into colour cells, ``[B, R, m^3, L]``, in given memory if that is large enough."""
-        shape = (*rows.shape[:2], self.red.shape[1] ** 3, rows.shape[3])
-        if memory is None or len(memory) < math.prod(shape):
+    def _splat(self, rows: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum rows into the cells of a grid ``[B, r K, m, m, m L]``, in given memory if that is large enough."""
+        images, r, maps, _, lanes = rows.shape
+        side = self.red.shape[1]
+        shape = images, r * maps, side, side, side * lanes
+        if len(memory) < math.prod(shape):
             memory = rows.new_empty(math.prod(shape))
         grid = memory[: math.prod(shape)].zero_().view(shape)
-        _as_numbers(grid).scatter_add_(2, self.cells[:, None].expand(rows.shape[:3]), _as_numbers(rows))
+        numbers = _as_numbers(grid.view(*shape[:2], -1, lanes))
+        numbers.scatter_add_(2, self._places(rows), _as_numbers(_join(rows)))
         return grid, memory
 
-    def _project(self, grid: Tensor) -> Tensor:
-        """Apply ``U^T`` to a grid ``[B, R, m^3, L]``, giving ``[B, R k^2, k L]``."""
-        images, rows, _, lanes = grid.shape
-        m, k = self.red.shape[1:]
-        if _shares_tall_products(lanes):
-            grid = torch.bmm(grid.view(images, rows * m * m, m), self.blue)
-            grid = torch.bmm(_repeat(self.green.mT, rows * m), grid.view(images * rows * m, m, k))
-            grid = torch.bmm(_repeat(self.red.mT, rows), grid.view(images * rows, m, k * k))
-            return grid.view(images, rows * k * k, k)
-        grid = torch.bmm(_repeat(self.red.mT, rows).contiguous(), grid.view(images * rows, m, -1))
-        grid = torch.bmm(_repeat(self.green.mT, rows * k), grid.view(images * rows * k, m, -1))
-        return torch.bmm(grid.view(images, rows * k * k, -1), _widen(self.blue, lanes))
+    def _project(self, grid: Tensor, *, blue_first: bool) -> Tensor:
+        return _multiply(grid, self.red.mT, self.green.mT, self.blue, blue_first=blue_first)
 
-    def _climb(self, grid: Tensor, target: Tensor) -> Tensor:
-        """Apply ``U`` to ``[B, R k^2, k L]``, giving ``[B, R, m^3, L]`` in the memory of ``target``."""
-        images, rows, _, lanes = target.shape
-        m, k = self.red.shape[1:]
-        if _shares_tall_products(lanes):
-            grid = torch.bmm(_repeat(self.red, rows), grid.view(images * rows, k, k * k))
-            grid = torch.bmm(_repeat(self.green, rows * m), grid.view(images * rows * m, k, k))
-            torch.bmm(grid.view(images, rows * m * m, k), self.blue.mT, out=target.view(images, rows * m * m, m))
-            return target
-        grid = torch.bmm(grid, _widen(self.blue, lanes).mT)
-        grid = torch.bmm(_repeat(self.green, rows * k), grid.view(images * rows * k, k, -1))
-        torch.bmm(_repeat(self.red, rows), grid.view(images * rows, k, -1), out=target.view(images * rows, m, -1))
-        return target
+    def _places(self, rows: Tensor) -> Tensor:
+        return self.cells[:, None].expand(-1, rows.shape[1] * rows.shape[2], -1)
 
 
-def _repeat(factor: Tensor, rows: int) -> Tensor:
-    """Give each of B factors ``[B, m, k]`` to so many rows: ``[B rows, m, k]``."""
-    return factor.expand(rows, -1, -1) if len(factor) == 1 else factor.repeat_interleave(rows, dim=0)
+def _multiply(
+    grid: Tensor, red: Tensor, green: Tensor, blue: Tensor, *, blue_first: bool, out: Tensor | None = None
+) -> Tensor:
+    """Multiply a grid ``[B, R, x, y, z]`` by ``[B, x', x]``, ``[B, y', y]`` and, from the right, ``[B, z, z']``."""
+    images, rows, x, y, z = grid.shape
+    new_x, new_y, new_z = red.shape[1], green.shape[1], blue.shape[2]
+    shape = images, rows, new_x, new_y, new_z
+    if blue_first:
+        grid = torch.bmm(grid.view(images, rows * x * y, z), blue)
+        grid = torch.bmm(_repeat(green, rows * x), grid.view(images * rows * x, y, new_z))
+        last = _repeat(red, rows), grid.view(images * rows, x, new_y * new_z)
+    else:
+        grid = torch.bmm(_repeat(red, rows), grid.view(images * rows, x, y * z))
+        grid = torch.bmm(_repeat(green, rows * new_x), grid.view(images * rows * new_x, y, z))
+        last = grid.view(images, rows * new_x * new_y, z), blue
+    flat = len(last[0]), last[0].shape[1], last[1].shape[2]
+    return torch.bmm(*last, out=None if out is None else out.view(flat)).view(shape)
 
 
 def _widen(factor: Tensor, lanes: int) -> Tensor:
     """Let factors ``[B, m, k]`` act on interleaved lanes: their Kronecker product with the identity."""
     if lanes == 1:
         return factor
-    wide = factor.new_zeros(len(factor), factor.shape[1], lanes, factor.shape[2], lanes)
-    for lane in range(lanes):
-        wide[:, :, lane, :, lane] = factor
-    return wide.view(len(factor), factor.shape[1] * lanes, factor.shape[2] * lanes)
+    images, m, k = factor.shape
+    wide = factor.new_zeros(images, m, lanes, k, lanes)
+    wide.diagonal(dim1=2, dim2=4).copy_(factor[..., None])
+    return wide.view(images, m * lanes, k * lanes)
+
+
+def _repeat(factor: Tensor, rows: int) -> Tensor:
+    """Give each of B factors to so many rows: ``[B rows, ., .]``."""
+    return factor.expand(rows, -1, -1) if len(factor) == 1 else factor.repeat_interleave(rows, dim=0)
+
+
+def _weigh(maps: Tensor, positions: Tensor) -> Tensor:
+    """Multiply maps ``[B, K, P]`` by position terms ``[r, P, L]``: rows ``[B, r, K, P, L]``."""
+    lanes = torch.view_as_real(torch.complex(maps, maps)) if positions.shape[-1] == 2 else maps[..., None]
+    return lanes[:, None] * positions[:, None]
+
+
+def _join(rows: Tensor) -> Tensor:
+    """View rows ``[B, r, K, P, L]`` as ``[B, r K, P, L]``."""
+    return rows.view(len(rows), -1, *rows.shape[3:])
 
 
 def _as_numbers(rows: Tensor) -> Tensor:
-    """View rows ``[R, P, L]`` as ``[R, P]`` real or complex numbers."""
+    """View ``[..., L]`` as real or complex numbers."""
     return rows[..., 0] if rows.shape[-1] == 1 else torch.view_as_complex(rows)
-
-
-def _gather(grid: Tensor, cells: Tensor, *, out: Tensor) -> Tensor:
-    """Read a grid ``[B, R, m^3, L]`` at the cells ``[B, P]`` into ``out``, ``[B, R, P, L]``."""
-    places = cells[:, None].expand(-1, grid.shape[1], -1)
-    torch.gather(_as_numbers(grid), 2, places, out=_as_numbers(out))
-    return out
-
-
-def _on_cpu(device: torch.device) -> bool:
-    return device.type == "cpu"
 
 
 def _lanes(device: torch.device) -> int:
@@ -218,12 +222,7 @@ def _lanes(device: torch.device) -> int:
     return 2 if _on_cpu(device) else 1
 
 
-def _shares_tall_products(lanes: int) -> bool:
-    """Say whether the largest products are better tall than wide: several threads share them, one is slower."""
-    return lanes == 1 and torch.get_num_threads() > 1
-
-
-def _images_at_once(device: torch.device, *, with_positions: bool) -> int | None:
+def _images_at_once(device: torch.device, *, pairs: bool) -> int | None:
     """Say how many images to filter at once; None: all.
 
     A thread of a CPU takes whole rows, of which an image has one, or three pairs with positions: one thread is fastest
@@ -232,123 +231,12 @@ def _images_at_once(device: torch.device, *, with_positions: bool) -> int | None
     if not _on_cpu(device):
         return None
     threads = torch.get_num_threads()
-    return threads if with_positions or threads == 1 else 2 * threads
+    return threads if pairs or threads == 1 else 2 * threads
+
+
+def _on_cpu(device: torch.device) -> bool:
+    return device.type == "cpu"
 
 
 def _to_levels(frames: Tensor) -> Tensor:
     return frames if frames.dtype == torch.uint8 else frames.clamp(0, 255).to(torch.uint8)
-
-
-def _histogram(pixels: Tensor) -> Tensor:
-    """Count levels by image and channel, from 0.001 on: uint8 ``[B, 3, H, W]`` to float32 ``[B, 3, 256]``."""
-    places = pixels.flatten(2).flatten(0, 1).long()
-    places += _starts_of_rows(len(places), 256, pixels.device)
-    counts = torch.full((256 * len(places),), 1e-3, device=pixels.device)
-    counts.scatter_add_(0, places.flatten(), counts.new_ones(places.numel()))
-    return counts.view(*pixels.shape[:2], 256)
-
-
-def _colour_bins(
-    counts: Tensor, widest: int, sigma_rgb: float, tolerance: float, together: int | None
-) -> tuple[list[int], Tensor, Tensor]:
-    """Sort the levels of each image and channel into bins whose density follows the root of their histogram.
-
-    Bins of one image should be as wide as those of another: an image that uses few of the levels gets fewer.
-
-    Args:
-        counts: ``[B, 3, 256]``, above 0.
-        widest: the bins of an image that uses all levels alike, the most there are.
-        sigma_rgb: reach of the kernel.
-        tolerance: error to aim at; sets k.
-        together: images that share a size of grid, what the neediest of them needs; None: all get a grid of
-            ``widest``, without a look at the numbers (an accelerator would wait).
-
-    Returns:
-        The side of each group's grid (m); what each level adds to its pixel's place in the grid, int32
-        ``[B, 3, 256]``; the factors ``[B, 3, M, k]``, M the longest side.
-    """
-    density = (counts @ _blur(counts.device)).sqrt_()
-    # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
-    density = density.div_(density.sum(dim=2, keepdim=True) / 0.95).add_(0.05 / 256)
-    widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
-    needed = (widest / 256 * widths.sqrt()).round_().clamp_(_LEAST_BINS, widest).long()[:, None, None]
-    sides = [widest]
-    if together is not None:
-        needs = needed.flatten().tolist()
-        sides = [max(needs[start : start + together]) for start in range(0, len(needs), together)]
-    channel = _starts_of_rows(3, 1, counts.device)
-    # Edges of the channels lie a third of a bin apart: those of greys, whose levels are equal, would else err alike.
-    places = density.cumsum(dim=2).sub_(density, alpha=0.5).mul_(needed - 2 / 3).add_(channel, alpha=1 / 3)
-    bin_of_level = places.long().minimum(needed - 1)
-    vectors = level_vectors(sigma_rgb, 0.3 * tolerance, counts.device)
-    factors = _means_by_bin(vectors, bin_of_level, counts, max(sides))
-    strides = [(side * side, side, 1) for side in sides for _ in range(together or len(counts))][: len(counts)]
-    return sides, bin_of_level.mul_(needed.new_tensor(strides)[:, :, None]).int(), factors
-
-
-def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count: int) -> Tensor:
-    """Average rows by bin, 0 where there are none.
-
-    Args:
-        vectors: ``[256, k + 1]``, a row to each level; the last column is 1.
-        bin_of_level: int64 ``[..., 256]``, ascending.
-        weights: of the levels, ``[..., 256]``, above 0.
-        count: of bins.
-
-    Returns:
-        ``[..., count, k]``.
-    """
-    rows = bin_of_level.flatten(0, -2)
-    bins = (rows + _starts_of_rows(len(rows), count, rows.device)).view(-1)
-    starts = torch.searchsorted(bins, torch.arange(len(rows) * count, device=rows.device))
-    levels = _levels_of_rows(len(rows), rows.device)
-    sums = functional.embedding_bag(levels, vectors, starts, mode="sum", per_sample_weights=weights.flatten())
-    sums = sums.view(*bin_of_level.shape[:-1], count, -1)
-    return sums[..., :-1] / sums[..., -1:].clamp_min(1e-9)
-
-
-@functools.lru_cache(maxsize=16)
-def _blur(device: torch.device) -> Tensor:
-    """Average nine neighbouring levels, fewer at the ends, ``[256, 256]``."""
-    levels = torch.arange(256, device=device)
-    near = ((levels[:, None] - levels).abs() <= 4).float()
-    return near / near.sum(dim=0)
-
-
-@functools.lru_cache(maxsize=16)
-def _starts_of_rows(rows: int, stride: int, device: torch.device) -> Tensor:
-    """Tell where each row starts, int64 ``[rows, 1]``."""
-    return torch.arange(0, rows * stride, stride, device=device)[:, None]
-
-
-@functools.lru_cache(maxsize=16)
-def _levels_of_rows(rows: int, device: torch.device) -> Tensor:
-    """Count 0..255 in each row, int64 ``[rows * 256]``."""
-    return torch.arange(256, device=device).repeat(rows)
-
-
-def _cells(places: Tensor, pixels: Tensor) -> Tensor:
-    """Look up the cell, 0..m^3 - 1, of every pixel: uint8 ``[B, 3, P]`` to int64 ``[B, P]``."""
-    if not _on_cpu(pixels.device):
-        return places.gather(2, pixels.long()).sum(dim=1)
-    cells = torch.empty(len(pixels), pixels.shape[2], dtype=torch.int64)
-    reds, greens, blues, first, second = levels = torch.empty((5, pixels.shape[2]), dtype=torch.int32)
-    pairs = torch.empty((256, 256), dtype=torch.int32)
-    for (red, green, blue), image, target in zip(places, pixels, cells, strict=True):
-        levels[:3].copy_(image)
-        torch.add(red[:, None], green, out=pairs)  # a table of two channels: one look-up less for every pixel
-        torch.index_select(pairs.view(-1), 0, reds.mul_(256).add_(greens), out=first)
-        torch.index_select(blue, 0, blues, out=second)
-        target.copy_(first.add_(second))
-    return cells
-
-
-@functools.lru_cache(maxsize=16)
-def _even_bins(sigma: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Sort levels into bins of equal width: places, int32 ``[3, 256]``, and the factor of each channel, ``[m, k]``."""
-    side = max(_LEAST_BINS, min(_MOST_BINS, round(_SUM_BINS * 15 / sigma)))
-    bins = torch.arange(256, device=device) * side // 256
-    vectors = level_vectors(sigma, 0.3 * _SUM_TOLERANCE, device)
-    factor = _means_by_bin(vectors, bins[None], torch.ones((1, 256), device=device), side)[0]
-    strides = side ** torch.arange(2, -1, -1, device=device)[:, None]
-    return (bins * strides).int(), factor

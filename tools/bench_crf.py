@@ -1,15 +1,15 @@
 """The CRF energies of tcam against compiled lattices: time, error against exact sums, memory, in one run.
 
-    .venv/bin/pip install pydensecrf2        # the peer; without it its columns stay empty
     .venv/bin/python tools/bench_crf.py --videos ../shared/data/clips
 
 Frames are real, 224 x 224, one per video (of a sequence: neighbours of one video); maps are blobs with noise. Ours is
 the whole loss, forward and backward from logits (position + colour: TCAM's term; colour: of one frame; joint:
-CoLo-CAM's adaptive term over n frames). The peer is the permutohedral lattice of pydensecrf, which knows one thread:
-building it and one step of mean field, which filters two maps; colour has the colour as its only features. Where ours
-may use more threads, as many processes filter frames with the peer at once; the lattice of a sequence is one, and stays
-with one thread, as the official code has it. Peer and ours take turns; medians. `exact` is float64 over all pairs of
-pixels (position + colour) or over the whole 256^3 histogram (colour), timed once.
+CoLo-CAM's adaptive term over n frames). The peer is the permutohedral lattice of pydensecrf2, which knows one thread:
+building it and one step of mean field, which filters two maps; colour has the colour as its only features. Its columns
+stay empty where it could not be installed. Where ours may use more threads, as many processes filter frames with the
+peer at once; the lattice of a sequence is one, and stays with one thread, as the official code has it. Peer and ours
+take turns; medians. `exact` is float64 over all pairs of pixels (position + colour) or over the whole 256^3 histogram
+(colour), timed once.
 
 The official lattice of TCAM and CoLo-CAM (GPL, not used here) took 10.5, 6.7 and 56 ms with one thread, 5.7, 3.6 and
 58 with two, on another machine (design notes, 2026): the peer stands in for it. `--prototypes ../shared/prototypes`

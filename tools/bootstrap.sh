@@ -37,20 +37,27 @@ make_venv() {
 
 install_package() {
     printf 'bootstrap: installing the package and its tools into .venv (PyTorch is large: some minutes)\n' >&2
+    pip_install -e "$REPO_ROOT[dev]" || fail "the packages could not be installed: is a package index reachable?"
+    # Compiled here, so it can fail: the tests that need it are skipped then.
+    pip_install -e "$REPO_ROOT[crf]" >/dev/null 2>&1 ||
+        printf 'bootstrap: no pydensecrf: pydensecrf2 could not be built, for want of a C++ compiler perhaps\n' >&2
+}
+
+pip_install() {
     if command -v uv >/dev/null; then
         # Where Python may not keep bytecode, every command would compile PyTorch anew: 20 s a start.
         uv pip install --quiet ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python "$VENV_BIN/python" \
-            -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
+            -c "$REPO_ROOT/tools/constraints.txt" "$@"
     else
         "$VENV_BIN/python" -m pip install -qq --disable-pip-version-check --no-input \
-            -c "$REPO_ROOT/tools/constraints.txt" -e "$REPO_ROOT[dev]"
-    fi || fail "the packages could not be installed: is a package index reachable?"
+            -c "$REPO_ROOT/tools/constraints.txt" "$@"
+    fi
 }
 
 bootstrap() {
     local stamp=$REPO_ROOT/.venv/.tcam-installed wanted
     # The path belongs to the stamp: an environment that was copied or moved still points at its old place.
-    wanted="$REPO_ROOT $(cat "$REPO_ROOT/pyproject.toml" "$REPO_ROOT/tools/constraints.txt" | cksum)"
+    wanted="$REPO_ROOT $(cat "$REPO_ROOT"/{pyproject.toml,tools/constraints.txt,tools/bootstrap.sh} | cksum)"
     if [ -x "$VENV_BIN/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
     fi

@@ -43,7 +43,7 @@ def position_terms(
     terms = rows[:, row].T[:, :, None] * columns[:, column].T[:, None, :] * strengths[:count, None, None].sqrt()
     terms = functional.pad(terms.flatten(1), (0, 0, 0, count % lanes))
     strong = min(count, 2 * math.ceil(_rank(strengths, _WEAK) / 2))  # even: the same terms, whatever the lanes
-    groups = math.ceil(strong / lanes), (count - strong) // lanes
+    groups = math.ceil(strong / lanes), math.ceil((count - strong) / lanes)
     terms = terms.view(-1, lanes, size[0] * size[1]).mT.float().contiguous().to(device)
     return terms, tuple(group for group in groups if group)
 

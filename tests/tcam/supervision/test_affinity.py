@@ -109,10 +109,10 @@ def test_one_pixel_and_nothing_at_all_are_answered():
             assert affinity_sum(empty, **settings, exact=exact).tolist() == [0.0] * shape[0]
 
 
-@pytest.mark.parametrize("size", [(7, 31), (1, 9), (33, 2)])
+@pytest.mark.parametrize("size", [(7, 31), (1, 9), (33, 2), (1, 3), (5, 1)])
 def test_odd_sizes_are_near_the_exact_filter(size):
     frames, values = _smooth_frames(1, 33)[..., : size[0], : size[1]], torch.rand(1, 2, *size)
-    for sigma_xy in (None, 6.0):
+    for sigma_xy in (None, 6.0, 1.0):  # 1: all position terms are needed, an odd number in some
         fast = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
         exact = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, exact=True)
         assert (fast - exact).norm() / exact.norm() < 0.1
@@ -231,7 +231,10 @@ def test_an_image_of_few_levels_takes_a_smaller_grid_and_errs_little_more():
     assert error.max() < 0.06
 
 
-@pytest.mark.parametrize(("size", "sigma"), [((224, 224), 100.0), ((60, 90), 12.0), ((1, 1), 3.0), ((2, 1), 0.5)])
+@pytest.mark.parametrize(
+    ("size", "sigma"),
+    [((224, 224), 100.0), ((60, 90), 12.0), ((1, 1), 3.0), ((2, 1), 0.5), ((1, 3), 1.0), ((3, 3), 0.6)],
+)
 def test_position_terms_are_the_kernel_and_their_weak_ones_add_little(size, sigma):
     y, x = torch.meshgrid(*(torch.arange(0, n, 1 + n // 12) for n in size), indexing="ij")
     exact = torch.exp(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,31 +98,27 @@ def even_bins(side: int, sigma_rgb: float, tolerance: float, images: int, device
     return ColourBins([side], places.expand(images, -1, -1), factors.expand(images, -1, -1, -1))
 
 
-def cells_of_pixels(places: Sequence[Tensor], pixels: Tensor) -> list[Tensor]:
-    """Look up the cell, 0..m^3 - 1, of every pixel in every grid.
+def cells_of_pixels(places: Tensor, pixels: Tensor) -> Tensor:
+    """Look up the cell, 0..m^3 - 1, of every pixel.
 
     Args:
-        places: of each grid, int32 ``[B, 3, 256]``, as ``ColourBins`` has them.
+        places: int32 ``[B, 3, 256]``, as ``ColourBins`` has them.
         pixels: uint8 ``[B, 3, P]``.
 
     Returns:
-        int64 ``[B, P]`` of each grid.
+        int64 ``[B, P]``.
     """
     if pixels.device.type != "cpu":
-        levels = pixels.long()
-        return [grid.gather(2, levels).sum(dim=1) for grid in places]
-    cells = [torch.empty(len(pixels), pixels.shape[2], dtype=torch.int64) for _ in places]
+        return places.gather(2, pixels.long()).sum(dim=1)
+    cells = torch.empty(len(pixels), pixels.shape[2], dtype=torch.int64)
     reds, greens, blues, first, second = levels = torch.empty((5, pixels.shape[2]), dtype=torch.int32)
     pairs = torch.empty((256, 256), dtype=torch.int32)
-    for nth, image in enumerate(pixels):
+    for (red, green, blue), image, target in zip(places, pixels, cells, strict=True):
         levels[:3].copy_(image)
-        reds.mul_(256).add_(greens)
-        for grid, target in zip(places, cells, strict=True):
-            red, green, blue = grid[nth]
-            torch.add(red[:, None], green, out=pairs)  # a table of two channels: one look-up less for every pixel
-            torch.index_select(pairs.view(-1), 0, reds, out=first)
-            torch.index_select(blue, 0, blues, out=second)
-            target[nth].copy_(first.add_(second))
+        torch.add(red[:, None], green, out=pairs)  # a table of two channels: one look-up less for every pixel
+        torch.index_select(pairs.view(-1), 0, reds.mul_(256).add_(greens), out=first)
+        torch.index_select(blue, 0, blues, out=second)
+        target.copy_(first.add_(second))
     return cells
 
 

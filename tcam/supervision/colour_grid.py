@@ -2,8 +2,8 @@
 
 Colour is a Gaussian of few bins and low rank per channel (``colour_bins``), position a sum of few products of
 one-dimensional eigenvectors (``gaussian_terms``). So pixels are summed into a colour grid, the grid is taken through
-small dense matrices, and read back: no pairs, no loop over pixels. Weak position terms, whose errors weigh as little
-as they, have a coarser grid. Being ``F F^T`` it stays symmetric and positive, which a gradient of ``S^T W S`` needs.
+small dense matrices, and read back: no pairs, no loop over pixels. Being ``F F^T`` it stays symmetric and positive,
+which a gradient of ``S^T W S`` needs.
 
 A row is one map times one position term. On a CPU rows lie in pairs, as complex numbers do (L = 2 lanes): adding or
 reading a pair costs what one number costs. Measured and left out: channels-last rows (torch adds them one by one).
@@ -12,7 +12,7 @@ reading a pair costs what one number costs. Measured and left out: channels-last
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,9 +21,6 @@ from torch import Tensor
 
 from tcam.supervision.colour_bins import adaptive_bins, cells_of_pixels, even_bins, histogram
 from tcam.supervision.gaussian_terms import position_terms
-
-_COARSER, _LAXER = 0.6, 3.0
-"""Of the grid of weak position terms: the share of the bins, and how much more of an error their rank may add."""
 
 _SUM_OVER: Final = 12_544
 """Pixels that are enough for the kernel's sum: 112 x 112."""
@@ -53,17 +50,14 @@ def filter_through_grid(
     filtered, memory = maps.new_empty(maps.shape), maps.new_empty(0)
     if sigma_xy is None:
         together = _images_at_once(frames.device, pairs=False)
-        for part, (grid,) in _colour_grids(frames, [bins], sigma_rgb, tolerance, lanes=1, together=together):
+        for part, grid in _colour_grids(frames, bins, sigma_rgb, tolerance, lanes=1, together=together):
             memory = grid.filter(maps[part, None, ..., None], memory, out=filtered[part, None, ..., None])
         return filtered
     lanes, together = _lanes(frames.device), _images_at_once(frames.device, pairs=True)
-    size = frames.shape[2], frames.shape[3]
-    positions, groups = position_terms(size, sigma_xy, tolerance, lanes, frames.device)
-    of_groups = [bins, _COARSER * bins][: len(groups)]
-    for part, grids in _colour_grids(frames, of_groups, sigma_rgb, tolerance, lanes=lanes, together=together):
+    positions = position_terms((frames.shape[2], frames.shape[3]), sigma_xy, tolerance, lanes, frames.device)
+    for part, grid in _colour_grids(frames, bins, sigma_rgb, tolerance, lanes=lanes, together=together):
         rows = _weigh(maps[part], positions)
-        for grid, group in zip(grids, rows.split_with_sizes(groups, dim=1), strict=True):
-            memory = grid.filter(group, memory, out=group)
+        memory = grid.filter(rows, memory, out=rows)
         first, *second = rows.mul_(positions[:, None]).sum(dim=1).unbind(-1)
         torch.add(first, *second, out=filtered[part]) if second else filtered[part].copy_(first)
     return filtered
@@ -81,35 +75,30 @@ def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None
     ones = torch.ones((1, 1, size[0] * size[1]), device=frames.device)
     rows = ones[:, None, ..., None]
     if sigma_xy is not None:
-        positions, _ = position_terms(size, sigma_xy / step, _SUM_TOLERANCE, _lanes(frames.device), frames.device)
+        positions = position_terms(size, sigma_xy / step, _SUM_TOLERANCE, _lanes(frames.device), frames.device)
         rows = _weigh(ones, positions)
     bins = even_bins(round(_SUM_BINS * 15 / sigma_rgb), sigma_rgb, _SUM_TOLERANCE, len(frames), frames.device)
-    (cells,) = cells_of_pixels([bins.places], pixels.flatten(2))
+    cells = cells_of_pixels(bins.places, pixels.flatten(2))
     red, green, blue = bins.factors.unbind(1)
     grid = ColourGrid(cells, red, green, _widen(blue, rows.shape[-1]))
     return grid.sum(rows.expand(len(frames), -1, -1, -1, -1)) * (height * width / ones.numel()) ** 2
 
 
 def _colour_grids(
-    frames: Tensor, bins: Sequence[float], sigma_rgb: float, tolerance: float, *, lanes: int, together: int | None
-) -> Iterator[tuple[slice, list[ColourGrid]]]:
-    """Give the grids of so many images together (None: all), a finer and a coarser one for two numbers of bins."""
+    frames: Tensor, bins: float, sigma_rgb: float, tolerance: float, *, lanes: int, together: int | None
+) -> Iterator[tuple[slice, ColourGrid]]:
+    """Give the grids of all images, of so many images together (None: all)."""
     pixels = _to_levels(frames)
-    counts = histogram(pixels)
-    sorted_levels = [
-        adaptive_bins(counts, most, sigma_rgb=sigma_rgb, tolerance=tolerance * laxer, together=together)
-        for most, laxer in zip(bins, (1, _LAXER), strict=False)
-    ]
-    widened = [_widen(each.factors[:, 2], lanes) for each in sorted_levels]
+    found = adaptive_bins(histogram(pixels), bins, sigma_rgb=sigma_rgb, tolerance=tolerance, together=together)
+    widened = _widen(found.factors[:, 2], lanes)
     images = together or len(frames)
-    for nth, levels in enumerate(torch.split(pixels.flatten(2), images)):
-        part = slice(nth * images, nth * images + len(levels))
-        cells = cells_of_pixels([each.places[part] for each in sorted_levels], levels)
-        grids = []
-        for of_pixels, each, blue in zip(cells, sorted_levels, widened, strict=True):
-            red, green, _ = each.factors[part, :, : each.sides[nth]].unbind(1)
-            grids.append(ColourGrid(of_pixels, red, green, blue[part, : lanes * each.sides[nth]]))
-        yield part, grids
+    for side, levels, start in zip(
+        found.sides, torch.split(pixels.flatten(2), images), range(0, len(frames), images), strict=True
+    ):
+        part = slice(start, start + len(levels))
+        red, green, _ = found.factors[part, :, :side].unbind(1)
+        cells = cells_of_pixels(found.places[part], levels)
+        yield part, ColourGrid(cells, red, green, widened[part, : lanes * side])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Final
 
 import torch
@@ -13,9 +12,6 @@ from torch.nn import functional
 from tcam.types import Size
 
 _MOST_TERMS: Final = 256
-
-_WEAK: Final = 0.3
-"""Share of a kernel (root of the sum of squares) that its weak terms have together."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -28,13 +24,8 @@ def level_vectors(sigma: float, tail: float, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def position_terms(
-    size: Size, sigma: float, tolerance: float, lanes: int, device: torch.device
-) -> tuple[Tensor, tuple[int, ...]]:
-    """Factor the Gaussian over pixels: ``[r / L, H W, L]``, the strongest products of row and column eigenvectors.
-
-    Also the sizes of one or two groups of these: terms that make up most of the kernel, then weak ones.
-    """
+def position_terms(size: Size, sigma: float, tolerance: float, lanes: int, device: torch.device) -> Tensor:
+    """Factor the Gaussian over pixels: ``[r / L, H W, L]``, the strongest products of row and column eigenvectors."""
     (rows, row_strengths), (columns, column_strengths) = _eigen(size[0], sigma), _eigen(size[1], sigma)
     strengths, order = torch.outer(row_strengths, column_strengths).flatten().sort(descending=True)
     count = _rank(strengths, 0.6 * tolerance)
@@ -42,10 +33,7 @@ def position_terms(
     row, column = order[:count] // size[1], order[:count] % size[1]
     terms = rows[:, row].T[:, :, None] * columns[:, column].T[:, None, :] * strengths[:count, None, None].sqrt()
     terms = functional.pad(terms.flatten(1), (0, 0, 0, count % lanes))
-    strong = min(count, 2 * math.ceil(_rank(strengths, _WEAK) / 2))  # even: the same terms, whatever the lanes
-    groups = math.ceil(strong / lanes), math.ceil((count - strong) / lanes)
-    terms = terms.view(-1, lanes, size[0] * size[1]).mT.float().contiguous().to(device)
-    return terms, tuple(group for group in groups if group)
+    return terms.view(-1, lanes, size[0] * size[1]).mT.float().contiguous().to(device)
 
 
 def _eigen(count: int, sigma: float) -> tuple[Tensor, Tensor]:

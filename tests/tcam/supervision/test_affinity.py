@@ -6,7 +6,6 @@ import torch
 from tcam.supervision import colour_grid
 from tcam.supervision.affinity import affinity_sum, gaussian_filter
 from tcam.supervision.colour_bins import adaptive_bins, histogram
-from tcam.supervision.gaussian_terms import position_terms
 
 
 def _pixel_by_pixel(frame, sigma_rgb, sigma_xy):
@@ -229,26 +228,6 @@ def test_an_image_of_few_levels_takes_a_smaller_grid_and_errs_little_more():
     exact = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None, exact=True)
     error = (fast - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     assert error.max() < 0.06
-
-
-@pytest.mark.parametrize(
-    ("size", "sigma"),
-    [((224, 224), 100.0), ((60, 90), 12.0), ((1, 1), 3.0), ((2, 1), 0.5), ((1, 3), 1.0), ((3, 3), 0.6)],
-)
-def test_position_terms_are_the_kernel_and_their_weak_ones_add_little(size, sigma):
-    y, x = torch.meshgrid(*(torch.arange(0, n, 1 + n // 12) for n in size), indexing="ij")
-    exact = torch.exp(
-        -((y.flatten() - y.flatten()[:, None]) ** 2 + (x.flatten() - x.flatten()[:, None]) ** 2) / 2 / sigma**2
-    )
-    groups = {}
-    for lanes in (1, 2):
-        terms, groups[lanes] = position_terms(size, sigma, 0.04, lanes, torch.device("cpu"))
-        assert sum(groups[lanes]) == len(terms)
-        seen = terms.mT.flatten(0, 1)[:, (y * size[1] + x).flatten()]
-        assert (seen.mT @ seen - exact).norm() < 0.05 * exact.norm()
-        strong = seen[: groups[lanes][0] * lanes]
-        assert (strong.mT @ strong - exact).norm() < 0.4 * exact.norm()
-    assert groups[2][0] == math.ceil(groups[1][0] / 2)  # the same terms, whatever the lanes
 
 
 @pytest.mark.real

@@ -28,11 +28,9 @@ def gaussian_filter(
 ) -> Tensor:
     """Filter maps by the similarity of pixels: ``W S`` for each map S; no gradient flows through it.
 
-    For colour alone, all pixels of a sequence of frames may lie in one tall image: positions do not count.
-
     Args:
-        values: the maps, ``[B, K, H, W]``, floating point.
-        frames: ``[B, 3, H, W]``, RGB in 0..255, of any dtype; the fast form rounds down.
+        values: the maps, ``[B, K, H, W]``, floating point; of sequences, for colour alone, ``[B, K, T, H, W]``.
+        frames: ``[B, 3, H, W]`` or ``[B, 3, T, H, W]``, RGB in 0..255, of any dtype; the fast form rounds down.
         sigma_rgb: reach of the kernel in colour levels; the fast form is made for 7 and above.
         sigma_xy: reach in pixels; None: colour alone counts, wherever the pixels are.
         tolerance: relative L2 error of the fast form's ``W S``, 0.01 to 0.1, on average over frames of real video (at
@@ -40,28 +38,39 @@ def gaussian_filter(
         exact: go over all pairs, in float64.
 
     Returns:
-        ``[B, K, H, W]``, in the dtype of ``values``; empty where there is no image or no pixel.
+        As ``values``; empty where there is no image or no pixel.
 
     Raises:
-        ValueError: other shapes, a sigma of 0 or below, or a tolerance out of range.
+        ValueError: other shapes, sequences with ``sigma_xy``, a sigma of 0 or below, or a tolerance out of range.
     """
+    return gaussian_energies(
+        values, frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact
+    )[1]
+
+
+def gaussian_energies(
+    values: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """Filter maps as ``gaussian_filter`` does, and give ``S^T W S`` of each, ``[B, K]``, before the filtered maps."""
     _check(values, frames, sigma_rgb, sigma_xy, tolerance)
     with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
         if values.numel() == 0:
-            return values.clone()
+            return values.flatten(2).sum(dim=2), values.clone()
         if exact:
-            return _filter_exactly(values, frames, sigma_rgb, sigma_xy)
-        filtered = filter_through_grid(
+            filtered = _filter_exactly(values, frames, sigma_rgb, sigma_xy)
+            return (values * filtered).flatten(2).sum(dim=2), filtered
+        filtered, energies = filter_through_grid(
             values.float(), frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance
         )
-        return filtered.view(values.shape).to(values.dtype)
+        return energies.to(values.dtype), filtered.view(values.shape).to(values.dtype)
 
 
 def affinity_sum(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, exact: bool = False) -> Tensor:
     """Sum the kernel over all pairs of pixels of each image, ``1^T W 1``.
 
     Args:
-        frames: ``[B, 3, H, W]``, RGB in 0..255, of any dtype; the fast form rounds down.
+        frames: ``[B, 3, H, W]``, or ``[B, 3, T, H, W]`` for colour alone, RGB in 0..255, of any dtype; the fast form
+            rounds down.
         sigma_rgb: reach of the kernel in colour levels.
         sigma_xy: reach in pixels; None: colour alone counts.
         exact: go over all pairs, in float64; else within some 3 %.
@@ -70,16 +79,16 @@ def affinity_sum(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, ex
         ``[B]``, float32, or float64 where exact.
 
     Raises:
-        ValueError: other shapes, or a sigma of 0 or below.
+        ValueError: other shapes, sequences with ``sigma_xy``, or a sigma of 0 or below.
     """
     one = torch.ones((), dtype=torch.float64 if exact else torch.float32, device=frames.device)
     ones = one.expand(len(frames), 1, *frames.shape[2:])
     _check(ones, frames, sigma_rgb, sigma_xy)
     with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
         if ones.numel() == 0:
-            return ones.sum(dim=(1, 2, 3))
+            return ones.flatten(1).sum(dim=1)
         if exact:
-            return _filter_exactly(ones, frames, sigma_rgb, sigma_xy).sum(dim=(1, 2, 3))
+            return _filter_exactly(ones, frames, sigma_rgb, sigma_xy).flatten(1).sum(dim=1)
         return sum_through_grid(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
 
 
@@ -99,10 +108,12 @@ def _filter_exactly(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: 
 
 
 def _check(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: float | None, tolerance: float = 0.04) -> None:
-    if frames.ndim != 4 or frames.shape[1] != 3:
-        raise ValueError(f"frames must be [B, 3, H, W], got {list(frames.shape)}")
-    if values.ndim != 4 or (values.shape[0], *values.shape[2:]) != (frames.shape[0], *frames.shape[2:]):
-        raise ValueError(f"values must be [B, K, H, W] over frames {list(frames.shape)}, got {list(values.shape)}")
+    dims = (4, 5) if sigma_xy is None else (4,)
+    if frames.ndim not in dims or frames.shape[1] != 3:
+        raise ValueError(f"frames must be [B, 3, H, W], or [B, 3, T, H, W] without sigma_xy, got {list(frames.shape)}")
+    if values.ndim != frames.ndim or (values.shape[0], *values.shape[2:]) != (frames.shape[0], *frames.shape[2:]):
+        expected = [frames.shape[0], "K", *frames.shape[2:]]
+        raise ValueError(f"values must be {expected} over frames {list(frames.shape)}, got {list(values.shape)}")
     if not 0.01 <= tolerance <= 0.1:
         raise ValueError(f"tolerance must be 0.01 to 0.1, got {tolerance}")
     if sigma_rgb <= 0 or (sigma_xy is not None and sigma_xy <= 0):

@@ -43,9 +43,9 @@ class ColourBins:
 
 
 def histogram(frames: Tensor) -> Tensor:
-    """Count levels by image and channel, above 0, on some pixels: uint8 ``[B, 3, H, W]`` to ``[B, 3, 256]``."""
-    step = max(1, round(math.sqrt(frames.shape[2] * frames.shape[3] / _THIN_TO)))
-    places = frames[:, :, ::step, ::step].flatten(2).flatten(0, 1).long()
+    """Count levels by image and channel, above 0, on some pixels: uint8 ``[B, 3, ..., H, W]`` to ``[B, 3, 256]``."""
+    step = max(1, round(math.sqrt(frames[0, 0].numel() / _THIN_TO)))
+    places = frames[..., ::step, ::step].flatten(2).flatten(0, 1).long()
     places += _starts_of_rows(len(places), 256, frames.device)
     counts = torch.full((256 * len(places),), 1e-3, device=frames.device)
     counts.scatter_add_(0, places.flatten(), counts.new_ones(places.numel()))
@@ -67,12 +67,12 @@ def adaptive_bins(
         together: images that share a size of grid, what the neediest of them needs; None: all get a grid of
             ``widest``, without a look at the numbers (an accelerator would wait).
     """
-    most = max(_LEAST_BINS, min(_MOST_BINS, round(widest)))
-    density = (counts @ _blur(counts.device)).sqrt_()
+    most = max(_LEAST_BINS, min(_MOST_BINS, 2 * round(widest / 2)))
+    density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt_()
     # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
     density = density.div_(density.sum(dim=2, keepdim=True) / 0.95).add_(0.05 / 256)
     widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
-    needed = (most / 256 * widths.sqrt()).round_().clamp_(_LEAST_BINS, most).long()[:, None, None]
+    needed = (most / 256 * widths.sqrt() / 2).round_().mul_(2).clamp_(_LEAST_BINS, most).long()[:, None, None]
     sides = [most]
     if together is not None:
         needs = needed.flatten().tolist()
@@ -103,21 +103,21 @@ def cells_of_pixels(places: Tensor, pixels: Tensor) -> Tensor:
 
     Args:
         places: int32 ``[B, 3, 256]``, as ``ColourBins`` has them.
-        pixels: uint8 ``[B, 3, P]``.
+        pixels: uint8 ``[B, 3, ...]``, P of an image.
 
     Returns:
         int64 ``[B, P]``.
     """
     if pixels.device.type != "cpu":
-        return places.gather(2, pixels.long()).sum(dim=1)
-    cells = torch.empty(len(pixels), pixels.shape[2], dtype=torch.int64)
-    reds, greens, blues, first, second = levels = torch.empty((5, pixels.shape[2]), dtype=torch.int32)
+        return places.gather(2, pixels.flatten(2).long()).sum(dim=1)
+    cells = torch.empty(len(pixels), pixels[0, 0].numel(), dtype=torch.int64)
+    reds, greens, blues, first = levels = torch.empty((4, cells.shape[1]), dtype=torch.int32)
     pairs = torch.empty((256, 256), dtype=torch.int32)
     for (red, green, blue), image, target in zip(places, pixels, cells, strict=True):
-        levels[:3].copy_(image)
+        levels[:3].view(image.shape).copy_(image)
         torch.add(red[:, None], green, out=pairs)  # a table of two channels: one look-up less for every pixel
-        torch.index_select(pairs.view(-1), 0, reds.mul_(256).add_(greens), out=first)
-        torch.index_select(blue, 0, blues, out=second)
+        torch.index_select(pairs.view(-1), 0, torch.add(greens, reds, alpha=256, out=reds), out=first)
+        second = torch.index_select(blue, 0, blues, out=reds)
         target.copy_(first.add_(second))
     return cells
 
@@ -141,14 +141,6 @@ def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count:
     sums = functional.embedding_bag(levels, vectors, starts, mode="sum", per_sample_weights=weights.flatten())
     sums = sums.view(*bin_of_level.shape[:-1], count, -1)
     return sums[..., :-1] / sums[..., -1:].clamp_min(1e-9)
-
-
-@functools.lru_cache(maxsize=16)
-def _blur(device: torch.device) -> Tensor:
-    """Average nine neighbouring levels, fewer at the ends, ``[256, 256]``."""
-    levels = torch.arange(256, device=device)
-    near = ((levels[:, None] - levels).abs() <= 4).float()
-    return near / near.sum(dim=0)
 
 
 @functools.lru_cache(maxsize=16)

@@ -31,36 +31,37 @@ _SUM_BINS, _SUM_TOLERANCE = 52, 0.07
 
 def filter_through_grid(
     maps: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float
-) -> Tensor:
-    """Give ``W S`` of every image.
+) -> tuple[Tensor, Tensor]:
+    """Give ``W S`` of every map, and ``S^T W S``.
 
     Args:
-        maps: float32 ``[B, K, H, W]``.
-        frames: ``[B, 3, H, W]``, RGB in 0..255, of any dtype; rounded down.
+        maps: float32 ``[B, K, H, W]``, or ``[B, K, T, H, W]`` without positions.
+        frames: ``[B, 3, ...]`` of these sizes, RGB in 0..255, of any dtype; rounded down.
         sigma_rgb: reach in colour levels.
         sigma_xy: reach in pixels, or None.
         tolerance: relative L2 error to aim at, 0.01 to 0.1.
 
     Returns:
-        float32 ``[B, K, H W]``.
+        float32 ``[B, K, P]``, P the pixels of an image; and float32 ``[B, K]``.
     """
     maps = maps.flatten(2)
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
     bins = (59 if sigma_xy is None else 53) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb
-    filtered, memory = maps.new_empty(maps.shape), maps.new_empty(0)
+    filtered, energies, memory = maps.new_empty(maps.shape), maps.new_empty(maps.shape[:2]), maps.new_empty(0)
     if sigma_xy is None:
         together = _images_at_once(frames.device, pairs=False)
         for part, grid in _colour_grids(frames, bins, sigma_rgb, tolerance, lanes=1, together=together):
-            memory = grid.filter(maps[part, None, ..., None], memory, out=filtered[part, None, ..., None])
-        return filtered
+            rows = maps[part, None, ..., None]
+            energies[part], memory = grid.filter(rows, memory, out=filtered[part, None, ..., None])
+        return filtered, energies
     lanes, together = _lanes(frames.device), _images_at_once(frames.device, pairs=True)
     positions = position_terms((frames.shape[2], frames.shape[3]), sigma_xy, tolerance, lanes, frames.device)
     for part, grid in _colour_grids(frames, bins, sigma_rgb, tolerance, lanes=lanes, together=together):
         rows = _weigh(maps[part], positions)
-        memory = grid.filter(rows, memory, out=rows)
+        energies[part], memory = grid.filter(rows, memory, out=rows)
         first, *second = rows.mul_(positions[:, None]).sum(dim=1).unbind(-1)
         torch.add(first, *second, out=filtered[part]) if second else filtered[part].copy_(first)
-    return filtered
+    return filtered, energies
 
 
 def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None) -> Tensor:
@@ -68,20 +69,20 @@ def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None
 
     Bins of equal width, the same for all images, are good enough here and need no histogram.
     """
-    height, width = frames.shape[2:]
-    step = max(1, math.isqrt(height * width // _SUM_OVER))
-    pixels = _to_levels(frames[:, :, ::step, ::step])
-    size = pixels.shape[2], pixels.shape[3]
-    ones = torch.ones((1, 1, size[0] * size[1]), device=frames.device)
+    count = frames[0, 0].numel()
+    step = max(1, math.isqrt(count // _SUM_OVER))
+    pixels = _to_levels(frames[..., ::step, ::step])
+    ones = torch.ones((1, 1, pixels[0, 0].numel()), device=frames.device)
     rows = ones[:, None, ..., None]
     if sigma_xy is not None:
+        size = pixels.shape[2], pixels.shape[3]
         positions = position_terms(size, sigma_xy / step, _SUM_TOLERANCE, _lanes(frames.device), frames.device)
         rows = _weigh(ones, positions)
     bins = even_bins(round(_SUM_BINS * 15 / sigma_rgb), sigma_rgb, _SUM_TOLERANCE, len(frames), frames.device)
-    cells = cells_of_pixels(bins.places, pixels.flatten(2))
+    cells = cells_of_pixels(bins.places, pixels)
     red, green, blue = bins.factors.unbind(1)
     grid = ColourGrid(cells, red, green, _widen(blue, rows.shape[-1]))
-    return grid.sum(rows.expand(len(frames), -1, -1, -1, -1)) * (height * width / ones.numel()) ** 2
+    return grid.energies(rows.expand(len(frames), -1, -1, -1, -1))[:, 0] * (count / ones.numel()) ** 2
 
 
 def _colour_grids(
@@ -93,7 +94,7 @@ def _colour_grids(
     widened = _widen(found.factors[:, 2], lanes)
     images = together or len(frames)
     for side, levels, start in zip(
-        found.sides, torch.split(pixels.flatten(2), images), range(0, len(frames), images), strict=True
+        found.sides, torch.split(pixels, images), range(0, len(frames), images), strict=True
     ):
         part = slice(start, start + len(levels))
         red, green, _ = found.factors[part, :, :side].unbind(1)
@@ -117,11 +118,12 @@ class ColourGrid:
     green: Tensor
     blue: Tensor
 
-    def filter(self, rows: Tensor, memory: Tensor, *, out: Tensor) -> Tensor:
+    def filter(self, rows: Tensor, memory: Tensor, *, out: Tensor) -> tuple[Tensor, Tensor]:
         """Filter rows ``[B, r, K, P, L]`` into ``out``, which may be ``rows`` itself.
 
         Returns:
-            The memory of the grid, ``memory`` where that is large enough, for the next call: fresh pages are slow.
+            The energies of these rows; and the memory of the grid, ``memory`` where that is large enough, for the next
+            call: fresh pages are slow.
         """
         grid, memory = self._splat(rows, memory)
         # Several threads share products of tall matrices better; wide ones are faster for one thread.
@@ -130,12 +132,12 @@ class ColourGrid:
         _multiply(low, self.red, self.green, self.blue.mT, blue_first=not tall, out=grid)
         numbers = _as_numbers(grid.view(*grid.shape[:2], -1, rows.shape[-1]))
         torch.gather(numbers, 2, self._places(rows), out=_as_numbers(_join(out)))
-        return memory
+        return _sum_squares(low, rows), memory
 
-    def sum(self, rows: Tensor) -> Tensor:
-        """Give ``|U^T Q^T row|^2`` over all rows ``[B, r, K, P, L]`` of each image, ``[B]``."""
+    def energies(self, rows: Tensor) -> Tensor:
+        """Give ``|U^T Q^T row|^2`` of rows ``[B, r, K, P, L]``, summed over terms and lanes: ``[B, K]``."""
         grid, _ = self._splat(rows, rows.new_empty(0))
-        return self._project(grid, blue_first=False).square().sum(dim=(1, 2, 3, 4))
+        return _sum_squares(self._project(grid, blue_first=False), rows)
 
     def _splat(self, rows: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Sum rows into the cells of a grid ``[B, r K, m, m, m L]``, in given memory if that is large enough."""
@@ -173,6 +175,11 @@ def _multiply(
         last = grid.view(images, rows * new_x * new_y, z), blue
     flat = len(last[0]), last[0].shape[1], last[1].shape[2]
     return torch.bmm(*last, out=None if out is None else out.view(flat)).view(shape)
+
+
+def _sum_squares(low: Tensor, rows: Tensor) -> Tensor:
+    """Sum the squares of projected rows ``[B, r K, k, k, k L]`` by map, ``[B, K]``."""
+    return torch.linalg.vector_norm(low.view(*rows.shape[:3], -1), dim=(1, 3)).square_()
 
 
 def _widen(factor: Tensor, lanes: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from tcam.precision import at_least_float32
-from tcam.supervision.affinity import affinity_sum, gaussian_filter
+from tcam.supervision.affinity import affinity_sum, gaussian_energies
 from tcam.types import IGNORE, PixelLabels
 
 
@@ -79,23 +79,21 @@ def crf_energy(
     expected = [*map_logits.shape[:-3], 3, *map_logits.shape[-2:]]
     if list(frames.shape) != expected:
         raise ValueError(f"frames must be {expected} like map_logits, got {list(frames.shape)}")
-    if map_logits.ndim == 4:
-        map_logits = map_logits[:, None]
-    else:
-        frames = frames.transpose(1, 2).flatten(2, 3)
+    if map_logits.ndim == 5:
+        frames = frames.transpose(1, 2)
+    # Before the maps, which drive the frames out of a CPU's caches.
+    constant = affinity_sum(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact) if whole else None
     kernel = functools.partial(
-        gaussian_filter, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact
+        gaussian_energies, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact
     )
     with torch.autocast(map_logits.device.type, enabled=False):
         wide = at_least_float32(map_logits)
         energies: Tensor = _CrfEnergy.apply(wide, frames, kernel)
-    if not whole:
-        return energies
-    return torch.sub(energies, affinity_sum(frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, exact=exact), alpha=0.5)
+    return energies if constant is None else torch.sub(energies, constant, alpha=0.5)
 
 
 class _CrfEnergy(torch.autograd.Function):
-    """Energies ``[N]`` of logits ``[N, T, 2, H, W]`` over tall images ``[N, 3, T H, W]``.
+    """Energies ``[N]`` of logits ``[N, 2, H, W]`` over ``[N, 3, H, W]``, or ``[N, T, 2, H, W]`` over ``[N, 3, T, H, W]``.
 
     The gradient reuses ``W q`` (W is symmetric).
     """
@@ -105,22 +103,24 @@ class _CrfEnergy(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx,
         logits: Tensor,
         frames: Tensor,
-        kernel: Callable[[Tensor, Tensor], Tensor],
+        kernel: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     ) -> Tensor:
         # In place where it can be: these maps are larger than a CPU's caches. tanh(z / 2) by way of the faster sigmoid.
-        contrast = (logits[:, :, 1] - logits[:, :, 0]).sigmoid_().sub_(0.5)  # half of q
-        filtered = kernel(contrast.flatten(1, 2)[:, None], frames).view(contrast.shape)
-        energies: Tensor = torch.linalg.vecdot(contrast.flatten(1), filtered.flatten(1))
+        contrast = (logits[..., 1, :, :] - logits[..., 0, :, :]).sigmoid_().sub_(0.5)  # half of q
+        energies, filtered = kernel(contrast[:, None], frames)
+        filtered = filtered[:, 0]
         ctx.save_for_backward(torch.addcmul(filtered, filtered, contrast.square_(), value=-4, out=filtered))
-        return energies * -2
+        return energies[:, 0] * -2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.BackwardCFunction, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        both = slope.new_empty(*slope.shape[:2], 2, *slope.shape[2:])
-        torch.mul(slope, -grads[0][:, None, None, None], out=both[:, :, 1])
-        torch.neg(both[:, :, 1], out=both[:, :, 0])
+        both = slope.new_empty(*slope.shape[:-2], 2, *slope.shape[-2:])
+        background, foreground = both.unbind(-3)
+        grad = grads[0].view(-1, *[1] * (slope.ndim - 1))
+        torch.mul(slope, grad, out=background)
+        torch.mul(slope, -grad, out=foreground)
         return both, None, None
 
 

@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=15, help="turns of every case; medians count")
+    parser.add_argument("--rounds", type=int, default=31, help="turns of every case; medians count")
     parser.add_argument("--exact", type=int, default=2, help="frames judged against all pairs (a minute each)")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda: adds a ResNet-50 training step to compare with")
     parser.add_argument(

@@ -43,9 +43,9 @@ def gaussian_filter(
     Raises:
         ValueError: other shapes, sequences with ``sigma_xy``, a sigma of 0 or below, or a tolerance out of range.
     """
-    return gaussian_energies(
-        values, frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact
-    )[1]
+    return gaussian_energies(values, frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact)[
+        1
+    ]
 
 
 def gaussian_energies(
@@ -112,8 +112,8 @@ def _check(values: Tensor, frames: Tensor, sigma_rgb: float, sigma_xy: float | N
     if frames.ndim not in dims or frames.shape[1] != 3:
         raise ValueError(f"frames must be [B, 3, H, W], or [B, 3, T, H, W] without sigma_xy, got {list(frames.shape)}")
     if values.ndim != frames.ndim or (values.shape[0], *values.shape[2:]) != (frames.shape[0], *frames.shape[2:]):
-        expected = [frames.shape[0], "K", *frames.shape[2:]]
-        raise ValueError(f"values must be {expected} over frames {list(frames.shape)}, got {list(values.shape)}")
+        sizes = ", ".join(map(str, frames.shape[2:]))
+        raise ValueError(f"values must be [{len(frames)}, K, {sizes}] like frames, got {list(values.shape)}")
     if not 0.01 <= tolerance <= 0.1:
         raise ValueError(f"tolerance must be 0.01 to 0.1, got {tolerance}")
     if sigma_rgb <= 0 or (sigma_xy is not None and sigma_xy <= 0):

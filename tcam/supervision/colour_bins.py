@@ -45,7 +45,7 @@ class ColourBins:
 def histogram(frames: Tensor) -> Tensor:
     """Count levels by image and channel, above 0, on some pixels: uint8 ``[B, 3, ..., H, W]`` to ``[B, 3, 256]``."""
     step = max(1, round(math.sqrt(frames[0, 0].numel() / _THIN_TO)))
-    places = frames[..., ::step, ::step].flatten(2).flatten(0, 1).long()
+    places = frames[..., ::step, ::step].long().flatten(2).flatten(0, 1)
     places += _starts_of_rows(len(places), 256, frames.device)
     counts = torch.full((256 * len(places),), 1e-3, device=frames.device)
     counts.scatter_add_(0, places.flatten(), counts.new_ones(places.numel()))

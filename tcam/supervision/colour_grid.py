@@ -46,7 +46,7 @@ def filter_through_grid(
     """
     maps = maps.flatten(2)
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
-    bins = (59 if sigma_xy is None else 53) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb
+    bins = (60 if sigma_xy is None else 52) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb
     filtered, energies, memory = maps.new_empty(maps.shape), maps.new_empty(maps.shape[:2]), maps.new_empty(0)
     if sigma_xy is None:
         together = _images_at_once(frames.device, pairs=False)
@@ -59,7 +59,10 @@ def filter_through_grid(
     for part, grid in _colour_grids(frames, bins, sigma_rgb, tolerance, lanes=lanes, together=together):
         rows = _weigh(maps[part], positions)
         energies[part], memory = grid.filter(rows, memory, out=rows)
-        first, *second = rows.mul_(positions[:, None]).sum(dim=1).unbind(-1)
+        total = torch.mul(rows[:, 0], positions[0], out=rows[:, 0])
+        for i in range(1, len(positions)):
+            total.addcmul_(rows[:, i], positions[i])
+        first, *second = total.unbind(-1)
         torch.add(first, *second, out=filtered[part]) if second else filtered[part].copy_(first)
     return filtered, energies
 
@@ -179,7 +182,8 @@ def _multiply(
 
 def _sum_squares(low: Tensor, rows: Tensor) -> Tensor:
     """Sum the squares of projected rows ``[B, r K, k, k, k L]`` by map, ``[B, K]``."""
-    return torch.linalg.vector_norm(low.view(*rows.shape[:3], -1), dim=(1, 3)).square_()
+    norms: Tensor = torch.linalg.vector_norm(low.view(*rows.shape[:3], -1), dim=(1, 3))
+    return norms.square_()
 
 
 def _widen(factor: Tensor, lanes: int) -> Tensor:

@@ -93,9 +93,9 @@ def crf_energy(
 
 
 class _CrfEnergy(torch.autograd.Function):
-    """Energies ``[N]`` of logits ``[N, 2, H, W]`` over ``[N, 3, H, W]``, or ``[N, T, 2, H, W]`` over ``[N, 3, T, H, W]``.
+    """Energies ``[N]`` of logits ``[N, 2, H, W]`` over frames ``[N, 3, H, W]``.
 
-    The gradient reuses ``W q`` (W is symmetric).
+    Or of ``[N, T, 2, H, W]`` over ``[N, 3, T, H, W]``. The gradient reuses ``W q`` (W is symmetric).
     """
 
     @staticmethod

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tcam.supervision import colour_grid
-from tcam.supervision.affinity import affinity_sum, gaussian_filter
+from tcam.supervision.affinity import affinity_sum, gaussian_energies, gaussian_filter
 from tcam.supervision.colour_bins import adaptive_bins, histogram
 
 
@@ -63,6 +63,28 @@ def test_the_fast_filter_is_near_the_exact_one(sigma_xy):
     error = (fast - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     assert error.max() < 0.1  # photographs come nearer, with fewer colours at once
     assert torch.nn.functional.cosine_similarity(fast.flatten(1), exact.flatten(1)).min() > 0.996
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("sigma_xy", [None, 20.0])
+def test_the_energy_is_the_product_of_a_map_and_the_filtered_one(sigma_xy, exact):
+    frames, values = _smooth_frames(3, 40), torch.randn(3, 2, 40, 40, generator=torch.Generator().manual_seed(0))
+    energies, filtered = gaussian_energies(
+        values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, tolerance=0.04, exact=exact
+    )
+    torch.testing.assert_close(energies, (values * filtered).sum(dim=(2, 3)), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_frames_of_a_sequence_count_as_one_image_without_positions(exact):
+    frames, values = _smooth_frames(6, 24).view(2, 3, 3, 24, 24), torch.rand(2, 1, 3, 24, 24)
+    settings = {"sigma_rgb": 15.0, "sigma_xy": None, "exact": exact}
+    tall, total = (
+        gaussian_filter(values.flatten(2, 3), frames.flatten(2, 3), **settings),
+        affinity_sum(frames, **settings),
+    )
+    torch.testing.assert_close(gaussian_filter(values, frames, **settings), tall.view(values.shape))
+    torch.testing.assert_close(total, affinity_sum(frames.flatten(2, 3), **settings))
 
 
 @pytest.mark.parametrize("sigma_xy", [None, 20.0])
@@ -207,10 +229,11 @@ def test_other_shapes_and_sigmas_are_refused():
     frames, values = torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
     with pytest.raises(ValueError, match=r"frames must be \[B, 3, H, W\].*, got \[3, 4, 4\]"):
         gaussian_filter(values, frames[0], sigma_rgb=15.0, sigma_xy=None)
-    with pytest.raises(
-        ValueError, match=r"values must be \[B, K, H, W\] over frames \[1, 3, 4, 4\], got \[1, 1, 4, 3\]"
-    ):
+    with pytest.raises(ValueError, match=r"values must be \[1, K, 4, 4\] like frames, got \[1, 1, 4, 3\]"):
         gaussian_filter(values[..., :3], frames, sigma_rgb=15.0, sigma_xy=None)
+    for shape in ((1, 3, 2, 4, 4), (1, 3, 4)):
+        with pytest.raises(ValueError, match="frames must be"):
+            gaussian_filter(torch.zeros(1, 1, *shape[2:]), torch.zeros(shape), sigma_rgb=15.0, sigma_xy=9.0)
     with pytest.raises(ValueError, match=r"sigmas must be above 0, got sigma_rgb 15\.0 and sigma_xy 0\.0"):
         gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=0.0)
     with pytest.raises(ValueError, match=r"tolerance must be 0\.01 to 0\.1, got 0\.5"):

@@ -34,7 +34,6 @@ from pipelines.prepare_run import prepare_data
 from pipelines.report_results import read_evaluation
 from pipelines.report_run import write_run_report
 from pipelines.results import save_results
-from pipelines.run_model import REFINED
 from pipelines.runlog import (
     check_run_name,
     console,
@@ -47,6 +46,7 @@ from pipelines.runlog import (
 from pipelines.sources import check_folder, resolve_videos
 from pipelines.spread import AS_FITS, Spread
 from pipelines.stages import (
+    REFINED,
     Run,
     check_settings,
     choose_thresholds,

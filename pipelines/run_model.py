@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -14,10 +13,7 @@ from pipelines.files import hash_file
 from pipelines.localizer import PackedLocalizer, refined_localizers
 from pipelines.model import Model
 from pipelines.runlog import console, open_run
-from pipelines.stages import Run, load_localizers, load_run, main_localizer
-
-REFINED: Final = Path("evaluation-crf/thresholds.json")
-"""In a run folder: map thresholds that ``tcam evaluate --refine crf`` chose for refined maps."""
+from pipelines.stages import REFINED, Run, load_localizers, load_run, main_localizer
 
 
 def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:

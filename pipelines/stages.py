@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipelines.baselines import check_baseline, settings_that_count
 from pipelines.cams import CamCache, write_cams
@@ -48,6 +48,9 @@ SAMPLE_FRAMES = 250
 FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
 """Part of each stage's fingerprint: raise a stage's number when the same settings would give another result."""
 
+
+REFINED: Final = Path("evaluation-crf/thresholds.json")
+"""In a run folder: map thresholds that ``tcam evaluate --refine crf`` chose for refined maps."""
 
 ADDED = {"pooling": "wgap", "background": False}
 """Settings of the model that came later, and what went without saying: left out, so that older stages still count."""
@@ -243,6 +246,7 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     presence = {name: validator.presence(localizer) for name, localizer in localizers.items()}
     target = run.folder / "evaluation" / "thresholds.json"
     save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence)
+    (run.folder / REFINED).unlink(missing_ok=True)  # chosen for the maps of earlier weights
     annotated = {item.video_id for item in run.truth if item.boxes}
     test = [record for record in run.index.of_split("test") if record.video_id in annotated]
     rows: list[tuple[str, CorLocResult]] = []

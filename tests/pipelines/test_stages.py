@@ -122,6 +122,15 @@ def test_the_localizer_stands_on_the_best_classifier(private_run, tiny_run):
     assert any(name.startswith("decoder.") for name in localizer)
 
 
+def test_thresholds_of_refined_maps_do_not_outlive_the_weights(private_run, tiny_run):
+    stale = private_run / "evaluation-crf" / "thresholds.json"
+    stale.parent.mkdir()
+    stale.write_text('{"thresholds": {"tcam + crf": 0.9}, "chosen_on": "validation"}')
+    shutil.rmtree(private_run / "localizer")
+    train_run(tiny_run.videos, load_config(private_run / "config.yaml"), private_run, cache_dir=tiny_run.home / "cache")
+    assert not stale.exists()
+
+
 def test_a_second_run_takes_the_stages_of_the_first(tiny_run, again, capsys):
     folder = again("second")
     text = " ".join(capsys.readouterr().err.split())

@@ -43,9 +43,10 @@ def gaussian_filter(
     Raises:
         ValueError: other shapes, sequences with ``sigma_xy``, a sigma of 0 or below, or a tolerance out of range.
     """
-    return gaussian_energies(values, frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact)[
-        1
-    ]
+    _, filtered = gaussian_energies(
+        values, frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance, exact=exact
+    )
+    return filtered
 
 
 def gaussian_energies(

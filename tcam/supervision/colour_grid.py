@@ -46,7 +46,7 @@ def filter_through_grid(
     """
     maps = maps.flatten(2)
     # Measured on real frames: the error falls with the bins to the power of 1.3, and position blurs some of it.
-    bins = (60 if sigma_xy is None else 56) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb
+    bins = (60 if sigma_xy is None else 54) * (0.04 / tolerance) ** 0.75 * 15 / sigma_rgb
     filtered, energies, memory = maps.new_empty(maps.shape), maps.new_empty(maps.shape[:2]), maps.new_empty(0)
     if sigma_xy is None:
         together = _images_at_once(frames.device, pairs=False)

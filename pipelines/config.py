@@ -89,7 +89,9 @@ class ModelSettings(_Settings):
     weights: str = Field("imagenet", description="a file, imagenet (downloads) or random")
     allow_missing: tuple[str, ...] = Field((), description="layer prefixes the weight file may lack")
     decoder: Literal["unet", "pixels"] = Field("unet", description="pixels: a 1 x 1 convolution of the last features")
-    decoder_channels: tuple[Positive, ...] = (256, 128, 64, 32, 16)
+    decoder_channels: tuple[Positive, ...] = Field(
+        (256, 128, 64, 32, 16), description="of a block per level, coarse to fine; one fewer: a light decoder"
+    )
     pooling: Annotated[str, _one_of(HEADS)] = Field("wgap", description="how features become class scores")
     background: bool = Field(False, description="one map more, of what belongs to no class; not with wgap, attention")
 

@@ -124,7 +124,8 @@ class Localizer:
         probabilities = output.class_logits.softmax(dim=1)
         chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
         if output.map_logits is not None and self.method == "decoder":
-            maps = output.map_logits.softmax(dim=1)[:, 1]
+            background, foreground = output.map_logits.unbind(1)
+            maps = (foreground - background).sigmoid_()  # their softmax, at a third of its cost
         else:
             coarse = class_activation(self, frames, output=output, labels=chosen)
             size = (frames.shape[2], frames.shape[3])
@@ -162,10 +163,15 @@ class PackedLocalizer:
         return self.compute.device.type
 
     def unpack(self) -> Localizer:
-        """Bring the network to its device; where that is the CPU, this process begins to keep the memory it frees."""
+        """Bring the network to its device.
+
+        Where that is the CPU, its decoder is fused, and this process begins to keep the memory it frees.
+        """
+        network = self.network.to(self.compute.device).eval()
         if self.device_type == "cpu":
             keep_freed_memory()
-        return Localizer(self.network.to(self.compute.device).eval(), self.method, self.compute, self.refine)
+            network = network.fused()
+        return Localizer(network, self.method, self.compute, self.refine)
 
 
 def refined_localizers(localizers: Mapping[str, Localizer], thresholds: Mapping[str, float]) -> dict[str, Localizer]:

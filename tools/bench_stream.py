@@ -149,9 +149,10 @@ def of_random_network(options: argparse.Namespace) -> Bench:
     settings = ["model.weights=random", f"model.backbone={options.backbone}", *options.set]
     network = build_network(load_config(None, settings).model, len(CLASSES), decoder=True, seed=0).eval()
     compute = choose_compute(options.device, options.precision)
-    localizer = Localizer(network.to(compute.device), "decoder", compute)
+    packed = PackedLocalizer.pack(Localizer(network.to(compute.device), "decoder", compute))
+    localizer = packed.unpack()
     kind = str(compute.dtype).removeprefix("torch.")
-    model = Model(PackedLocalizer.pack(localizer), CLASSES, SIZE, 0.5, None, 4000.0, {})
+    model = Model(packed, CLASSES, SIZE, 0.5, None, 4000.0, {})
     engines: dict[str, Engine] = {f"pytorch {kind}": localizer}
     try:
         engines[f"pytorch {kind} compiled"] = compile_localizer(localizer, SIZE, batch=BATCH, threads="each")
@@ -177,9 +178,9 @@ def of_run(options: argparse.Namespace, folder: Path) -> Bench:
             engines[name] = start()
         except MissingPartError as error:
             print(f"left out {name}: {error}", file=sys.stderr)
-    plain = model.packed.unpack()
-    assert isinstance(plain, Localizer)
-    return Bench(options.source, model, engines, plain.network)
+    assert isinstance(model.packed, PackedLocalizer)
+    plain = model.packed.network.to(options.device).eval()
+    return Bench(options.source, model, engines, plain)
 
 
 def ways_of(bench: Bench) -> dict[str, Callable[[], None]]:

@@ -17,7 +17,7 @@ class UnetDecoder(nn.Module):
 
     One block per level: bring the map to the next finer level's size, join that level, twice convolve 3 x 3,
     normalise and rectify. The last block joins nothing and doubles the size. A 3 x 3 convolution then gives the two
-    maps.
+    maps. A light decoder has no last block: its maps are as large as the finest level, and enlarged at the end.
     """
 
     def __init__(self, level_channels: Sequence[int], *, channels: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
@@ -25,22 +25,23 @@ class UnetDecoder(nn.Module):
 
         Args:
             level_channels: channels of the pyramid's levels, fine to coarse.
-            channels: output channels of the blocks, coarse to fine; a shorter pyramid uses the first ones.
+            channels: output channels of the blocks, coarse to fine; a shorter pyramid uses the first ones. One fewer
+                than levels make a light decoder.
 
         Raises:
-            ConfigError: fewer ``channels`` than levels.
+            ConfigError: still fewer ``channels``.
             ValueError: no level.
         """
         super().__init__()
         if not level_channels:
             raise ValueError("level_channels must hold at least one level, got none")
-        if len(channels) < len(level_channels):
+        if len(channels) < max(1, len(level_channels) - 1):
             raise ConfigError(
-                f"decoder_channels must hold a number for each of the backbone's {len(level_channels)} levels, "
-                f"got {list(channels)}; add some, or set levels_used to {len(channels)}"
+                f"decoder_channels must hold a number for each of the backbone's {len(level_channels)} levels, or (a "
+                f"light decoder) one fewer, got {list(channels)}; add some, or set levels_used to {len(channels)}"
             )
-        skips = [*level_channels[-2::-1], 0]
-        outputs = list(channels[: len(skips)])
+        outputs = list(channels[: len(level_channels)])
+        skips = [*level_channels[-2::-1], 0][: len(outputs)]
         inputs = [level_channels[-1], *outputs[:-1]]
         self.level_channels = tuple(level_channels)
         self.blocks = nn.ModuleList(
@@ -61,19 +62,43 @@ class UnetDecoder(nn.Module):
         Raises:
             ValueError: other levels.
         """
-        found = tuple(level.shape[1] for level in levels if level.ndim == 4)
-        if found != self.level_channels or len(found) != len(levels):
-            shapes = [list(level.shape) for level in levels]
-            raise ValueError(f"levels must be [N, C, h, w] with C = {list(self.level_channels)}, got {shapes}")
+        check_levels(levels, self.level_channels)
         maps = levels[-1]
         for block, skip in zip(self.blocks, levels[-2::-1], strict=False):
-            maps = block(torch.cat([_resize(maps, (skip.shape[2], skip.shape[3])), skip], dim=1))
-        if maps.shape[2] < size[0]:
-            maps = functional.interpolate(maps, scale_factor=2, mode="nearest")
-        logits: Tensor = self.head(self.blocks[-1](maps))
-        if (logits.shape[2], logits.shape[3]) == tuple(size):
-            return logits
-        return functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
+            maps = block(torch.cat([resize_maps(maps, (skip.shape[2], skip.shape[3])), skip], dim=1))
+        if len(self.blocks) == len(levels):
+            if maps.shape[2] < size[0]:
+                maps = functional.interpolate(maps, scale_factor=2, mode="nearest")
+            maps = self.blocks[-1](maps)
+        return enlarge_logits(self.head(maps), size)
+
+
+def check_levels(levels: Sequence[Tensor], level_channels: tuple[int, ...]) -> None:
+    """Refuse a pyramid of other channels.
+
+    Raises:
+        ValueError: a level is not ``[N, C, h, w]`` with the C expected, or there are more or fewer of them.
+    """
+    found = tuple(level.shape[1] for level in levels if level.ndim == 4)
+    if found != level_channels or len(found) != len(levels):
+        shapes = [list(level.shape) for level in levels]
+        raise ValueError(f"levels must be [N, C, h, w] with C = {list(level_channels)}, got {shapes}")
+
+
+def resize_maps(maps: Tensor, size: Size) -> Tensor:
+    """Bring maps ``[N, C, h, w]`` to a level's size: twice as large by repeating pixels, else bilinear."""
+    if (maps.shape[2], maps.shape[3]) == size:
+        return maps
+    if (2 * maps.shape[2], 2 * maps.shape[3]) == size:
+        return functional.interpolate(maps, scale_factor=2, mode="nearest")
+    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+
+
+def enlarge_logits(logits: Tensor, size: Size) -> Tensor:
+    """Bring logits ``[N, 2, h, w]`` to the image's size, bilinear."""
+    if (logits.shape[2], logits.shape[3]) == tuple(size):
+        return logits
+    return functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -83,11 +108,3 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
         nn.init.kaiming_uniform_(convolution.weight, mode="fan_in", nonlinearity="relu")
         layers += [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
-
-
-def _resize(maps: Tensor, size: Size) -> Tensor:
-    if (maps.shape[2], maps.shape[3]) == size:
-        return maps
-    if (2 * maps.shape[2], 2 * maps.shape[3]) == size:
-        return functional.interpolate(maps, scale_factor=2, mode="nearest")
-    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tcam.model.backbone import Backbone, Pyramid
 from tcam.model.decoder import UnetDecoder
+from tcam.model.fused_decoder import FusedDecoder
 from tcam.model.pixel_head import PixelHead
 from tcam.model.pooling import ClassHead
 from tcam.precision import at_least_float32
@@ -20,13 +21,16 @@ from tcam.types import FrameOutput
 class FrameCamNet(nn.Module):
     """Backbone, class head and (for the localizer) decoder over single frames (TCAM, arXiv:2208.14542).
 
-    The decoder is a U-Net over all levels, or a pixel classifier of the features that the class head sees.
+    The decoder is a U-Net over all levels (fused: for inference alone), or a pixel classifier of the features that the
+    class head sees.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, head: ClassHead, decoder: UnetDecoder | PixelHead | None) -> None:
+    def __init__(
+        self, backbone: Backbone, head: ClassHead, decoder: UnetDecoder | FusedDecoder | PixelHead | None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -89,6 +93,18 @@ class FrameCamNet(nn.Module):
             raise ValueError(f"frames must be uint8 [N, 3, H, W], got {frames.dtype} {list(frames.shape)}")
         pixels = frames.to(self.mean.dtype, memory_format=torch.channels_last)
         return (pixels - self.mean) * self.scale
+
+    def fused(self) -> FrameCamNet:
+        """Give the network with its U-Net decoder fused (see ``fused_decoder``), for inference on a CPU.
+
+        Backbone and head are shared with this network.
+
+        Raises:
+            ValueError: in training mode.
+        """
+        if not isinstance(self.decoder, UnetDecoder):
+            return self
+        return FrameCamNet(self.backbone, self.head, FusedDecoder(self.decoder)).eval()
 
     def freeze_classifier(self) -> None:
         """Fix backbone and head, their BatchNorm statistics included, for good: only the decoder learns."""

@@ -8,6 +8,7 @@ import torch
 import torch._dynamo
 
 from pipelines.compiled import compile_localizer
+from pipelines.localizer import PackedLocalizer
 from pipelines.network_threads import network_threads
 from tcam.errors import MissingPartError
 from tests.pipelines.tiny import SIDE, tiny_localizer
@@ -23,7 +24,7 @@ def two_threads():
 
 @pytest.mark.parametrize(("threads", "together"), [("each", 2), ("all", 1)])
 def test_a_network_is_compiled_once_whichever_thread_calls(threads, together, two_threads):
-    plain = tiny_localizer("decoder")
+    plain = PackedLocalizer.pack(tiny_localizer("decoder")).unpack()
     frames = np.random.default_rng(0).integers(0, 255, (3, 3, SIDE, SIDE), np.uint8)
     try:
         compiled = compile_localizer(plain, (SIDE, SIDE), batch=3, threads=threads)

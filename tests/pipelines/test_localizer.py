@@ -11,6 +11,8 @@ from pipelines.parallel import ordered_map
 from pipelines.spread import Spread
 from tcam.errors import ConfigError
 from tcam.model.cam.methods import CAM_METHODS
+from tcam.model.decoder import UnetDecoder
+from tcam.model.fused_decoder import FusedDecoder
 from tcam.model.pooling import POOLINGS, Wgap
 from tcam.types import FrameOutput
 from tests.pipelines.test_allocator import MB, page_faults_of_large_tensors
@@ -165,7 +167,16 @@ def test_maps_are_refined_at_the_end_also_after_a_journey(method):
     refined = dataclasses.replace(plain, refine=invert_bright)
     expected = invert_bright(plain(frames).maps, frames)
     assert torch.equal(refined(frames).maps, expected)
-    assert torch.equal(PackedLocalizer.pack(refined).unpack()(frames).maps, expected)
+    torch.testing.assert_close(PackedLocalizer.pack(refined).unpack()(frames).maps, expected, atol=1e-5, rtol=0)
+
+
+def test_a_decoder_is_fused_where_it_arrives_on_a_cpu():
+    localizer = tiny_localizer("decoder")
+    arrived = PackedLocalizer.pack(localizer).unpack()
+    assert isinstance(arrived.network.decoder, FusedDecoder)
+    assert isinstance(localizer.network.decoder, UnetDecoder)
+    assert arrived.network.backbone is localizer.network.backbone
+    assert not arrived.network.training
 
 
 def start_counting_page_faults(packed: PackedLocalizer):

@@ -45,8 +45,20 @@ def test_nearest_doubling_keeps_a_constant_map_constant_inside():
 
 
 def test_a_pyramid_deeper_than_the_channels_is_a_config_error():
-    with pytest.raises(ConfigError, match=r"each of the backbone's 3 levels, got \[8, 8\]; .*levels_used to 2"):
-        UnetDecoder((1, 2, 3), channels=(8, 8))
+    with pytest.raises(
+        ConfigError, match=r"each of the backbone's 3 levels, or .* got \[8\]; .*levels_used to 1"
+    ):
+        UnetDecoder((1, 2, 3), channels=(8,))
+
+
+def test_a_light_decoder_ends_at_the_finest_level_and_enlarges_its_logits():
+    decoder = UnetDecoder((4, 6, 8), channels=(8, 4)).eval()
+    levels = _levels((4, 6, 8), (16, 8, 4))
+    small, large = decoder(levels, (16, 16)), decoder(levels, (32, 32))
+    expected = torch.nn.functional.interpolate(small, size=(32, 32), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(large, expected)
+    assert len(decoder.blocks) == 2
+    assert UnetDecoder((4,), channels=(8,))(_levels((4,), (16,)), (32, 32)).shape == (2, 2, 32, 32)
 
 
 def test_no_level_at_all_is_refused():

@@ -31,9 +31,10 @@ class CompiledLocalizer:
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
         """Look at no more than ``batch`` frames: see ``Engine``."""
         count = len(frames)
-        filled = frames if count == self.batch else np.resize(frames, (self.batch, *frames.shape[1:]))
-        with _torch_threads(self.torch_threads):  # with another number of threads it would be compiled anew, too
-            found = self.localizer.find(filled, label)
+        rows = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))  # as frames of a file lie; another way: compiled anew
+        filled = rows if count == self.batch else np.resize(rows, (self.batch, *rows.shape[1:]))
+        with _torch_threads(self.torch_threads):  # with another number of threads, too
+            found = self.localizer.find(filled.transpose(0, 3, 1, 2), label)
         return FoundMaps(found.maps[:count], found.labels[:count], found.class_scores[:count])
 
 

@@ -20,6 +20,11 @@ Ints = NDArray[np.int64]
 Ranks = NDArray[np.int16]
 
 
+def largest_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Give the box of the largest 8-connected component of every mask: see ``largest.py``."""
+    return largest_components(masks.astype(np.int16), 1)[:, 0]
+
+
 def largest_components(rank: Ranks, layers: int) -> NDArray[np.float64]:
     """Give the box of the largest component of every layer.
 

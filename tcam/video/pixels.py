@@ -105,7 +105,8 @@ class FrameScaler:
         plane = scaled.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(stored[0], plane.line_size)
         pixels = rows[:, : 3 * stored[1]].reshape(stored[0], stored[1], 3)
-        return orientation.apply(pixels.transpose(2, 0, 1)).copy()  # the decoder's own memory will be used again
+        # A copy, as the decoder's own memory will be used again; each pixel stays together, as networks want it.
+        return orientation.apply(pixels.transpose(2, 0, 1)).copy(order="K")
 
     def resize(self, pixels: Pixels, size: Size) -> Pixels:
         """Scale RGB pixels, uint8 ``[H, W, 3]``, as decoded frames are scaled: uint8 ``[3, h, w]`` of ``size``."""

@@ -41,3 +41,5 @@ def test_a_network_is_compiled_once_whichever_thread_calls(threads, together, tw
             for found in pool.map(compiled.find, [frames] * 5, repeat(1)):
                 np.testing.assert_array_equal(found.maps, here.maps)
         np.testing.assert_array_equal(compiled.find(frames[:2], None).maps, here.maps[:2])
+        pixel_by_pixel = np.ascontiguousarray(frames.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(compiled.find(pixel_by_pixel, None).maps, here.maps)

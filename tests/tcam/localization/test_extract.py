@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tcam.localization import extract, hills, sweep
+from tcam.localization import extract, hills, largest, sweep
 from tcam.localization.extract import boxes_at_thresholds, extract_box, extract_boxes
 from tcam.types import Box, FrameGeometry
 
@@ -22,6 +22,8 @@ def method(request):
     """Every test here holds for the compiled sweep and for the form without numba."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extract, "_largest_components", lambda: request.param.largest_components)
+        masks = largest if request.param is sweep else hills
+        patch.setattr(extract, "_largest_of_masks", lambda: masks.largest_of_masks)
         yield
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tcam.localization import hills, sweep
+from tcam.localization import hills, largest, sweep
 
 
 def random_ranks(generator: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -21,6 +21,17 @@ def test_every_layer_of_maps_full_of_ties_has_the_box_of_the_compiled_sweep():
         np.testing.assert_array_equal(
             hills.largest_components(ranks[None], layers), sweep.largest_components(ranks[None], layers)
         )
+
+
+def test_the_largest_component_of_masks_of_any_width_is_that_of_the_sweep():
+    generator = np.random.default_rng(1)
+    for width in (*range(1, 34), 224):
+        share = generator.random((60, 1, 1))
+        masks = generator.random((60, 9, width)) < share
+        masks[::3] = masks[::3].repeat(8, axis=2)[:, :, :width]  # stretches longer than a word
+        expected = sweep.largest_components(masks.astype(np.int16), 1)[:, 0]
+        np.testing.assert_array_equal(largest.largest_of_masks(masks), expected)
+    assert largest.largest_of_masks(np.zeros((0, 3, 3), np.bool_)).shape == (0, 4)
 
 
 def winding(side: int) -> np.ndarray:
@@ -42,9 +53,9 @@ def test_long_ways_and_long_plateaus_are_followed_to_their_end(upside_down):
         ranks = np.where(ranks > 0, ranks.max() + 1 - ranks, 0).astype(np.int16)
     for some in (ranks, (ranks > 0).astype(np.int16), np.maximum(ranks, 3)):
         layers = int(some.max())
-        np.testing.assert_array_equal(
-            hills.largest_components(some[None], layers), sweep.largest_components(some[None], layers)
-        )
+        expected = sweep.largest_components(some[None], layers)
+        np.testing.assert_array_equal(hills.largest_components(some[None], layers), expected)
+        np.testing.assert_array_equal(largest.largest_of_masks(some[None] > 0), expected[:, 0])
 
 
 def test_hills_stand_in_the_order_in_which_they_join_and_bumps_share_a_place():

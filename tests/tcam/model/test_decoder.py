@@ -45,9 +45,7 @@ def test_nearest_doubling_keeps_a_constant_map_constant_inside():
 
 
 def test_a_pyramid_deeper_than_the_channels_is_a_config_error():
-    with pytest.raises(
-        ConfigError, match=r"each of the backbone's 3 levels, or .* got \[8\]; .*levels_used to 1"
-    ):
+    with pytest.raises(ConfigError, match=r"each of the backbone's 3 levels, or .* got \[8\]; .*levels_used to 1"):
         UnetDecoder((1, 2, 3), channels=(8,))
 
 

@@ -46,6 +46,12 @@ def test_no_two_frames_of_the_test_videos_are_alike(tmp_path):
     assert min(np.abs(a - b).mean() for a, b in pairwise(frames)) > 3
 
 
+@pytest.mark.parametrize("name", ["turned.mp4", "variable.mp4"])
+def test_the_channels_of_a_pixel_stay_together_in_memory(tmp_path, name):
+    stacked = np.stack([frame.pixels for frame in stream_frames(encode(tmp_path / name, **KINDS[name]), size=(40, 56))])
+    assert stacked.strides[1] == 1  # a network takes them so; a copy to planes would be undone there
+
+
 def test_a_trimmed_file_is_read_from_its_edit_on(tmp_path):
     path = encode(tmp_path / "trim.mp4", options={"bf": "0"})
     whole = np.stack([frame.pixels for frame in stream_frames(path)])

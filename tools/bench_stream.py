@@ -139,7 +139,7 @@ def resized(source: Path, height: int, folder: Path) -> Path:
     first = next(stream_frames(source))
     size = height, round(height * first.original_size[1] / first.original_size[0] / 2) * 2
     target = folder / f"{source.stem}-{height}.mp4"
-    with VideoWriter(target, size=size, fps=25) as writer:
+    with VideoWriter(target, size=size, fps=25, crf=23) as writer:  # the default of x264
         for frame in stream_frames(source, size=size):
             writer.write(frame.pixels)
     return target

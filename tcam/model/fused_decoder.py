@@ -98,7 +98,9 @@ def _enlarge(maps: Tensor, size: Size) -> Tensor:
         return maps
     with torch.autocast(maps.device.type, enabled=False):
         rows, columns = (
-            functional.interpolate(torch.eye(before)[None], size=after, mode="linear", align_corners=True)[0]
+            functional.interpolate(
+                torch.eye(before, device=maps.device)[None], size=after, mode="linear", align_corners=True
+            )[0]
             for before, after in zip(maps.shape[2:], size, strict=True)
         )
         return rows.mT @ maps.float() @ columns

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="without --run: any setting of the network"
     )
+    parser.add_argument("--unfused", action="store_true", help="without --run: also with the decoder as it is trained")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="without --run")
     parser.add_argument("--height", type=int, help="encode the source anew with so many rows first, e.g. 360 or 720")
@@ -153,11 +155,15 @@ def of_random_network(options: argparse.Namespace) -> Bench:
     localizer = packed.unpack()
     kind = str(compute.dtype).removeprefix("torch.")
     model = Model(packed, CLASSES, SIZE, 0.5, None, 4000.0, {})
-    engines: dict[str, Engine] = {f"pytorch {kind}": localizer}
-    try:
-        engines[f"pytorch {kind} compiled"] = compile_localizer(localizer, SIZE, batch=BATCH, threads="each")
-    except MissingPartError as error:
-        print(f"left out pytorch {kind} compiled: {error}", file=sys.stderr)
+    plain = {f"pytorch {kind}": localizer}
+    if options.unfused:
+        plain[f"pytorch {kind} unfused"] = replace(localizer, network=network)
+    engines: dict[str, Engine] = dict(plain)
+    for name, one in plain.items():
+        try:
+            engines[f"{name} compiled"] = compile_localizer(one, SIZE, batch=BATCH, threads="each")
+        except MissingPartError as error:
+            print(f"left out {name} compiled: {error}", file=sys.stderr)
     return Bench(options.source, model, engines, network)
 
 

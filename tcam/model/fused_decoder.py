@@ -114,8 +114,8 @@ def _last(block: nn.Module) -> nn.Conv2d:
 def _transposed(convolution: nn.Conv2d, channels: int) -> nn.ConvTranspose2d:
     """Make the convolution of the first inputs, each pixel repeated twice by twice, one of the pixels themselves."""
     weight = convolution.weight.detach()[:, :channels]
-    # Row i of the large maps is row i // 2 of the small ones: which taps of 3 meet it, for each of the 4 rows of the
-    # transposed kernel (that row reaches from a small row 2 r to the large row 2 r + k - 1).
+    # Row k of the transposed kernel reaches from row r of the small maps to row 2 r + k - 1 of the large ones, whose
+    # taps lie on rows 2 r + k - 2 to 2 r + k: those of them on 2 r and 2 r + 1, which are row r, are summed.
     taps = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
     found = nn.ConvTranspose2d(channels, len(weight), 4, stride=2, padding=1)
     with torch.no_grad():

@@ -12,9 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcam.localization.sweep import compiled
-
-Ints = NDArray[np.int32]
+from tcam.localization.sweep import Ints, Places, compiled, join
 
 _WORD: Final = 8
 _NONE, _ALL = np.uint64(0), np.uint64(0x0101010101010101)
@@ -36,7 +34,7 @@ def largest_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     padded[:, :, :width] = masks
     boxes = np.full((number, 4), np.nan)
     most = height * padded.shape[2] // 2
-    spans, root, about = np.empty((most, 2), np.int32), np.empty(most, np.int32), np.empty((most, 5), np.int32)
+    spans, root, about = np.empty((most, 2), np.int32), np.empty(most, np.uint32), np.empty((most, 6), np.int32)
     for mask, words, box in zip(padded.view(np.uint8), padded.view(np.uint64), boxes, strict=True):
         _largest(mask, words, spans, root, about, box)
     return boxes
@@ -44,12 +42,12 @@ def largest_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 @compiled
 def _largest(
-    mask: NDArray[np.uint8], words: NDArray[np.uint64], spans: Ints, root: Ints, about: Ints, box: NDArray[np.float64]
+    mask: NDArray[np.uint8], words: NDArray[np.uint64], spans: Ints, root: Places, about: Ints, box: NDArray[np.float64]
 ) -> None:
     """Write the box of the largest component.
 
-    ``spans`` holds where a run begins and ends, ``root`` an earlier run of its component or itself, ``about`` what is
-    known of the component of a root: left, top, right, bottom and pixels.
+    ``spans`` holds where a run begins and ends, ``root`` another run of its component or itself, ``about`` what is
+    known of the component of a root: left, top, right, bottom, first run and pixels.
     """
     first, begin = 0, 0  # of the row above, of this row
     for y in range(len(mask)):
@@ -59,17 +57,21 @@ def _largest(
             left, right = spans[run]
             root[run] = run
             one = about[run]
-            one[0], one[1], one[2], one[3], one[4] = left, y, right, y + 1, right - left
+            one[0], one[1], one[2], one[3], one[4], one[5] = left, y, right, y + 1, run, right - left
             while above < begin and spans[above, 1] < left:
                 above += 1
             touched = above
             while touched < begin and spans[touched, 0] <= right:
-                _join(root, about, touched, run)
+                join(root, about, touched, run)
                 touched += 1
         first, begin = begin, end
     best = -1
     for run in range(begin):
-        if root[run] == run and (best < 0 or about[run, 4] > about[best, 4]):
+        if root[run] == run and (
+            best < 0
+            or about[run, 5] > about[best, 5]
+            or (about[run, 5] == about[best, 5] and about[run, 4] < about[best, 4])
+        ):
             best = run
     if best >= 0:
         box[0], box[1], box[2], box[3] = about[best, 0], about[best, 1], about[best, 2], about[best, 3]
@@ -91,22 +93,3 @@ def _add_runs(row: NDArray[np.uint8], words: NDArray[np.uint64], spans: Ints, co
         spans[count, 1] = len(row)
         count += 1
     return count
-
-
-@compiled
-def _join(root: Ints, about: Ints, a: int, b: int) -> None:
-    """Make one component of those of two runs; the earlier root stays, so that it is the first in reading order."""
-    while root[a] != a:
-        root[a] = root[root[a]]
-        a = root[a]
-    while root[b] != b:
-        root[b] = root[root[b]]
-        b = root[b]
-    if a == b:
-        return
-    a, b = min(a, b), max(a, b)
-    root[b] = a
-    one, other = about[a], about[b]
-    one[0], one[1] = min(one[0], other[0]), min(one[1], other[1])
-    one[2], one[3] = max(one[2], other[2]), max(one[3], other[3])
-    one[4] += other[4]

@@ -1,7 +1,7 @@
 """The box of the largest component of a mask, in one pass over its runs of pixels: for maps at one threshold.
 
 A run is a stretch of kept pixels in a row; each is joined to those of the row above that it touches (union-find).
-``sweep.py``, which is for all thresholds at once, takes 3 to 6 times as long for one (maps of trained decoders).
+``sweep.py``, which is for all thresholds at once, takes several times as long for one (decision 0015).
 Compiled by numba at the first call (some seconds, then kept on disk); without numba, ``hills.py`` takes its place.
 """
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tcam.compiled import compiled
 from tcam.localization.sweep import (
     EIGHT,
     Places,
     add_layer,
     by_rank,
-    compiled,
     for_each,
     joins,
     plane,

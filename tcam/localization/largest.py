@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcam.localization.sweep import Ints, Places, compiled, join
+from tcam.compiled import compiled
+from tcam.localization.sweep import Ints, Places, join
 
 _WORD: Final = 8
 _NONE, _ALL = np.uint64(0), np.uint64(0x0101010101010101)

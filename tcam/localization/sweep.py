@@ -12,27 +12,19 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from tcam.compiled import compiled
+
 Ints = NDArray[np.int32]
 Places = NDArray[np.uint32]
 """Positions in a plane with a border: see ``row_shift``."""
 
 State = tuple[NDArray[np.uint8], Places, Ints, Places, Places]
 """See ``plane``."""
-
-
-def compiled(function: _Function) -> _Function:
-    """Compile with the result kept on disk, or in memory where no folder can be written."""
-    try:
-        return cast("_Function", njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # numba found no place for its cache
-        return cast("_Function", njit(nogil=True)(function))
 
 
 def for_each(work: Callable[..., None], *arguments: NDArray[Any]) -> None:

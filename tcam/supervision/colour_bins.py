@@ -31,7 +31,7 @@ class ColourBins:
     """The bins of B images.
 
     Attributes:
-        sides: m of each group of images that are filtered together: their grids have ``m^3`` cells.
+        sides: m of each image: its grid has ``m^3`` cells.
         places: what each level adds to its pixel's place in the grid, int32 ``[B, 3, 256]``.
         factors: ``[B, 3, M, k]``, M the longest side: a bin by its k numbers, of which the product with another bin's
             is the affinity of the two.
@@ -40,6 +40,11 @@ class ColourBins:
     sides: list[int]
     places: Tensor
     factors: Tensor
+
+    def of(self, image: int) -> ColourBins:
+        """Give those of one image, B = 1."""
+        part = slice(image, image + 1)
+        return ColourBins(self.sides[part], self.places[part], self.factors[part])
 
 
 def histogram(frames: Tensor) -> Tensor:
@@ -52,9 +57,7 @@ def histogram(frames: Tensor) -> Tensor:
     return counts.view(*frames.shape[:2], 256)
 
 
-def adaptive_bins(
-    counts: Tensor, widest: float, *, sigma_rgb: float, tolerance: float, together: int | None
-) -> ColourBins:
+def adaptive_bins(counts: Tensor, widest: float, *, sigma_rgb: float, tolerance: float, each: bool) -> ColourBins:
     """Sort the levels of each image and channel into bins whose density follows the root of their histogram.
 
     Bins of one image should be as wide as those of another: an image that uses few of the levels gets fewer.
@@ -64,8 +67,8 @@ def adaptive_bins(
         widest: the bins of an image that uses all levels alike, the most there are (but 16 at least, 128 at most).
         sigma_rgb: reach of the kernel.
         tolerance: error to aim at; sets k.
-        together: images that share a size of grid, what the neediest of them needs; None: all get a grid of
-            ``widest``, without a look at the numbers (an accelerator would wait).
+        each: every image gets a grid of the size that it needs; else all get one of ``widest``, without a look at the
+            numbers (an accelerator would wait).
     """
     most = max(_LEAST_BINS, min(_MOST_BINS, 2 * round(widest / 2)))
     density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt_()
@@ -73,16 +76,13 @@ def adaptive_bins(
     density = density.div_(density.sum(dim=2, keepdim=True) / 0.95).add_(0.05 / 256)
     widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
     needed = (most / 256 * widths.sqrt() / 2).round_().mul_(2).clamp_(_LEAST_BINS, most).long()[:, None, None]
-    sides = [most]
-    if together is not None:
-        needs = needed.flatten().tolist()
-        sides = [max(needs[start : start + together]) for start in range(0, len(needs), together)]
+    sides: list[int] = needed.flatten().tolist() if each else [most] * len(counts)
     channel = _starts_of_rows(3, 1, counts.device)
     # Edges of the channels lie a third of a bin apart: those of greys, whose levels are equal, would else err alike.
     places = density.cumsum(dim=2).sub_(density, alpha=0.5).mul_(needed - 2 / 3).add_(channel, alpha=1 / 3)
     bin_of_level = places.long().minimum(needed - 1)
     factors = _means_by_bin(level_vectors(sigma_rgb, 0.3 * tolerance, counts.device), bin_of_level, counts, max(sides))
-    strides = [(side * side, side, 1) for side in sides for _ in range(together or len(counts))][: len(counts)]
+    strides = [(side * side, side, 1) for side in sides]
     return ColourBins(sides, bin_of_level.mul_(needed.new_tensor(strides)[:, :, None]).int(), factors)
 
 
@@ -95,31 +95,7 @@ def even_bins(side: int, sigma_rgb: float, tolerance: float, images: int, device
     factors = _means_by_bin(vectors, bins.expand(1, 3, 256), torch.ones((1, 3, 256), device=device), side)
     strides = side ** torch.arange(2, -1, -1, device=device)[:, None]
     places = (bins * strides).int()
-    return ColourBins([side], places.expand(images, -1, -1), factors.expand(images, -1, -1, -1))
-
-
-def cells_of_pixels(places: Tensor, pixels: Tensor) -> Tensor:
-    """Look up the cell, 0..m^3 - 1, of every pixel.
-
-    Args:
-        places: int32 ``[B, 3, 256]``, as ``ColourBins`` has them.
-        pixels: uint8 ``[B, 3, ...]``, P of an image.
-
-    Returns:
-        int64 ``[B, P]``.
-    """
-    if pixels.device.type != "cpu":
-        return places.gather(2, pixels.flatten(2).long()).sum(dim=1)
-    cells = torch.empty(len(pixels), pixels[0, 0].numel(), dtype=torch.int64)
-    reds, greens, blues, first = levels = torch.empty((4, cells.shape[1]), dtype=torch.int32)
-    pairs = torch.empty((256, 256), dtype=torch.int32)
-    for (red, green, blue), image, target in zip(places, pixels, cells, strict=True):
-        levels[:3].view(image.shape).copy_(image)
-        torch.add(red[:, None], green, out=pairs)  # a table of two channels: one look-up less for every pixel
-        torch.index_select(pairs.view(-1), 0, torch.add(greens, reds, alpha=256, out=reds), out=first)
-        second = torch.index_select(blue, 0, blues, out=reds)
-        target.copy_(first.add_(second))
-    return cells
+    return ColourBins([side] * images, places.expand(images, -1, -1), factors.expand(images, -1, -1, -1))
 
 
 def _means_by_bin(vectors: Tensor, bin_of_level: Tensor, weights: Tensor, count: int) -> Tensor:

@@ -13,6 +13,9 @@ from tcam.types import Size
 
 _MOST_TERMS: Final = 256
 
+Positions = tuple[Tensor, Tensor]
+"""Terms of the affinity of positions, by row ``[r, H]`` and by column ``[r, W]``: a pixel's is the product of two."""
+
 
 @functools.lru_cache(maxsize=16)
 def level_vectors(sigma: float, tail: float, device: torch.device) -> Tensor:
@@ -24,16 +27,14 @@ def level_vectors(sigma: float, tail: float, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def position_terms(size: Size, sigma: float, tolerance: float, lanes: int, device: torch.device) -> Tensor:
-    """Factor the Gaussian over pixels: ``[r / L, H W, L]``, the strongest products of row and column eigenvectors."""
+def position_terms(size: Size, sigma: float, tolerance: float, device: torch.device) -> Positions:
+    """Factor the Gaussian over pixels into the strongest products of an eigenvector of the rows and one of columns."""
     (rows, row_strengths), (columns, column_strengths) = _eigen(size[0], sigma), _eigen(size[1], sigma)
     strengths, order = torch.outer(row_strengths, column_strengths).flatten().sort(descending=True)
-    count = _rank(strengths, 0.6 * tolerance)
-    count = min(count + count % lanes, len(order))
-    row, column = order[:count] // size[1], order[:count] % size[1]
-    terms = rows[:, row].T[:, :, None] * columns[:, column].T[:, None, :] * strengths[:count, None, None].sqrt()
-    terms = functional.pad(terms.flatten(1), (0, 0, 0, count % lanes))
-    return terms.view(-1, lanes, size[0] * size[1]).mT.float().contiguous().to(device)
+    order = order[: _rank(strengths, 0.6 * tolerance)]
+    row, column = order // size[1], order % size[1]
+    rows, columns = (rows * row_strengths.sqrt()).T[row], (columns * column_strengths.sqrt()).T[column]
+    return rows.float().contiguous().to(device), columns.float().contiguous().to(device)
 
 
 def _eigen(count: int, sigma: float) -> tuple[Tensor, Tensor]:

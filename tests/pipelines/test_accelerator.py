@@ -26,7 +26,8 @@ def fake(monkeypatch):
         def wrapped(*arguments):
             with unset_fake_temporarily():
                 made = function(*arguments[:-1], torch.device("cpu"))
-            return mode.from_tensor(made).to(arguments[-1])
+            moved = [mode.from_tensor(one).to(arguments[-1]) for one in (made if isinstance(made, tuple) else [made])]
+            return tuple(moved) if isinstance(made, tuple) else moved[0]
 
         return wrapped
 

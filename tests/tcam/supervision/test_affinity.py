@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -6,6 +7,15 @@ import torch
 from tcam.supervision import colour_grid
 from tcam.supervision.affinity import affinity_sum, gaussian_energies, gaussian_filter
 from tcam.supervision.colour_bins import adaptive_bins, histogram
+
+
+@pytest.fixture(autouse=True, params=["compiled", "without numba", "as on accelerators"])
+def _form(request, monkeypatch):
+    """Every test here holds for each form of the fast filter."""
+    if request.param == "without numba":
+        monkeypatch.setitem(sys.modules, "tcam.supervision.colour_cells", None)
+    elif request.param == "as on accelerators":
+        monkeypatch.setattr(colour_grid, "_on_cpu", lambda device: False)
 
 
 def _pixel_by_pixel(frame, sigma_rgb, sigma_xy):
@@ -140,7 +150,7 @@ def test_odd_sizes_are_near_the_exact_filter(size):
 
 
 @pytest.mark.parametrize("sigma_xy", [None, 9.0])
-def test_one_thread_several_threads_and_accelerators_get_the_same(sigma_xy, monkeypatch):
+def test_all_forms_and_any_number_of_threads_give_the_same(sigma_xy, monkeypatch):
     frames, values = _smooth_frames(5, 20), torch.rand(5, 2, 20, 20)
     frames[3] //= 4  # needs fewer bins than its neighbours
     settings = {"sigma_rgb": 15.0, "sigma_xy": sigma_xy}
@@ -153,13 +163,21 @@ def test_one_thread_several_threads_and_accelerators_get_the_same(sigma_xy, monk
         torch.set_num_threads(1)
         alone = results()
         torch.set_num_threads(2)
-        grouped = results()
+        shared = results()
     finally:
         torch.set_num_threads(threads)
-    monkeypatch.setattr(colour_grid, "_on_cpu", lambda device: False)
-    for others in (grouped, results()):
+    monkeypatch.undo()
+    for others in (shared, results()):
         for one, other in zip(alone, others, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_sequences_in_either_order_of_memory_are_the_same():
+    frames, values = _smooth_frames(6, 20).view(2, 3, 3, 20, 20), torch.rand(2, 3, 1, 20, 20).transpose(1, 2)
+    settings = {"sigma_rgb": 15.0, "sigma_xy": None}
+    by_frame = frames.transpose(1, 2).contiguous().transpose(1, 2)
+    expected = gaussian_filter(values.contiguous(), frames, **settings)
+    torch.testing.assert_close(gaussian_filter(values, by_frame, **settings), expected)
 
 
 def test_maps_that_are_not_numbers_spoil_their_own_image_only():
@@ -245,7 +263,7 @@ def test_other_shapes_and_sigmas_are_refused():
 def test_an_image_of_few_levels_takes_a_smaller_grid_and_errs_little_more():
     wide = _smooth_frames(1, 48)
     frames, values = torch.cat([wide, 100 + wide // 4]), _blob(48).expand(2, -1, -1, -1)
-    sides = adaptive_bins(histogram(frames), 59, sigma_rgb=15.0, tolerance=0.04, together=1).sides
+    sides = adaptive_bins(histogram(frames), 59, sigma_rgb=15.0, tolerance=0.04, each=True).sides
     assert sides[1] < 0.6 * sides[0]
     fast = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None)
     exact = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=None, exact=True)

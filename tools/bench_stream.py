@@ -8,6 +8,8 @@ is measured in every engine that is here (PyTorch, compiled, ONNX Runtime, OpenV
 ``--calibrate`` names videos). The rows:
 
 * decode: PyAV alone, frames thrown away; decode + scale: what the reader thread of `stream` does;
+* products: large matrix products in the precision that ``auto`` chooses, a thread each, as many operations as the
+  network takes for these frames: no network of its size can be faster on these processors, whatever runs it;
 * network: maps of batches of 8 that lie in memory, the way `stream` makes them (PyTorch: a thread each, side by side);
 * stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8, boxes;
 * plain loop: PyAV at full size, RGB, torch resize, float32 forward of one frame, threshold, OpenCV contours.
@@ -33,6 +35,7 @@ import cv2
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.bench_run import engines_of_run
 from pipelines.compiled import compile_localizer
@@ -61,6 +64,7 @@ class Bench:
         self.source, self.model, self.engines, self.naive = source, model, engines, network
         self.device = next(network.parameters()).device
         self.on_cpu = self.device.type == "cpu"
+        self.operations = operations(network, model.size)
         pixels = [frame.pixels for frame in stream_frames(source, size=model.size)]
         self.num_frames = len(pixels)
         self.batches = [np.stack(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
@@ -82,6 +86,17 @@ class Bench:
         with network_threads(engine.threads, MOST_AT_ONCE) as (threads, _):
             for _ in threads.map(partial(engine.find, label=None), self.batches):
                 pass
+
+    def products(self) -> None:
+        """Multiply large matrices, a thread each, as many operations as the network takes for all frames."""
+        side, dtype = 2048, choose_compute(str(self.device), "auto").dtype
+        count = round(self.num_frames * self.operations / (2 * side**3))
+        with network_threads("each" if self.on_cpu else "all", MOST_AT_ONCE) as (threads, number):
+            pairs = [torch.ones((2, side, side), dtype=dtype, device=self.device) for _ in range(number)]
+            for _ in threads.map(lambda i: torch.mm(*pairs[i % number]), range(count)):
+                pass
+            if not self.on_cpu:
+                torch.cuda.synchronize()
 
     def decode(self) -> None:
         """Decode and throw away, with one thread."""
@@ -132,7 +147,8 @@ def main() -> None:
         print(f"commit {commit}, {processor_name()}, {os.cpu_count()} processors, {platform.machine()},")
         print(f"{torch.get_num_threads()} torch threads, {bench.device}, torch {torch.__version__}")
         name = options.run.name if options.run is not None else options.backbone
-        print(f"{name}, {options.source.name}: {bench.num_frames} frames, load {os.getloadavg()[0]:.1f}\n")
+        print(f"{name}, {options.source.name}: {bench.num_frames} frames, load {os.getloadavg()[0]:.1f}")
+        print(f"{bench.operations / 1e9:.1f} GFLOP a frame\n")
         show(measure(ways_of(bench), bench.num_frames, options.rounds), list(bench.engines), on_cpu=bench.on_cpu)
 
 
@@ -189,9 +205,18 @@ def of_run(options: argparse.Namespace, folder: Path) -> Bench:
     return Bench(options.source, model, engines, plain)
 
 
+def operations(network: FrameCamNet, size: tuple[int, int]) -> int:
+    """Count the multiplications and additions of one frame."""
+    frame = torch.zeros((1, 3, *size), dtype=torch.uint8, device=next(network.parameters()).device)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        (network.fused() if frame.device.type == "cpu" else network)(frame)
+    return counter.get_total_flops()
+
+
 def ways_of(bench: Bench) -> dict[str, Callable[[], None]]:
     """Name the ways; those of each engine stand together."""
     ways: dict[str, Callable[[], None]] = {"decode": bench.decode, "decode + scale": bench.decode_and_scale}
+    ways["products"] = bench.products
     for name in bench.engines:
         ways[f"network, {name}"] = partial(bench.network, name)
         ways[f"stream, {name}"] = partial(bench.stream, name)
@@ -223,6 +248,7 @@ def show(rates: dict[str, float], engines: Sequence[str], *, on_cpu: bool) -> No
         stream, limit = rates[f"stream, {name}"], min(rates["decode"], rates[f"network, {name}"])
         share, times = 100 * stream / limit, stream / rates["plain loop"]
         line = f"{name}: stream reaches {share:.0f} % of the slower of decode and network, {times:.1f}x the plain loop"
+        line += f", its network {100 * rates[f'network, {name}'] / rates['products']:.0f} % of products"
         if on_cpu:
             together = 1 / (1 / rates[f"network, {name}"] + 1 / (torch.get_num_threads() * rates["decode + scale"]))
             line += f", {100 * stream / together:.0f} % of both on these processors"

@@ -67,9 +67,10 @@ def extract_boxes(
             raise ValueError(f"maps must cover the geometry's input {geometry.input_size}, got {list(maps.shape)}")
     if not len(maps):
         return []
-    levels = _quantise(maps)
-    cuts = _cuts(levels, np.array([float(threshold)])).astype(np.uint8)
-    found = _largest_of_masks()(levels > cuts[:, :, None])
+    values, scale = _scaled(maps)
+    peaks = np.floor(values.max(axis=(1, 2)) * values.dtype.type(scale)).clip(0, 255)
+    least = 1 + _cuts(peaks, np.array([float(threshold)]))[:, 0].astype(np.float64)
+    found = _largest_of_maps()(values, scale, least)
     return [
         None if np.isnan(row[0]) else geometry.to_original(Box(*row.tolist()))
         for row, geometry in zip(found, geometries, strict=True)
@@ -113,7 +114,7 @@ def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Swe
     if not len(maps) or not len(wanted):
         return torch.full((len(maps), len(wanted), 4), math.nan, dtype=torch.float64)
     levels = _quantise(maps)
-    cuts = _cuts(levels, wanted)
+    cuts = _cuts(levels.max(axis=(1, 2)), wanted)
     own = np.arange(len(maps))[:, None]
     is_cut = np.zeros((len(maps), 256), np.int16)
     is_cut[own, cuts] = 1
@@ -127,15 +128,20 @@ def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Swe
     return torch.from_numpy(found[own * layers + below[own, cuts]])
 
 
+def _scaled(maps: Tensor | NDArray[np.floating]) -> tuple[NDArray[np.floating], float]:
+    """Give maps ``[N, H, W]`` as an array that makes levels when multiplied by a number, and the number.
+
+    On a CPU that is the maps themselves; from elsewhere levels come, which are a quarter of their size.
+    """
+    if not isinstance(maps, np.ndarray) and maps.device.type != "cpu":
+        return _quantise(maps).astype(np.float32), 1.0
+    return _as_floats(maps), 255.0
+
+
 def _quantise(maps: Tensor | NDArray[np.floating]) -> NDArray[np.uint8]:
     """Make maps ``[N, H, W]`` into levels 0..255, tensors on their device, and bring them to the CPU."""
-    if isinstance(maps, np.ndarray):
-        _check_floats(maps, maps.dtype.kind == "f" and maps.size > 0)
-        values = maps.astype(np.float32) if maps.dtype == np.float16 else maps
-        least, most = float(values.min()), float(values.max())
-        _check_range(least, most)
-        within = values if least >= 0 and most <= 1 else values.clip(0, 1)
-        return np.asarray((within * 255).astype(np.uint8))
+    if isinstance(maps, np.ndarray) or maps.device.type == "cpu":
+        return np.asarray((_as_floats(maps).clip(0, 1) * 255).astype(np.uint8))
     import torch
 
     _check_floats(maps, maps.is_floating_point() and maps.numel() > 0)
@@ -145,6 +151,18 @@ def _quantise(maps: Tensor | NDArray[np.floating]) -> NDArray[np.uint8]:
     _check_range(float(low), float(high))
     levels: NDArray[np.uint8] = own.clamp(0, 1).mul_(255).to(torch.uint8).cpu().numpy()
     return levels
+
+
+def _as_floats(maps: Tensor | NDArray[np.floating]) -> NDArray[np.floating]:
+    """Give an array or a CPU's tensor as an array of float32 or float64."""
+    if not isinstance(maps, np.ndarray):
+        _check_floats(maps, maps.is_floating_point() and maps.numel() > 0)
+        own = maps.detach()
+        maps = (own.float() if own.itemsize < 4 else own).numpy()
+    _check_floats(maps, maps.dtype.kind == "f" and maps.size > 0)
+    values = maps.astype(np.float32) if maps.dtype == np.float16 else maps
+    _check_range(float(values.min()), float(values.max()))
+    return values
 
 
 def _check_floats(maps: Tensor | NDArray[np.floating], fits: bool) -> None:
@@ -157,25 +175,24 @@ def _check_range(low: float, high: float) -> None:
         raise ValueError(f"a map must hold numbers in 0..1, got {low:g} to {high:g}")
 
 
-def _cuts(levels: NDArray[np.uint8], thresholds: NDArray[np.float64]) -> Ints:
-    """Give the level ``[N, L]`` that a pixel must exceed, for every map and threshold."""
+def _cuts(peaks: NDArray[np.generic], thresholds: NDArray[np.float64]) -> Ints:
+    """Give the level ``[N, L]`` that a pixel must exceed, for maps of peak levels ``[N]`` and every threshold."""
     if not np.all((thresholds >= 0) & (thresholds <= 1)):
         raise ValueError(f"thresholds must lie in 0..1, got {thresholds.min()} to {thresholds.max()}")
-    peak = levels.reshape(len(levels), -1).max(axis=1).astype(np.float64)
-    cuts: Ints = np.floor(thresholds[None] * peak[:, None]).astype(np.int64)
+    cuts: Ints = np.floor(thresholds[None] * peaks.astype(np.float64)[:, None]).astype(np.int64)
     return cuts
 
 
 @cache
-def _largest_of_masks() -> Callable[[NDArray[np.bool_]], NDArray[np.float64]]:
+def _largest_of_maps() -> Callable[[NDArray[np.floating], float, NDArray[np.float64]], NDArray[np.float64]]:
     """Give the compiled search, or the form that needs no compiler where numba cannot be imported."""
     try:
         from tcam.localization import largest
     except ImportError:
         from tcam.localization import hills
 
-        return hills.largest_of_masks
-    return largest.largest_of_masks
+        return hills.largest_of_maps
+    return largest.largest_of_maps
 
 
 @cache

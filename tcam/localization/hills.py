@@ -20,9 +20,10 @@ Ints = NDArray[np.int64]
 Ranks = NDArray[np.int16]
 
 
-def largest_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Give the box of the largest 8-connected component of every mask: see ``largest.py``."""
-    return largest_components(masks.astype(np.int16), 1)[:, 0]
+def largest_of_maps(maps: NDArray[np.floating], scale: float, least: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the box of the largest 8-connected component of every map at a level: see ``largest.py``."""
+    kept = maps * maps.dtype.type(scale) >= least.astype(maps.dtype)[:, None, None]
+    return largest_components(kept.astype(np.int16), 1)[:, 0]
 
 
 def largest_components(rank: Ranks, layers: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The box of the largest component of a mask, in one pass over its runs of pixels: for maps at one threshold.
+"""The box of the largest component of a map at one threshold, in one pass over its runs of pixels.
 
 A run is a stretch of kept pixels in a row; each is joined to those of the row above that it touches (union-find).
 ``sweep.py``, which is for all thresholds at once, takes several times as long for one (decision 0015).
@@ -13,46 +13,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcam.compiled import compiled
-from tcam.localization.sweep import Ints, Places, join
+from tcam.localization.sweep import Floats, Ints, Places, join
 
 _WORD: Final = 8
 _NONE, _ALL = np.uint64(0), np.uint64(0x0101010101010101)
 """Eight pixels of which none is kept, or all are: most words are so, and are taken in one step."""
 
 
-def largest_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Give the box of the largest 8-connected component of every mask.
+def largest_of_maps(maps: Floats, scale: float, least: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the box of the largest 8-connected component of every map, of the pixels that reach a level.
 
     Args:
-        masks: ``[N, H, W]``.
+        maps: ``[N, H, W]``.
+        scale: what a pixel counts, in levels, is this times its value.
+        least: the level that pixels of each map must reach, ``[N]``, a whole number.
 
     Returns:
-        ``[N, 4]``, half-open x0, y0, x1, y1 in pixels; NaN where a mask is empty. Of equally large components the one
-        whose first pixel comes first in reading order.
+        ``[N, 4]``, half-open x0, y0, x1, y1 in pixels; NaN where a map has no such pixel. Of equally large components
+        the one whose first pixel comes first in reading order.
     """
-    number, height, width = masks.shape
-    padded = np.zeros((number, height, -(-width // _WORD) * _WORD), np.bool_)
-    padded[:, :, :width] = masks
+    number, height, width = maps.shape
+    kept = np.zeros(-(-width // _WORD) * _WORD, np.uint8)
     boxes = np.full((number, 4), np.nan)
-    most = height * padded.shape[2] // 2
+    most = height * len(kept) // 2
     spans, root, about = np.empty((most, 2), np.int32), np.empty(most, np.uint32), np.empty((most, 6), np.int32)
-    for mask, words, box in zip(padded.view(np.uint8), padded.view(np.uint64), boxes, strict=True):
-        _largest(mask, words, spans, root, about, box)
+    factor, lowest = maps.dtype.type(scale), least.astype(maps.dtype)
+    for one, level, box in zip(np.ascontiguousarray(maps), lowest, boxes, strict=True):
+        _largest(one, factor, level, kept, kept.view(np.uint64), spans, root, about, box)
     return boxes
 
 
 @compiled
 def _largest(
-    mask: NDArray[np.uint8], words: NDArray[np.uint64], spans: Ints, root: Places, about: Ints, box: NDArray[np.float64]
+    pixels: Floats,
+    scale: np.floating,
+    least: np.floating,
+    kept: NDArray[np.uint8],
+    words: NDArray[np.uint64],
+    spans: Ints,
+    root: Places,
+    about: Ints,
+    box: NDArray[np.float64],
 ) -> None:
     """Write the box of the largest component.
 
-    ``spans`` holds where a run begins and ends, ``root`` another run of its component or itself, ``about`` what is
-    known of the component of a root: left, top, right, bottom, first run and pixels.
+    ``kept`` holds which pixels of a row reach the level, and is ``words`` too; ``spans`` where a run begins and ends,
+    ``root`` another run of its component or itself, ``about`` what is known of the component of a root: left, top,
+    right, bottom, first run and pixels.
     """
     first, begin = 0, 0  # of the row above, of this row
-    for y in range(len(mask)):
-        end = _add_runs(mask[y], words[y], spans, begin)
+    for y in range(len(pixels)):
+        row = pixels[y]
+        for x in range(len(row)):
+            kept[x] = row[x] * scale >= least
+        end = _add_runs(kept, words, spans, begin)
         above = first
         for run in range(begin, end):
             left, right = spans[run]

@@ -22,8 +22,8 @@ def method(request):
     """Every test here holds for the compiled sweep and for the form without numba."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extract, "_largest_components", lambda: request.param.largest_components)
-        masks = largest if request.param is sweep else hills
-        patch.setattr(extract, "_largest_of_masks", lambda: masks.largest_of_masks)
+        one_level = largest if request.param is sweep else hills
+        patch.setattr(extract, "_largest_of_maps", lambda: one_level.largest_of_maps)
         yield
 
 

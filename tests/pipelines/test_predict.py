@@ -119,6 +119,23 @@ def test_the_batch_changes_nothing(wide_video):
         np.testing.assert_allclose(a.map, b.map, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("label", [None, 1])
+def test_a_large_batch_is_bit_by_bit_a_few_small_ones(label, monkeypatch):
+    frames = np.random.default_rng(0).integers(0, 256, (37, 3, 64, 64), np.uint8)
+    localizer, taken = tiny_localizer("decoder"), []
+    forward = type(localizer.network).forward
+    monkeypatch.setattr(
+        type(localizer.network), "forward", lambda self, images: taken.append(len(images)) or forward(self, images)
+    )
+    whole = localizer.find(frames, label)
+    assert sum(taken) == 37
+    assert max(taken) == 8  # with 16 oneDNN adds up in another order
+    for start in range(0, 37, 8):
+        part = localizer.find(frames[start : start + 8], label)
+        for name in ("maps", "labels", "class_scores"):
+            np.testing.assert_array_equal(getattr(whole, name)[start : start + 8], getattr(part, name))
+
+
 def test_original_pixels_are_handed_on_where_asked_for(tiny_videos):
     frames = predict(tiny_videos / "fish" / "fish-00.mp4", keep_original=True)
     assert len(frames) == TINY_FRAMES

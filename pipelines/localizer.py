@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,9 +26,6 @@ from tcam.model.pooling import HEADS
 from tcam.precision import at_least_float32
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
-
-_MOST_FRAMES: Final = 8
-"""Of a CPU's forward pass: more are no faster, and oneDNN adds up larger batches in another order: other last bits."""
 
 MapMethod = str
 """A name of ``CAM_METHODS``, or ``decoder``."""
@@ -139,13 +134,6 @@ class Localizer:
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
         """Do the same with arrays, for one class or the most probable ones: an ``Engine``."""
-        if self.compute.device.type == "cpu" and len(frames) > _MOST_FRAMES:
-            parts = [self.find(frames[i : i + _MOST_FRAMES], label) for i in range(0, len(frames), _MOST_FRAMES)]
-            return FoundMaps(
-                np.concatenate([part.maps for part in parts]),
-                np.concatenate([part.labels for part in parts]),
-                np.concatenate([part.class_scores for part in parts]),
-            )
         labels = None if label is None else torch.full((len(frames),), label)
         found = self(torch.from_numpy(frames), labels)
         scores = found.probabilities.gather(1, found.labels[:, None])[:, 0]

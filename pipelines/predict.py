@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from tcam.types import FrameBox, FrameGeometry, Size
 from tcam.video.find import find_videos, holds_frames
 from tcam.video.pixels import Pixels
 from tcam.video.reader import DecodedFrame
+
+_MOST_ON_CPU: Final = 8
 
 _Chunk = list[DecodedFrame]
 
@@ -75,7 +78,8 @@ def predict_video(
         video_id: what the rows are called.
         frames: of the video, at the size of the network's input, as ``stream_frames`` gives them.
         threshold: of the map, relative to its maximum, 0..1.
-        batch: frames per forward pass.
+        batch: frames per forward pass; of a network in PyTorch on a CPU 8 at most, as more are no faster there, and
+            from some number on give other last bits.
         label: the class to look for; None takes the most probable one in each frame.
         threads: where the engine is called, see ``network_threads``; None: here.
         ahead: batches that are there, with the one whose boxes are made, before more frames are taken.
@@ -87,7 +91,7 @@ def predict_video(
     def find(chunk: Sequence[DecodedFrame]) -> FoundMaps:
         return engine.find(np.stack([frame.pixels for frame in chunk]), label)
 
-    chunks = _chunks(frames, batch)
+    chunks = _chunks(frames, batch if engine.threads == "all" else min(batch, _MOST_ON_CPU))
     results = ((chunk, find(chunk)) for chunk in chunks) if threads is None else _ahead(threads, find, chunks, ahead)
     for chunk, result in results:
         yield from find_boxes(result, video_id, chunk, threshold=threshold)

@@ -1,4 +1,7 @@
-"""Functions compiled by numba, an ordinary wheel: at their first call, some seconds, then kept on disk."""
+"""Functions compiled by numba, an ordinary wheel: at their first call, some seconds, then kept on disk.
+
+What is kept counts as old where the function's own file changed, not where this one or that of a function it calls did.
+"""
 
 from __future__ import annotations
 

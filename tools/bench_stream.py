@@ -9,7 +9,7 @@ is measured in every engine that is here (PyTorch, compiled, ONNX Runtime, OpenV
 
 * decode: PyAV alone, frames thrown away; decode + scale: what the reader thread of `stream` does;
 * products: large matrix products in the precision that ``auto`` chooses, a thread each, as many operations as the
-  network takes for these frames: no network of its size can be faster on these processors, whatever runs it;
+  network takes for these frames: what these processors allow a network of its size in that precision;
 * network: maps of batches of 8 that lie in memory, the way `stream` makes them (PyTorch: a thread each, side by side);
 * stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8, boxes;
 * plain loop: PyAV at full size, RGB, torch resize, float32 forward of one frame, threshold, OpenCV contours.
@@ -18,6 +18,7 @@ is measured in every engine that is here (PyTorch, compiled, ONNX Runtime, OpenV
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import subprocess
@@ -89,13 +90,13 @@ class Bench:
 
     def products(self) -> None:
         """Multiply large matrices, a thread each, as many operations as the network takes for all frames."""
-        side, dtype = 2048, choose_compute(str(self.device), "auto").dtype
-        count = round(self.num_frames * self.operations / (2 * side**3))
+        side, dtype = 1024, choose_compute(str(self.device), "auto").dtype
         with network_threads("each" if self.on_cpu else "all", MOST_AT_ONCE) as (threads, number):
+            turns = math.ceil(self.num_frames * self.operations / (2 * side**3) / number)
             pairs = [torch.ones((2, side, side), dtype=dtype, device=self.device) for _ in range(number)]
-            for _ in threads.map(lambda i: torch.mm(*pairs[i % number]), range(count)):
+            for _ in threads.map(lambda i: torch.mm(*pairs[i % number]), range(turns * number)):
                 pass
-            if not self.on_cpu:
+            if self.device.type == "cuda":
                 torch.cuda.synchronize()
 
     def decode(self) -> None:

@@ -160,7 +160,7 @@ def _as_floats(maps: Tensor | NDArray[np.floating]) -> NDArray[np.floating]:
         own = maps.detach()
         maps = (own.float() if own.itemsize < 4 else own).numpy()
     _check_floats(maps, maps.dtype.kind == "f" and maps.size > 0)
-    values = maps.astype(np.float32) if maps.dtype == np.float16 else maps
+    values = maps if maps.dtype in (np.float32, np.float64) else maps.astype("f4" if maps.itemsize <= 4 else "f8")
     _check_range(float(values.min()), float(values.max()))
     return values
 

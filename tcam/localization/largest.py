@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcam.compiled import compiled
-from tcam.localization.sweep import Floats, Ints, Places, join
+from tcam.localization.sweep import Ints, Places, join
+
+Floats = NDArray[np.floating]
 
 _WORD: Final = 8
 _NONE, _ALL = np.uint64(0), np.uint64(0x0101010101010101)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from tcam.compiled import compiled
 
-Floats = NDArray[np.floating]
 Ints = NDArray[np.int32]
 Places = NDArray[np.uint32]
 """Positions in a plane with a border: see ``row_shift``."""

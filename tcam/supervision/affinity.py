@@ -63,7 +63,7 @@ def gaussian_energies(
         filtered, energies = filter_through_grid(
             values.float(), frames, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, tolerance=tolerance
         )
-        return energies.to(values.dtype), filtered.view(values.shape).to(values.dtype)
+        return energies.to(values.dtype), filtered.to(values.dtype)
 
 
 def affinity_sum(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, exact: bool = False) -> Tensor:

@@ -82,8 +82,9 @@ def adaptive_bins(counts: Tensor, widest: float, *, sigma_rgb: float, tolerance:
     places = density.cumsum(dim=2).sub_(density, alpha=0.5).mul_(needed - 2 / 3).add_(channel, alpha=1 / 3)
     bin_of_level = places.long().minimum(needed - 1)
     factors = _means_by_bin(level_vectors(sigma_rgb, 0.3 * tolerance, counts.device), bin_of_level, counts, max(sides))
-    strides = [(side * side, side, 1) for side in sides]
-    return ColourBins(sides, bin_of_level.mul_(needed.new_tensor(strides)[:, :, None]).int(), factors)
+    side = needed if each else torch.full_like(needed, most)
+    strides = torch.cat([side * side, side, torch.ones_like(side)], dim=1)
+    return ColourBins(sides, bin_of_level.mul_(strides).int(), factors)
 
 
 @functools.lru_cache(maxsize=16)

@@ -76,7 +76,7 @@ def _filter(
         _add(numbers, values.view(-1).numpy(), sums[0])
     else:
         _add_weighted(numbers, values.view(-1).numpy(), *terms, sums)
-    grid = torch.zeros(side, side * r * k)
+    grid = values.new_zeros(side, side * r * k)
     columns = grid.view(side * side, r, k).numpy()
     _spread(sums, cells, blue.numpy(), columns)
     green = green.expand(k, -1, -1)

@@ -11,6 +11,7 @@ in loops that numba compiles: ``colour_cells``, the same numbers.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Final
@@ -123,8 +124,11 @@ def _multiply(grid: Tensor, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
 
 def _form(device: torch.device) -> _Form:
     """Give the form for a device."""
-    if not _on_cpu(device):
-        return filter_batch
+    return _form_of_cpus() if _on_cpu(device) else filter_batch
+
+
+@functools.cache
+def _form_of_cpus() -> _Form:
     try:
         from tcam.supervision.colour_cells import filter_cells
     except ImportError:  # no numba

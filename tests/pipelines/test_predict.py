@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.localizer import Localizer
 from pipelines.network_threads import network_threads
 from pipelines.predict import find_sources, predict_video
 from tcam.errors import DataError, VideoError
@@ -119,21 +120,13 @@ def test_the_batch_changes_nothing(wide_video):
         np.testing.assert_allclose(a.map, b.map, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("label", [None, 1])
-def test_a_large_batch_is_bit_by_bit_a_few_small_ones(label, monkeypatch):
-    frames = np.random.default_rng(0).integers(0, 256, (37, 3, 64, 64), np.uint8)
-    localizer, taken = tiny_localizer("decoder"), []
-    forward = type(localizer.network).forward
-    monkeypatch.setattr(
-        type(localizer.network), "forward", lambda self, images: taken.append(len(images)) or forward(self, images)
-    )
-    whole = localizer.find(frames, label)
-    assert sum(taken) == 37
-    assert max(taken) == 8  # with 16 oneDNN adds up in another order
-    for start in range(0, 37, 8):
-        part = localizer.find(frames[start : start + 8], label)
-        for name in ("maps", "labels", "class_scores"):
-            np.testing.assert_array_equal(getattr(whole, name)[start : start + 8], getattr(part, name))
+def test_large_batches_on_a_cpu_are_of_eight_frames(tmp_path, monkeypatch):
+    video, taken, find = encode(tmp_path / "long.mp4", frames=20, size=(64, 96)), [], Localizer.find
+    monkeypatch.setattr(Localizer, "find", lambda *given: taken.append(len(given[1])) or find(*given))
+    eight, many = predict(video, batch=8), predict(video, batch=16)
+    assert taken == [8, 8, 4] * 2  # the boxes of `stream`, bit by bit
+    for a, b in zip(eight, many, strict=True):
+        np.testing.assert_array_equal(a.map, b.map)
 
 
 def test_original_pixels_are_handed_on_where_asked_for(tiny_videos):

@@ -235,14 +235,22 @@ def test_shapes_are_checked_at_the_door():
         boxes_at_thresholds(torch.ones(2, 2, dtype=torch.uint8), [0.5])
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_arrays_give_the_boxes_of_tensors(dtype):
-    maps = np.random.default_rng(0).random((6, 9, 11)).astype(dtype)
-    geometries = [plain(9, 11)] * 6
-    for threshold in (0.0, 0.3, 0.636, 0.9):
-        assert extract_boxes(maps, threshold, geometries) == extract_boxes(
-            torch.from_numpy(maps), threshold, geometries
+@pytest.mark.parametrize("kind", ["<f2", "<f4", ">f4", "<f8"])
+def test_one_threshold_gives_the_boxes_of_many(kind):
+    """On levels as they are, just below and above, and outside 0..1 by rounding; of arrays and of tensors."""
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        exact = generator.integers(0, 256, (6, 9, 11)) / 255
+        maps = np.clip(exact + generator.choice([0, 0, -1e-7, 1e-7, -9e-4, 9e-4], exact.shape), -9e-4, 1 + 9e-4).astype(
+            kind
         )
+        tensors = torch.from_numpy(maps.astype(maps.dtype.newbyteorder("=")))
+        thresholds = [0.0, *generator.random(3), 1.0]
+        expected = boxes_at_thresholds(tensors, thresholds)
+        for i, threshold in enumerate(thresholds):
+            rows = [None if row.isnan().any() else Box(*row.tolist()) for row in expected[:, i]]
+            assert extract_boxes(maps, threshold, [plain(9, 11)] * 6) == rows
+            assert extract_boxes(tensors, threshold, [plain(9, 11)] * 6) == rows
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])

@@ -12,9 +12,14 @@ from tcam.supervision.colour_bins import adaptive_bins, histogram
 @pytest.fixture(autouse=True, params=["compiled", "without numba", "as on accelerators"])
 def _form(request, monkeypatch):
     """Every test here holds for each form of the fast filter."""
-    if request.param == "without numba":
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+        assert colour_grid._form(torch.device("cpu")).__name__ == "filter_cells"
+    elif request.param == "without numba":
         monkeypatch.setitem(sys.modules, "tcam.supervision.colour_cells", None)
-    elif request.param == "as on accelerators":
+        monkeypatch.setattr(colour_grid, "_form_of_cpus", colour_grid._form_of_cpus.__wrapped__)  # without its memory
+        assert colour_grid._form(torch.device("cpu")) is colour_grid.filter_batch
+    else:
         monkeypatch.setattr(colour_grid, "_on_cpu", lambda device: False)
 
 
@@ -143,7 +148,7 @@ def test_one_pixel_and_nothing_at_all_are_answered():
 @pytest.mark.parametrize("size", [(7, 31), (1, 9), (33, 2), (1, 3), (5, 1)])
 def test_odd_sizes_are_near_the_exact_filter(size):
     frames, values = _smooth_frames(1, 33)[..., : size[0], : size[1]], torch.rand(1, 2, *size)
-    for sigma_xy in (None, 6.0, 1.0):  # 1: all position terms are needed, an odd number in some
+    for sigma_xy in (None, 6.0, 1.0):  # 1: all position terms are needed
         fast = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy)
         exact = gaussian_filter(values, frames, sigma_rgb=15.0, sigma_xy=sigma_xy, exact=True)
         assert (fast - exact).norm() / exact.norm() < 0.1

@@ -145,7 +145,7 @@ def test_one_pixel_and_nothing_at_all_are_answered():
             assert affinity_sum(empty, **settings, exact=exact).tolist() == [0.0] * shape[0]
 
 
-@pytest.mark.parametrize("size", [(7, 31), (1, 9), (33, 2), (1, 3), (5, 1)])
+@pytest.mark.parametrize("size", [(5, 13), (1, 9), (33, 2), (1, 3), (5, 1)])
 def test_odd_sizes_are_near_the_exact_filter(size):
     frames, values = _smooth_frames(1, 33)[..., : size[0], : size[1]], torch.rand(1, 2, *size)
     for sigma_xy in (None, 6.0, 1.0):  # 1: all position terms are needed

@@ -24,6 +24,7 @@ from tcam.video.pixels import Pixels
 from tcam.video.reader import DecodedFrame
 
 _MOST_ON_CPU: Final = 8
+"""Frames: as many as `stream` takes of a file at a time (`stream.BATCH`), so that both give the same bits."""
 
 _Chunk = list[DecodedFrame]
 

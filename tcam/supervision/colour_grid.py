@@ -5,8 +5,8 @@ one-dimensional eigenvectors (``gaussian_terms``). So pixels are summed into a c
 small dense matrices, and read back: no pairs, no loop over pixels. Being ``F F^T`` it stays symmetric and positive,
 which a gradient of ``S^T W S`` needs.
 
-This form is torch alone, for whole batches on accelerators. A CPU gains twofold by going over the occupied cells alone,
-in loops that numba compiles: ``colour_cells``, the same numbers.
+This form is torch alone, for whole batches on accelerators. A CPU takes less time going over the occupied cells alone,
+in loops that numba compiles: ``colour_cells``, the same numbers (decision 0003).
 """
 
 from __future__ import annotations

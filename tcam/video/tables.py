@@ -1,14 +1,46 @@
-"""Read small CSV tables as text, with the file and line at hand for messages."""
+"""Read tables as people write them, as text and with the file and line at hand for messages.
+
+Commas, semicolons, tabs or pipes; UTF-8, UTF-16 or Windows-1252; headers in any case, by any of their usual names.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
-from collections.abc import Iterator, Sequence
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from unicodedata import normalize
 
 from tcam.errors import DataError
-from tcam.types import Box
+from tcam.types import SPLITS, Split
+
+Columns = Mapping[str, tuple[str, ...]]
+"""Names of columns, each with the other headers that are accepted for it, the preferred first."""
+
+CLIP_COLUMNS: Final[Columns] = {
+    "video": (
+        *("path", "filename", "file", "clip", "video_path", "file_path", "video_file", "video_name", "clip_name"),
+        *("video_id", "clip_id", "name", "id"),
+    ),
+    "class": ("class_name", "tag", "label_name", "label", "category_name", "category"),
+    "split": ("set", "subset", "partition", "phase", "data_split"),
+}
+"""Of a table of videos. Names of classes come before what may be their numbers."""
+
+SPLIT_WORDS: Final[dict[str, Split]] = {
+    **dict.fromkeys(("train", "training", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What splits are called, in lower case."""
+_DELIMITERS: Final = "\x1f,;\t|"
+"""The first stands in no file: a table of one column has no delimiter."""
+_HEAD: Final = 1 << 16
+"""Bytes that hold the header of any table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,54 +54,183 @@ class Row:
         return self.values.get(column, "")
 
 
-def read_rows(path: Path, *, required: Sequence[str]) -> Iterator[Row]:
-    """Give the rows of a CSV file as text (a class ``007`` or ``no`` stays what it is), without the empty ones.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as text: ``columns`` gives the header as written of each column found, ``unused`` the other headers.
+
+    The values of ``rows`` are stripped, in Unicode NFC and by the names of ``columns``.
+    """
+
+    path: Path
+    columns: Mapping[str, str]
+    unused: tuple[str, ...]
+    rows: tuple[Row, ...]
+    delimiter: str
+
+
+def read_table(path: Path, columns: Columns, *, required: Sequence[str]) -> Table:
+    """Return the rows of a table, without the empty ones and those that start with ``#``.
+
+    Args:
+        path: of the file.
+        columns: the columns to read; all others are listed as unused.
+        required: those that must be there.
 
     Raises:
-        DataError: the file cannot be read or is not a table with the required columns.
+        DataError: the file cannot be read or is no table with the required columns, a column is there twice, or a row
+            has more cells than the header, an open quote or no video.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            columns = [name.strip() for name in table.fieldnames or ()]
-            missing = [name for name in required if name not in columns]
-            if missing:
-                raise DataError(
-                    f"{path}: expected the columns {', '.join(required)}, found {', '.join(columns)[:120] or 'nothing'}"
-                )
-            table.fieldnames = columns
-            for line in table:
-                values = {k: v.strip() for k, v in line.items() if isinstance(k, str) and isinstance(v, str)}
-                if any(values.values()):
-                    yield Row(f"{path}, line {table.line_num}", values)
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror})") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV table in UTF-8 ({error})") from error
+    try:
+        lines, delimiters = _split_lines(_decode(data))
+    except UnicodeError as error:
+        raise DataError(f"{path} is not a table of text: save it as CSV in UTF-8") from error
+    delimiter = _find_delimiter(lines, delimiters, columns, required)
+    rows = _split_rows(path, lines, delimiter)
+    where, header = next(rows, (f"{path}", []))
+    found = _match(header, columns)
+    if any(name not in found for name in required):
+        raise DataError(_describe_missing(path, columns, required, header))
+    for name, place in found.items():
+        if [_as_key(cell) for cell in header].count(_as_key(header[place])) > 1:
+            raise DataError(f"{where}: expected one column {name}, found {header[place]!r} twice")
+    return Table(
+        path,
+        {name: header[place] for name, place in found.items()},
+        tuple(cell for place, cell in enumerate(header) if cell and place not in found.values()),
+        tuple(_as_row(where, cells, header, found) for where, cells in rows),
+        delimiter,
+    )
+
+
+def find_columns(path: Path, columns: Columns) -> Mapping[str, str]:
+    """Return the header as written of each column that a file has, reading its head only; none where it is no table."""
+    try:
+        with path.open("rb") as file:
+            lines, delimiters = _split_lines(_decode(file.read(_HEAD), whole=False))
+    except (OSError, UnicodeError):
+        return {}
+    header = _split_header(lines, _find_delimiter(lines, delimiters, columns, ()))
+    return {name: header[place] for name, place in _match(header, columns).items()}
+
+
+def as_split(row: Row, column: str = "split") -> Split | None:
+    """Return the split that a row names in any of the usual words; None where it is left empty.
+
+    Raises:
+        DataError: it is another word.
+    """
+    text = row[column]
+    split = SPLIT_WORDS.get(text.casefold())
+    if text and split is None:
+        raise DataError(f"{row.where}: split must be one of {', '.join(SPLITS)}, got {text!r}")
+    return split
 
 
 def as_frame(row: Row) -> int:
-    """Give the ``frame`` of a row, counted from 0.
+    """Return the ``frame`` of a row, counted from 0.
 
     Raises:
         DataError: it is not a whole number from 0 on.
     """
-    text = row["frame"]
-    if not (text.isascii() and text.isdigit()):
-        raise DataError(f"{row.where}: frame must be a whole number from 0 on, got {text!r}")
-    return int(text)
+    whole = re.fullmatch(r"(\d{1,18})(\.0*|,0)?", row["frame"], re.ASCII)  # "12.0" is how pandas writes a 12
+    if whole is None:
+        raise DataError(f"{row.where}: frame must be a whole number from 0 on, got {row['frame']!r}")
+    return int(whole[1])
 
 
-def as_boxes(row: Row) -> tuple[Box, ...]:
-    """Give the box of a row; none where all four sides are left empty: the frame holds no object.
+def _decode(data: bytes, *, whole: bool = True) -> str:
+    """Return the text of a file's bytes, or of its first ones; UnicodeError where they are none."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encodings = ["utf-16"]
+    elif b"\0" in data[:2]:  # half of a first letter
+        encodings = ["utf-16-be" if data.startswith(b"\0") else "utf-16-le"]
+    else:
+        encodings = ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = codecs.getincrementaldecoder(encoding)().decode(data, final=whole)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise UnicodeError("no text in any of the usual encodings")
 
-    Raises:
-        DataError: a side is not a number, or the box is empty.
-    """
-    sides = [row[side] for side in ("x0", "y0", "x1", "y1")]
-    if not any(sides):
-        return ()
+
+def _split_lines(text: str) -> tuple[list[str], str]:
+    """Return the lines of a table with the comments blanked, and the delimiters it may have."""
+    lines = ["\n" if line.startswith("#") else line for line in io.StringIO(text, newline="")]
+    # Excel's own first line.
+    named = re.fullmatch(r'"?sep=([,;\t|:])"?\s*', lines[0], re.IGNORECASE) if lines else None
+    return (["\n", *lines[1:]], named[1]) if named else (lines, _DELIMITERS)
+
+
+def _split_header(lines: Sequence[str], delimiter: str) -> list[str]:
+    """Return the cells of the first row that holds text, whether or not all quotes are closed."""
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
-        return (Box(*map(float, sides)),)
-    except ValueError as error:
-        raise DataError(f"{row.where}: expected a box with x0 < x1 and y0 < y1 ({error})") from error
+        return next((cells for row in rows if any(cells := [cell.strip() for cell in row])), [])
+    except csv.Error:
+        return []
+
+
+def _find_delimiter(lines: Sequence[str], delimiters: str, columns: Columns, required: Sequence[str]) -> str:
+    """Return the delimiter that splits the header into most required columns, then most of the others."""
+
+    def count(delimiter: str) -> tuple[int, int, int]:
+        header = _split_header(lines, delimiter)
+        found = _match(header, columns)
+        return sum(name in found for name in required), len(found), len(header)
+
+    return max(delimiters, key=count)
+
+
+def _split_rows(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """Return file and line, and the stripped cells, of each row that holds text; the header is the first."""
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    row: list[str] | None = []
+    while row is not None:
+        where = f"{path}, line {reader.line_num + 1}"
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{where}: expected cells with closed quotes ({error})") from error
+        if any(cells := [normalize("NFC", cell.strip()) for cell in row or ()]):
+            yield where, cells
+
+
+def _as_row(where: str, cells: Sequence[str], header: Sequence[str], found: Mapping[str, int]) -> Row:
+    """Return the values of a row by column; those that are left off at its end are empty."""
+    if any(cells[len(header) :]):
+        raise DataError(
+            f"{where}: expected {len(header)} cells as in the header, found {len(cells)}; "
+            "a cell that holds a delimiter needs quotes around it"
+        )
+    row = Row(where, {name: cells[place] if place < len(cells) else "" for name, place in found.items()})
+    if "video" in found and not row["video"]:
+        raise DataError(f"{where}: expected the name of a video, found an empty cell")
+    return row
+
+
+def _as_key(header: str) -> str:
+    """Return what two headers that mean the same have in common: ``Video Name``, ``videoName`` and "video-name"."""
+    return re.sub(r"[\s._-]+", "", header).strip("\"'`\ufeff").lower()
+
+
+def _match(header: Sequence[str], columns: Columns) -> dict[str, int]:
+    """Return where in the header each column stands, under the most preferred of its names."""
+    keys = [_as_key(cell) for cell in header]
+    named = {
+        column: [key for key in map(_as_key, (column, *others)) if key in keys] for column, others in columns.items()
+    }
+    return {column: keys.index(names[0]) for column, names in named.items() if names}
+
+
+def _describe_missing(path: Path, columns: Columns, required: Sequence[str], header: Sequence[str]) -> str:
+    shown = "".join(c if c.isprintable() else "?" for c in ", ".join(header))[:120] or "nothing"
+    missing = [name for name in required if name not in _match(header, columns) and columns[name]]
+    others = "; ".join(f"{name} may be called {', '.join(columns[name][:4])}" for name in missing)
+    return f"{path}: expected the columns {', '.join(required)}, found {shown}" + (f" ({others})" if others else "")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tcam.errors import MissingPartError
 
@@ -28,6 +29,8 @@ NO_CLASS: Final = -1
 """Label of a training clip that is known to hold no object."""
 
 Size = tuple[int, int]
+Pixels = NDArray[np.uint8]
+"""Of pictures: ``[3, h, w]`` RGB, or several of them."""
 Decoder = Literal["decord", "pyav", "frames"]
 Split = Literal["train", "val", "test"]
 ThresholdChoice = Literal["validation", "default", "oracle", "oracle per class", "none"]
@@ -259,7 +262,8 @@ class LossTerms:
 class FrameBox:
     """What was found in one frame; ``box`` is None where nothing was found.
 
-    ``score`` is the mean of the map inside the box, ``class_score`` the probability of the class, ``map_peak`` the
+    ``label`` is the class's number and ``class_name`` its name (empty where nobody named the classes). ``score`` is the
+    mean of the map inside the box, ``class_score`` the probability of the class, ``map_peak`` the
     largest value of the map (1 of a CAM, which is divided by it); all in 0..1. Where boxes are followed over time
     (``tcam.localization.over_time``), ``box`` is the result, ``raw_box`` what the frame alone gave, and ``track_id``
     the same number as long as it seems to be the same object; else both are None.
@@ -275,12 +279,13 @@ class FrameBox:
     raw_box: Box | None = None
     map_peak: float = 1.0
     track_id: int | None = None
+    class_name: str = ""
 
     def to_supervision(self) -> supervision.Detections:
         """Give the box to the ``supervision`` package, which draws, filters and tracks: one row, or none without a box.
 
         ``confidence`` is ``score``, ``class_id`` is ``label``, ``tracker_id`` is ``track_id``, ``data`` holds
-        ``class_score``.
+        ``class_score`` and ``class_name``.
 
         Raises:
             MissingPartError: supervision is not installed.
@@ -298,7 +303,10 @@ class FrameBox:
             confidence=np.array([self.score], np.float32),
             class_id=np.array([self.label]),
             tracker_id=None if self.track_id is None else np.array([self.track_id]),
-            data={"class_score": np.array([self.class_score], np.float32)},
+            data={
+                "class_score": np.array([self.class_score], np.float32),
+                "class_name": np.array([self.class_name]),
+            },
         )
 
 

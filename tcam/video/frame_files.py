@@ -1,19 +1,31 @@
-"""The image files of a video: those of one folder, or numbered runs below it; nothing is copied or listed twice."""
+"""Videos kept as pictures: the images of a folder, numbered runs below it, or the pages of one file."""
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
 
-from tcam.types import FrameRun
+from tcam.errors import VideoError
+from tcam.types import FrameRun, Size
 from tcam.video.container import refuse
-from tcam.video.pixels import IMAGE_SUFFIXES
+from tcam.video.frame_order import order_frames
+from tcam.video.image_file import IMAGE_SUFFIXES, PAGED_SUFFIXES, OpenImage, ValueRange, to_pixels
+from tcam.video.pixels import FOLDER_FPS, Pixels
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SAMPLED: Final = 64
+"""Pictures of a clip, evenly over time, that say what range its values have."""
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)(\.[^.]+)", re.ASCII | re.DOTALL)
 
 
@@ -43,31 +55,141 @@ class FrameFiles:
         return (self._folder / run.name(position) for run in self._runs for position in range(run.count))
 
 
-def find_frame_files(path: Path, runs: Sequence[FrameRun]) -> FrameFiles | list[Path]:
-    """Give the image files of a video: its runs, or else all images that lie in its folder.
+class ImageSequence:
+    """A video kept as pictures: the images of a folder, numbered runs below it, or the pages of one file.
+
+    Args:
+        path: the folder, or the file.
+        runs: the image files below ``path`` that make the video; none: all images of the folder, in the order of
+            their running number.
 
     Raises:
-        VideoError: the folder cannot be read.
+        VideoError: folder or file cannot be read.
     """
-    return FrameFiles(path, runs) if runs else list_frame_files(path)
+
+    def __init__(self, path: Path, runs: Sequence[FrameRun] = ()) -> None:
+        self.path = Path(path)
+        self.order = None if runs or not self.path.is_dir() else order_frames(_list_images(self.path))
+        self._file = None if self.path.is_dir() else OpenImage(self.path)
+        self._files: Sequence[Path] | FrameFiles = FrameFiles(self.path, runs)
+        if self.order is not None:
+            self._files = [self.path / name for name in self.order.names]
+        shown_s = None if self._file is None else self._file.seconds_per_page
+        self.fps = FOLDER_FPS if shown_s is None else 1 / shown_s
+
+    def __enter__(self) -> ImageSequence:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._files) if self._file is None else len(self._file.pages)
+
+    def name(self, index: int) -> str:
+        """Name the file of a frame."""
+        return self.path.name if self._file is not None else self._files[index].name
+
+    def picture(self, index: int) -> Image:
+        """Decode a frame as 8-bit RGB; deeper pictures are scaled alike in all frames (``values``).
+
+        Raises:
+            VideoError: it cannot be read.
+        """
+        with self._opened(index) as (image, page):
+            return image.picture(page, values=self.values if image.is_deep(page) else None)
+
+    def read(self, index: int, size: Size) -> Pixels:
+        """Read a frame as uint8 ``[3, h, w]`` RGB of one size.
+
+        Raises:
+            VideoError: it cannot be read.
+        """
+        return to_pixels(self.picture(index), size)
+
+    def stored_size(self, index: int) -> Size | None:
+        """Return the (height, width) that the head of a file names, before any turn.
+
+        Raises:
+            VideoError: it cannot be read.
+        """
+        with self._opened(index) as (image, _):
+            return image.stored_size
+
+    @cached_property
+    def values(self) -> ValueRange | None:
+        """The range of values that all frames of more than 8 bits share, by some of them; None where all have 8 bits.
+
+        Pictures that cannot be read are left out.
+        """
+        count = min(len(self), _SAMPLED)
+        extents = []
+        for index in sorted({i * (len(self) - 1) // max(count - 1, 1) for i in range(count)}):
+            with suppress(VideoError), self._opened(index) as (image, page):
+                extent = image.extent(page)
+                extents += [] if extent is None else [extent]
+        return ValueRange.of_extents(extents) if extents else None
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what a person should know of how the pictures are read, a line each: their order, their depth."""
+        found = [] if self.order is None or self.order.note is None else [self.order.note]
+        if len(self) and self._is_deep(0) and self.values is not None:
+            low, high = self.values.low, self.values.high
+            found.append(f"pictures of more than 8 bits: {low:g} becomes black, {high:g} white, in all frames")
+        return tuple(found)
+
+    def close(self) -> None:
+        """Close the file of pages."""
+        if self._file is not None:
+            self._file.close()
+
+    def _is_deep(self, index: int) -> bool:
+        with suppress(VideoError), self._opened(index) as (image, page):
+            return image.is_deep(page)
+        return False
+
+    @contextmanager
+    def _opened(self, index: int) -> Iterator[tuple[OpenImage, int]]:
+        if self._file is not None:
+            yield self._file, self._file.pages[index]
+            return
+        with OpenImage(self._files[index]) as image:
+            yield image, 0
+
+
+def is_image_sequence(path: Path) -> bool:
+    """Whether a video is kept as pictures (by its name): a folder, or a file of one or several pictures."""
+    return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def holds_pages(path: Path) -> bool:
+    """Whether a picture file holds several frames; False for one that cannot be read."""
+    if path.suffix.lower() not in PAGED_SUFFIXES:
+        return False
+    try:
+        with OpenImage(path) as image:
+            return len(image.pages) > 1
+    except VideoError:
+        return False
 
 
 def list_frame_files(folder: Path) -> list[Path]:
-    """List the images of a frame folder in order of the number in their names (``frame0001.jpg``, ``00000001.jpg``).
+    """List the frames of a folder of images, in the order of their running number, each once.
 
     Raises:
         VideoError: the folder cannot be read.
     """
+    return [folder / name for name in order_frames(_list_images(folder)).names]
+
+
+def _list_images(folder: Path) -> list[str]:
     try:
-        files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+        with os.scandir(folder) as children:
+            return [c.name for c in children if Path(c.name).suffix.lower() in IMAGE_SUFFIXES and c.name[0] != "."]
     except OSError as error:
         refuse(folder, f"cannot be read ({error.strerror})", remedy="check its permissions")
-    return sorted(files, key=_frame_order)
-
-
-def _frame_order(path: Path) -> tuple[int, str]:
-    digits = "".join(c if c.isascii() and c.isdigit() else " " for c in path.stem).split()
-    return (int(digits[-1]) if digits else -1, path.name)
 
 
 def number_runs(names: Iterable[str], *, folder: str = "") -> tuple[FrameRun, ...]:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,10 +15,8 @@ from torch.nn import functional
 
 from tcam.errors import DataError
 from tcam.types import Box, Size
-from tcam.video.pixels import IMAGE_SUFFIXES, read_image
-
-MASKS: Final = "masks"
-"""Name of the folder: beside the class folders, and not one of them."""
+from tcam.video.find import MASKS
+from tcam.video.image_file import IMAGE_SUFFIXES, read_image
 
 
 def find_masks(root: Path, videos: Sequence[str]) -> dict[tuple[str, int], Path]:
@@ -28,18 +26,23 @@ def find_masks(root: Path, videos: Sequence[str]) -> dict[tuple[str, int], Path]
         DataError: a mask of no such video, or a name that is no frame number.
     """
     folder = root / MASKS
-    by_name = {str(Path(video).with_suffix("")): video for video in videos} | {video: video for video in videos}
+    by_name = {_composed(str(Path(video).with_suffix(""))): video for video in videos}
+    by_name |= {_composed(video): video for video in videos}
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
-        video = by_name.get(path.parent.relative_to(folder).as_posix())
+        video = by_name.get(_composed(path.parent.relative_to(folder).as_posix()))
         if video is None:
             raise DataError(f"{path}: a mask lies in {MASKS}/<class>/<video>/, and {root} holds no such video")
         if not (path.stem.isascii() and path.stem.isdigit()):
             raise DataError(f"{path}: a mask is named after its frame, counted from 0, such as 000012.png")
         found[video, int(path.stem)] = path
     return found
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def read_mask(path: Path, size: Size) -> Tensor:

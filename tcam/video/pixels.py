@@ -1,19 +1,18 @@
-"""From a decoded frame to a uint8 array in display orientation at the asked size."""
+"""From a decoded frame, or a picture file, to a uint8 array in display orientation at the asked size."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tcam.errors import VideoError
+from tcam.types import Pixels as Pixels
 from tcam.types import Size
-from tcam.video.container import refuse
+from tcam.video.image_file import read_image as read_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,11 +21,8 @@ if TYPE_CHECKING:
     from av.sidedata.sidedata import SideData
     from av.video.frame import VideoFrame
 
-Pixels = NDArray[np.uint8]
-
 FOLDER_FPS: Final = 25.0
 """Frame folders do not say how fast they were filmed."""
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 _DISPLAY_MATRIX: Final = "DISPLAYMATRIX"
 _MAX_GRAPHS: Final = 4
 """A stream that changes its size at every frame must not fill the memory."""
@@ -139,33 +135,3 @@ def _build_graph(frame: VideoFrame, stored: Size) -> Graph:
     graph.link_nodes(source, scale, graph.add("format", "rgb24"), graph.add("buffersink"))
     graph.configure()
     return graph
-
-
-def read_image(path: Path, size: Size | None) -> Pixels:
-    """Read an image file as uint8 ``[3, h, w]`` RGB, scaled (bilinear, antialiased) to ``size`` where one is given.
-
-    Raises:
-        VideoError: it is not an image that can be read.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        if not path.is_file():
-            raise OSError("not a regular file")
-        with Image.open(path) as image:
-            picture = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        refuse(path, f"not a readable image ({error})", remedy="replace or remove it")
-    if size is not None and picture.size != (size[1], size[0]):
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
-
-
-def image_size(path: Path) -> Size:
-    """Give the (height, width) of an image in display orientation; it must decode to its end.
-
-    Raises:
-        VideoError: it is not an image that can be read.
-    """
-    pixels = read_image(path, None)
-    return (pixels.shape[1], pixels.shape[2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,8 +18,8 @@ import numpy as np
 from tcam.errors import VideoError
 from tcam.types import Decoder, Size
 from tcam.video.container import decode_in_order, decode_packet, frame_time, open_container, read_packets, refuse
-from tcam.video.frame_files import list_frame_files
-from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, Pixels, image_size
+from tcam.video.frame_files import ImageSequence, is_image_sequence
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, Pixels
 from tcam.video.reader import DecordReader, has_decord
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ class VideoProbe:
 
 
 def probe_video(path: Path, *, try_decord: bool = True) -> VideoProbe:
-    """Probe a video file or a folder of numbered images.
+    """Probe a video file, a folder of numbered images, or a file of one or several pictures.
 
     Args:
-        path: what to probe; of a folder every image must be readable.
+        path: what to probe; every image must be readable, and all of one size.
         try_decord: check whether decord reads it exactly; without, the decoder of a file is always ``pyav``.
 
     Raises:
@@ -67,22 +68,53 @@ def probe_video(path: Path, *, try_decord: bool = True) -> VideoProbe:
         MissingPartError: PyAV is not installed (a frame folder does without).
     """
     path = Path(path)
-    return _probe_folder(path) if path.is_dir() else _probe_file(path, try_decord)
+    return _probe_images(path) if is_image_sequence(path) else _probe_file(path, try_decord)
 
 
-def _probe_folder(path: Path) -> VideoProbe:
-    files = list_frame_files(path)
-    if not files:
-        refuse(path, "expected a video file or a folder of numbered images, found a folder without images")
-    size, deadline = image_size(files[0]), time.monotonic() + _COUNT_BUDGET_S
-    for file in files[1:]:
-        if time.monotonic() > deadline:
-            break
-        image_size(file)
-    seconds = len(files) / FOLDER_FPS
-    return VideoProbe(
-        str(path), len(files), size, FOLDER_FPS, 0, False, seconds, files[0].suffix[1:], "frames", 0, "frames", None
-    )
+def _probe_images(path: Path) -> VideoProbe:
+    with ImageSequence(path) as images:
+        if not len(images):
+            refuse(path, "expected a video file or a folder of numbered images, found a folder without images")
+        return VideoProbe(
+            path=str(path),
+            num_frames=len(images),
+            size=_common_size(images),
+            fps=images.fps,
+            rotation=0,
+            variable_rate=False,
+            duration_s=len(images) / images.fps,
+            codec=Path(images.name(0)).suffix[1:].lower(),
+            container="frames" if path.is_dir() else "pages",
+            lost_frames=0,
+            decoder="frames",
+            warning="; ".join(images.notes()) or None,
+        )
+
+
+def _common_size(images: ImageSequence) -> Size:
+    """Return the size that all pictures have; those after the budget are not decoded, only their heads are read.
+
+    Raises:
+        VideoError: one cannot be read, or they differ.
+    """
+    deadline = time.monotonic() + _COUNT_BUDGET_S
+    shown: Counter[Size] = Counter()
+    stored: set[Size | None] = set()
+    for index in range(len(images)):
+        if time.monotonic() < deadline:
+            picture = images.picture(index)
+            shown[picture.height, picture.width] += 1
+            stored.add(images.stored_size(index))
+        elif images.stored_size(index) not in stored:
+            shown[images.stored_size(index) or (0, 0)] += 1
+        if len(shown) > 1:
+            (first, _), (other, _) = shown.most_common()
+            refuse(
+                images.path,
+                f"frames of several sizes: {first[1]} x {first[0]}, {images.name(index)} has {other[1]} x {other[0]}",
+                remedy="give each size a folder of its own",
+            )
+    return next(iter(shown))
 
 
 @dataclass

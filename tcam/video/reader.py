@@ -19,8 +19,9 @@ import numpy as np
 from tcam.errors import VideoError
 from tcam.types import Decoder, FrameRun, Size
 from tcam.video.container import decode_in_order, frame_time, open_container, reason, refuse
-from tcam.video.frame_files import FrameFiles, find_frame_files
-from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, Pixels, read_image
+from tcam.video.frame_files import ImageSequence, is_image_sequence
+from tcam.video.image_file import to_pixels
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, Pixels
 from tcam.video.seek import SeekingReader, count_by_packets
 
 if TYPE_CHECKING:
@@ -59,10 +60,10 @@ def stream_frames(
     Damaged parts are skipped. Memory does not grow with the length of the video.
 
     Args:
-        path: a video file or a folder of numbered images.
+        path: a video file, a folder of numbered images, or a file of one or several pictures.
         size: (height, width) of ``pixels``; None keeps the size of the first frame.
-        keep_original: also give every frame at the video's own size.
-        only: indices of the frames to give; no other image of a folder is opened, and a file is read to the last one.
+        keep_original: also give every frame at the video's own size (of pictures: at that of each).
+        only: indices of the frames to give; no other image of a folder is decoded, and a file is read to the last one.
         runs: the image files below ``path`` that make the video; none: all images of the folder.
 
     Raises:
@@ -71,8 +72,8 @@ def stream_frames(
     """
     _check_size(size)
     path = Path(path)
-    if path.is_dir():
-        frames = _stream_images(find_frame_files(path, runs), size, keep_original, only)
+    if is_image_sequence(path):
+        frames = _stream_sequence(path, runs, size, keep_original, only)
     else:
         frames = _stream_file(path, size, keep_original)
     last = math.inf if only is None else max(only, default=-1)
@@ -99,8 +100,12 @@ class RangeStream:
 
     def __init__(self, path: Path, *, num_frames: int, size: Size) -> None:
         self.path, self._size = Path(path), size
-        self._reader = None if self.path.is_dir() else SeekingReader(self.path, num_frames=num_frames, size=size)
-        self._native = (0, 0) if self._reader is None else self._reader.display_size()
+        self._reader: ImageSequence | SeekingReader
+        if is_image_sequence(self.path):
+            self._reader, self._native = ImageSequence(self.path), (0, 0)
+        else:
+            self._reader = SeekingReader(self.path, num_frames=num_frames, size=size)
+            self._native = self._reader.display_size()
 
     def read(self, frames: range) -> Iterator[DecodedFrame]:
         """Give the frames of a range.
@@ -108,9 +113,8 @@ class RangeStream:
         Raises:
             VideoError: the video is damaged, so that only reading it in order counts its frames rightly.
         """
-        if self._reader is None:  # the first image is read too: it says how large the video is
-            found = stream_frames(self.path, size=self._size, only={0, *frames})
-            yield from (frame for frame in found if frame.index in frames)
+        if isinstance(self._reader, ImageSequence):
+            yield from _stream_images(self._reader, self._size, False, frames)
             return
         for index in frames:
             pixels = self._reader.read([index])[0]
@@ -120,8 +124,7 @@ class RangeStream:
 
     def close(self) -> None:
         """Close the file."""
-        if self._reader is not None:
-            self._reader.close()
+        self._reader.close()
 
 
 def count_frames(path: Path) -> int:
@@ -130,23 +133,30 @@ def count_frames(path: Path) -> int:
     Raises:
         VideoError: it is no video that may be read.
     """
-    if Path(path).is_dir():
-        return len(find_frame_files(path, ()))
+    if is_image_sequence(Path(path)):
+        with ImageSequence(path) as images:
+            return len(images)
     return count_by_packets(path)
 
 
-def _stream_images(
-    files: FrameFiles | list[Path], size: Size | None, keep_original: bool, only: Collection[int] | None
+def _stream_sequence(
+    path: Path, runs: Sequence[FrameRun], size: Size | None, keep_original: bool, only: Collection[int] | None
 ) -> Generator[DecodedFrame]:
-    native: Size | None = None
-    for index in range(len(files)) if only is None else sorted(i for i in only if i < len(files)):
-        if keep_original or native is None:
-            original = read_image(files[index], native)
-            native = (original.shape[1], original.shape[2])
-            scaled = original if size in (None, native) else read_image(files[index], size)
-            yield DecodedFrame(index, index / FOLDER_FPS, scaled, original if keep_original else None, native)
-        else:
-            yield DecodedFrame(index, index / FOLDER_FPS, read_image(files[index], size or native), None, native)
+    with ImageSequence(path, runs) as images:
+        yield from _stream_images(images, size, keep_original, only)
+
+
+def _stream_images(
+    images: ImageSequence, size: Size | None, keep_original: bool, only: Collection[int] | None
+) -> Generator[DecodedFrame]:
+    """Read pictures in order; each has its own original size, which is that of most but not of all frame folders."""
+    for index in range(len(images)) if only is None else sorted(i for i in only if i < len(images)):
+        picture = images.picture(index)
+        size = size or (picture.height, picture.width)
+        pixels = to_pixels(picture, size)
+        native = (picture.height, picture.width)
+        original = None if not keep_original else pixels if size == native else to_pixels(picture)
+        yield DecodedFrame(index, index / images.fps, pixels, original, native)
 
 
 def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generator[DecodedFrame]:
@@ -335,19 +345,20 @@ class DecordReader:
 
 
 class _ImageBackend:
-    """Random access to image files."""
+    """Random access to pictures."""
 
     def __init__(self, path: Path, runs: Sequence[FrameRun], *, num_frames: int, size: Size) -> None:
-        self._files, self._size = find_frame_files(path, runs), size
-        if len(self._files) != num_frames:
-            refuse(path, f"expected {num_frames} frames, found {len(self._files)}", remedy="prepare the videos again")
+        self._images, self._size = ImageSequence(path, runs), size
+        if len(self._images) != num_frames:
+            refuse(path, f"expected {num_frames} frames, found {len(self._images)}", remedy="prepare the videos again")
 
     def read(self, indices: Sequence[int]) -> Pixels:
         """Read the images of some indices: uint8 ``[T, 3, h, w]``."""
-        return np.stack([read_image(self._files[index], self._size) for index in indices])
+        return np.stack([self._images.read(index, self._size) for index in indices])
 
     def close(self) -> None:
-        """Nothing is open between two reads."""
+        """Close a file of pages; of a folder nothing is open between two reads."""
+        self._images.close()
 
 
 def _check_size(size: Size | None) -> None:

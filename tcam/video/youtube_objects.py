@@ -19,8 +19,9 @@ from typing import Final
 from tcam.errors import DataError, VideoError
 from tcam.types import Box, FrameRun, FrameTruth, Shot, Size, Split, VideoIndex, VideoRecord
 from tcam.video.frame_files import FrameFiles
+from tcam.video.image_file import image_size
 from tcam.video.index import clean_box
-from tcam.video.pixels import FOLDER_FPS, image_size
+from tcam.video.pixels import FOLDER_FPS
 from tcam.video.youtube_objects_layout import (
     FrameKey,
     RawBox,

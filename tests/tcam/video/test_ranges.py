@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tcam.errors import VideoError
-from tcam.video.pixels import image_size
+from tcam.video.image_file import image_size
 from tcam.video.reader import RangeStream, count_frames, stream_frames
 from tests.tcam.video.encoded import encode
 

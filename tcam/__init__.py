@@ -5,11 +5,15 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # what a package gives by name has no common type
-    """Give ``predict`` and ``StreamLocalizer``, the two names for users, loaded at their first use.
+    """Give ``predict`` and ``StreamLocalizer``, the names for users, and ``__version__``, made at their first use.
 
     They live in ``pipelines.api``, above this package; nothing in tcam itself may use them
     (.github/decisions/0011-one-import-for-users.md).
     """
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tcam")
     if name not in ("StreamLocalizer", "predict"):
         raise AttributeError(f"module 'tcam' has no attribute '{name}'")
     return getattr(import_module("pipelines.api"), name)

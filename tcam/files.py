@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tcam.errors import DataError
+from tcam.errors import DataError, VideoError
 
 
 @contextmanager
@@ -19,6 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
+        VideoError: the name is too long.
     """
     temporary = temporary_name(path)
     try:
@@ -33,7 +35,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
-    """Say in one line that a file could not be written, and why."""
+    """Say in one line that a file could not be written, and why; a name that is too long is one video's fault."""
+    if error.errno == errno.ENAMETOOLONG:
+        found = f"{path.name[:40]}..., {len(os.fsencode(path.name))} bytes and a few more while it is written"
+        return VideoError(f"the name of its output is too long for the file system ({found}): rename the video")
     return DataError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
 
 

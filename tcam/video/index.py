@@ -15,7 +15,7 @@ from typing import Final, TextIO, get_args
 from tcam.errors import DataError
 from tcam.files import replacing
 from tcam.types import SPLITS, Box, Decoder, FrameRun, FrameTruth, Shot, Size, VideoIndex, VideoRecord
-from tcam.video.tables import as_boxes, as_frame, read_rows
+from tcam.video.tables import Row, as_frame, read_table
 
 INDEX_VERSION: Final = 1
 _TRUTH_COLUMNS: Final = ("video", "frame", "x0", "y0", "x1", "y1")
@@ -177,14 +177,23 @@ def read_truth(path: Path, index: VideoIndex) -> tuple[FrameTruth, ...]:
     labels = {record.video_id: record.label for record in index.records}
     boxes: dict[tuple[str, int], list[Box]] = {}
     masks: dict[tuple[str, int], str] = {}
-    for row in read_rows(path, required=_TRUTH_COLUMNS):
+    for row in read_table(path, dict.fromkeys((*_TRUTH_COLUMNS, "mask"), ()), required=_TRUTH_COLUMNS).rows:
         video = row["video"]
         if video not in labels:
             raise DataError(f"{row.where}: video {video!r} is not in the index of {len(labels)} videos")
         key = video, as_frame(row)
-        boxes.setdefault(key, []).extend(as_boxes(row))
+        boxes.setdefault(key, []).extend(_as_boxes(row))
         masks[key] = row["mask"]
     return tuple(FrameTruth(*key[:2], labels[key[0]], tuple(found), masks[key]) for key, found in sorted(boxes.items()))
+
+
+def _as_boxes(row: Row) -> tuple[Box, ...]:
+    """Return the box of a row; none where all four sides are left empty: the frame holds no object."""
+    sides = [row[side] for side in _TRUTH_COLUMNS[2:]]
+    try:
+        return (Box(*map(float, sides)),) if any(sides) else ()
+    except ValueError as error:
+        raise DataError(f"{row.where}: expected a box with x0 < x1 and y0 < y1 ({error})") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tcam.errors import DataError
-from tcam.files import publish, temporary_name
+from tcam.errors import DataError, TcamError
+from tcam.files import cannot_write, publish, temporary_name
 from tcam.types import Size
-from tcam.video.container import reason, require_av
+from tcam.video.container import open_container, reason, require_av
 from tcam.video.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _TICK: Final = Fraction(1, 1000)
 """Of the clock of a video whose frames have times of their own."""
+_DRAWN: Final = "drawn by tcam"
 _BT601: Final = 6
 """FFmpeg's number of the colour matrix that swscale uses to make yuv from RGB; players guess another one for HD."""
 
@@ -37,6 +39,7 @@ class VideoWriter:
         intra: make every frame a key frame, so that reading any frame costs one frame.
         crf: quality, 0 (lossless) to 51.
         uneven: every frame is written with its own time; ``fps`` is then only what the encoder expects.
+        drawn: note in the file that it shows results, so that a later run may replace it (``is_drawn``).
 
     Raises:
         ValueError: a size below 2 x 2, or fps not positive.
@@ -53,6 +56,7 @@ class VideoWriter:
         intra: bool = False,
         crf: int = 20,
         uneven: bool = False,
+        drawn: bool = False,
     ) -> None:
         if min(size) < 2:
             raise ValueError(f"size must be at least (2, 2), got {size}")
@@ -62,7 +66,7 @@ class VideoWriter:
         self._path, self._size = Path(path), size
         self._temporary = temporary_name(self._path)
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._intra, self._crf = intra, crf
+        self._intra, self._crf, self._drawn = intra, crf, drawn
         self._num_frames, self._next_tick, self._uneven = 0, 0, uneven
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
@@ -118,6 +122,8 @@ class VideoWriter:
         self._temporary.touch()  # gives a plain OSError where the folder is missing or locked
         self._reformatter = VideoReformatter()
         self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
+        if self._drawn:
+            self._container.metadata["comment"] = _DRAWN
         # One encoder thread: x264's bytes depend on the number of threads, and so on the machine.
         # No macroblock tree: with B-frames its bytes depend on what the memory held before (x264 of PyAV 18, measured).
         options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
@@ -163,4 +169,15 @@ class VideoWriter:
             self._temporary.unlink(missing_ok=True)
 
     def _failure(self, error: BaseException) -> DataError:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return cannot_write(self._path, error)
         return DataError(f"cannot write {self._path} ({reason(error)}): check the folder, its permissions and the disk")
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a video file is one that a ``VideoWriter`` marked as drawn; False for one that cannot be read."""
+    try:
+        with open_container(path) as (container, _):
+            return container.metadata.get("comment") == _DRAWN
+    except TcamError:
+        return False

@@ -21,14 +21,15 @@ import numpy as np
 from pipelines.engine import Engine
 from pipelines.exported import PackedExport
 from pipelines.model import Model, open_model
-from pipelines.predict import find_boxes, find_sources
+from pipelines.predict import find_boxes
+from pipelines.prediction_sources import find_files
 from pipelines.runlog import console, progress_bar
 from pipelines.sinks import BoxSink, open_box_sink
 from tcam.errors import ConfigError, DataError, MissingPartError
 from tcam.types import Size
 from tcam.video.container import decode_in_order, open_container
-from tcam.video.frame_files import list_frame_files
-from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, read_image
+from tcam.video.frame_files import ImageSequence, is_image_sequence
+from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation
 from tcam.video.reader import DecodedFrame
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ def bench(request: BenchRequest, *, quiet: bool) -> str:
         TcamError: the model or the source is not there, no engine can run, or the source is too short.
     """
     console.quiet = quiet
-    (_, path), *more = find_sources(request.source)
+    path, *more = find_files(request.source)
     if more:
         raise ConfigError(f"--source {request.source}: expected one video, found {1 + len(more)}")
     model = open_model(request.model, device=request.device)
@@ -94,7 +95,7 @@ def bench(request: BenchRequest, *, quiet: bool) -> str:
     if len(batches) < _FEWEST:
         raise DataError(f"--source {path}: expected {_FEWEST} batches of {request.batch} frames, found {len(batches)}")
     with tempfile.TemporaryDirectory() as folder:
-        runners = dict(start_all(engines_of(request, model, Path(folder)), batches[0]))
+        runners = dict(start_all(engines_of(request, model, Path(folder)), batches[0], model.class_names))
         if not runners:
             raise MissingPartError("no engine could be started; see above")
         measure(runners, batches[1:], model, Path(folder))
@@ -107,10 +108,11 @@ def read_frames(path: Path, size: Size) -> Iterator[Batch]:
     Raises:
         VideoError: it cannot be read.
     """
-    if path.is_dir():
-        for index, file in enumerate(list_frame_files(path)):
-            pixels, decode_ms = _timed(partial(read_image, file, size))
-            yield Batch([DecodedFrame(index, index / FOLDER_FPS, pixels, None, size)], decode_ms, 0.0)
+    if is_image_sequence(path):
+        with ImageSequence(path) as images:
+            for index in range(len(images)):
+                pixels, decode_ms = _timed(partial(images.read, index, size))
+                yield Batch([DecodedFrame(index, index / FOLDER_FPS, pixels, None, size)], decode_ms, 0.0)
         return
     scale, orientation = FrameScaler(), Orientation()
     with open_container(path) as (container, stream):
@@ -141,15 +143,18 @@ def engines_of(request: BenchRequest, model: Model, folder: Path) -> Mapping[str
     return engines_of_run(request.model, folder, device=request.device, size=model.size, batch=request.batch)
 
 
-def start_all(starts: Mapping[str, Start], first: Batch) -> Iterator[tuple[str, Runner]]:
-    """Start engines one after the other, each with its first batch; one that cannot start is named on stderr."""
+def start_all(starts: Mapping[str, Start], first: Batch, names: Sequence[str]) -> Iterator[tuple[str, Runner]]:
+    """Start engines one after the other, each with its first batch; one that cannot start is named on stderr.
+
+    ``names`` are those of the classes.
+    """
     for name, start in starts.items():
         console.print(f"starting {name}")
         before, began = _memory_mb(), time.perf_counter()
         try:
             engine = start()
             maps = engine.find(np.stack([frame.pixels for frame in first.frames]), None)
-            list(find_boxes(maps, "bench", first.frames, threshold=0.5))
+            list(find_boxes(maps, "bench", first.frames, threshold=0.5, class_names=names))
         except (MissingPartError, ConfigError) as error:
             console.print(f"left out {name}: {error}")
             continue
@@ -172,12 +177,12 @@ def measure(runners: Mapping[str, Runner], batches: Sequence[Batch], model: Mode
 def _look(runner: Runner, batch: Batch, model: Model, sink: BoxSink) -> None:
     def write() -> None:
         for item in found:
-            class_name = model.class_names[item.box.label]
-            sink.write(item.box, size=item.size, class_name=class_name, threshold=model.threshold)
+            sink.write(item.box, size=item.size, threshold=model.threshold)
 
     stacked, stack_ms = _timed(lambda: np.stack([frame.pixels for frame in batch.frames]))
     maps, network_ms = _timed(lambda: runner.engine.find(stacked, None))
-    found, box_ms = _timed(lambda: list(find_boxes(maps, "bench", batch.frames, threshold=model.threshold)))
+    find = partial(find_boxes, maps, "bench", batch.frames, threshold=model.threshold, class_names=model.class_names)
+    found, box_ms = _timed(lambda: list(find()))
     _, sink_ms = _timed(write)
     count = len(batch.frames)
     each = (batch.decode_ms, batch.prepare_ms + stack_ms / count, network_ms / count, box_ms / count, sink_ms / count)

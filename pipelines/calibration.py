@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pipelines.predict import find_sources
+from pipelines.prediction_sources import find_files
 from pipelines.runlog import console
 from tcam.types import Size
 from tcam.video.pixels import Pixels
@@ -27,7 +27,7 @@ def calibration_frames(source: str, size: Size) -> Pixels:
     Raises:
         DataError: there are no such videos, or one cannot be read.
     """
-    videos = [path for _, path in find_sources(source)]
+    videos = find_files(source)
     each = max(1, CALIBRATION_FRAMES // len(videos))
     frames: list[Pixels] = []
     for path in videos[:CALIBRATION_FRAMES]:

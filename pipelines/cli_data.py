@@ -33,13 +33,19 @@ def get(
 @data.command(short_help="What a folder of videos holds, and what of it is broken.")
 def check(
     source: Annotated[Path, typer.Argument(help="Folder of videos, or yto_v1, yto_v2.2.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. data.units=relative.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Count videos, shots, frames and boxes per class; list rotated, variable rate and broken ones, and why."""
+    """Count videos, shots, frames and boxes per class; list rotated, variable rate and broken ones, and why.
+
+    What is no part of a video is counted too, folder by folder.
+    """
     from pipelines.datasets import check_dataset
 
-    if check_dataset(source, as_json=json_, quiet=quiet):
+    if check_dataset(source, set_ or (), as_json=json_, quiet=quiet):
         raise typer.Exit(SOME_FAILED)
 
 

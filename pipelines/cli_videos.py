@@ -130,7 +130,10 @@ def cams(
 
 def predict(
     run: RunOrFile,
-    source: Annotated[str, typer.Option(help="Video file, folder of videos, or glob.")],
+    source: Annotated[
+        str,
+        typer.Option(help="Video file, picture, folder of videos or frames, glob, address, or .txt of those."),
+    ],
     output: Annotated[
         str,
         typer.Option(
@@ -138,6 +141,7 @@ def predict(
         ),
     ] = "-",
     save_video: Annotated[Path | None, typer.Option(help="Folder for videos with box and map drawn.")] = None,
+    track: Annotated[bool, typer.Option("--track", help="Number the objects over time: track_id.")] = False,
     threshold: Threshold = None,
     class_name: ClassName = None,
     refine: Refine = None,
@@ -159,6 +163,7 @@ def predict(
         source=source,
         output=output,
         save_video=save_video,
+        track=track,
         threshold=threshold,
         class_name=class_name,
         refine=refine is not None,
@@ -176,6 +181,10 @@ def evaluate(
         Path | None, typer.Option(help="Folder of videos with boxes.csv, or yto_v1; the run's own if left out.")
     ] = None,
     split: Annotated[EvaluatedSplit, typer.Option(help="Which videos.")] = EvaluatedSplit.test,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the --videos, e.g. data.units=relative."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for results and report; the run itself for its own test videos."),
@@ -204,6 +213,7 @@ def evaluate(
         run=run,
         videos=videos,
         split=split.value,
+        overrides=tuple(set_ or ()),
         output=output,
         as_json=json_,
         device=device,

@@ -9,13 +9,21 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
 
 from pipelines.compare import compare_runs
-from pipelines.compare_page import NUM_SUMMARY_COLUMNS, as_values, difference_rows, score_rows, write_comparison_page
+from pipelines.compare_page import (
+    COMPARISON_FILES,
+    NUM_SUMMARY_COLUMNS,
+    as_values,
+    difference_rows,
+    score_rows,
+    write_comparison_page,
+)
 from pipelines.config import RunConfig, load_config, save_config
 from pipelines.evaluate import (
     ScoredSet,
@@ -30,10 +38,11 @@ from pipelines.localizer import refined_localizers
 from pipelines.lock import locked
 from pipelines.metrics import list_metrics
 from pipelines.negatives import check_negatives
+from pipelines.outputs import check_output_folder, mark_output_folder
 from pipelines.prepare_run import prepare_data
 from pipelines.report_results import read_evaluation
 from pipelines.report_run import write_run_report
-from pipelines.results import save_results
+from pipelines.results import PER_FRAME, RESULTS, save_results
 from pipelines.runlog import (
     check_run_name,
     console,
@@ -62,6 +71,11 @@ from pipelines.train_team import choose_training, help_leader, release_others
 from tcam.errors import ConfigError, DataError, WeightsError
 from tcam.files import sweep_leftovers
 from tcam.types import SPLITS, Components, FrameTruth, VideoIndex
+
+_LONGEST_NAME = 60
+"""Characters of a run's name that come from its videos: a folder's name has an end, in bytes."""
+PREPARED_FILES = ("index.json", "truth.csv", "errors.csv", "background.json")
+EVALUATION_FILES = (*PREPARED_FILES, RESULTS, PER_FRAME, "report")
 
 
 def cache_folder() -> Path:
@@ -110,9 +124,9 @@ def _lead_run(request: TrainRequest, team: Team) -> int:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
         videos = resolve_videos(request.videos)
         config = _with_absolute_paths(load_config(request.config, request.overrides))
-        own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+") or "videos"
+        own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+")[:_LONGEST_NAME] or "videos"
         name = check_run_name(request.name or f"{own_name}-{config.method}")
-        check_folder(videos)
+        check_folder(videos, config)
         check_negatives(videos, config)
         check_settings(config)
         train_stage = choose_training(config, request.num_workers, team)
@@ -160,9 +174,10 @@ def prepare_videos(
     """Probe and cache videos, leave their index in ``output`` and show the splits; gives the number of broken ones."""
     console.quiet = quiet
     settings = load_config(config, list(overrides))
-    prepared = prepare_data(
-        resolve_videos(source), settings, output, cache_dir=cache_folder(), spread=spread.for_probing()
-    )
+    videos = resolve_videos(source)
+    check_output_folder(output, PREPARED_FILES, [videos], flag="-o")
+    mark_output_folder(output)
+    prepared = prepare_data(videos, settings, output, cache_dir=cache_folder(), spread=spread.for_probing())
     counts = Counter((record.label, record.split) for record in prepared.index.records)
     rows = [
         [name, *(str(counts[label, split]) for split in SPLITS)]
@@ -203,12 +218,15 @@ class EvaluateRequest:
     benchmark: bool = False
     refine: bool = False
     ddt: bool = False
+    overrides: tuple[str, ...] = ()
     spread: Spread = AS_FITS
 
 
 def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     """Score a run on videos with boxes; gives the number of videos that failed."""
     console.quiet = quiet
+    if request.output is not None:
+        _claim_results(request.output, request)
     run = load_run(open_run(request.run), device=request.device)
     plain = load_localizers(run)
     saliency = plain[run.config.cam.method] if request.ddt else None
@@ -225,15 +243,13 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
             if request.output is None:
                 chosen = {name: thresholds[name] for name in refined}
                 save_thresholds(run.folder / REFINED, chosen, chosen_on=chosen_on, presence={})
-    in_run = request.videos is None and request.split == "test" and not (request.benchmark or refined or saliency)
-    name = f"evaluation-{request.split}" + ("-benchmark" if request.benchmark else "")
-    name += ("-crf" if refined else "") + ("-ddt" if saliency else "")
-    output = request.output or (run.folder if in_run else run.folder / name)
+    output = request.output or _own_results(request, run.folder)
     failures = 0
     if request.videos is not None:
         videos = resolve_videos(request.videos)
+        config = load_config(run.folder / "config.yaml", request.overrides)
         prepared = prepare_data(
-            videos, run.config, output, cache_dir=None, for_training=False, spread=request.spread.for_probing()
+            videos, config, output, cache_dir=None, for_training=False, spread=request.spread.for_probing()
         )
         index, truth = _with_classes_of(run, prepared.index, prepared.truth)
         run, failures = replace(run, index=index, truth=truth), len(prepared.failures)
@@ -267,6 +283,27 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     return failures + _scoring_failures(scored)
 
 
+def _own_results(request: EvaluateRequest, run: Path) -> Path:
+    """Choose the folder of an evaluation in its run; the run itself for its own test videos and usual settings."""
+    special = request.benchmark or request.refine or request.ddt
+    if request.videos is None and request.split == "test" and not special:
+        return run
+    name = f"evaluation-{request.split}" + ("-benchmark" if request.benchmark else "")
+    return run / (name + ("-crf" if request.refine else "") + ("-ddt" if request.ddt else ""))
+
+
+def _claim_results(folder: Path, request: EvaluateRequest) -> None:
+    """Mark the folder of an evaluation as tcam's; refuses one that holds somebody's files or lies among the videos."""
+    run = open_run(request.run)
+    if folder.resolve() == run.resolve():
+        return
+    inputs = [resolve_videos(request.videos)] if request.videos is not None else []
+    with suppress(DataError):  # a run that does not say where its videos lie
+        inputs.append(_videos_of(run))
+    check_output_folder(folder, EVALUATION_FILES, inputs, flag="-o")
+    mark_output_folder(folder)
+
+
 @dataclass(frozen=True, slots=True)
 class CompareRequest:
     """Flags of ``tcam compare``."""
@@ -280,6 +317,8 @@ def compare_finished(request: CompareRequest, *, quiet: bool) -> None:
     """Compare runs, show the tables and write the pages."""
     console.quiet = quiet
     comparison = compare_runs(request.runs)
+    check_output_folder(request.output, COMPARISON_FILES, request.runs, flag="-o")
+    mark_output_folder(request.output)
     head, rows = score_rows(comparison)
     print_text_table(
         "CorLoc, mean ± standard deviation over seeds (by class: the page)",

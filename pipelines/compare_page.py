@@ -19,6 +19,9 @@ from pipelines.report_tables import markdown_table, markdown_text, percent_cell
 _TITLE: Final = "Comparison of runs"
 
 
+COMPARISON_FILES = ("compare.json", "compare.md", "compare.html")
+
+
 def write_comparison_page(folder: Path, comparison: Comparison) -> Path:
     """Write page, Markdown and JSON into a folder; gives the page's path.
 

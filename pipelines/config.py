@@ -30,6 +30,8 @@ from pipelines.method_defaults import METHOD_DEFAULTS
 from tcam.errors import ConfigError
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.pooling import HEADS, WITH_BACKGROUND
+from tcam.video.box_columns import Units
+from tcam.video.folder_tables import BoxConvention
 
 
 def _one_of(names: Iterable[str]) -> AfterValidator:
@@ -57,6 +59,17 @@ class DataSettings(_Settings):
     workers: int = Field(2, ge=0, description="child processes that probe and cache videos")
     follow_links: bool = Field(False, description="use videos that are links to places outside the data folder")
     background: str | None = Field(None, description="folder of videos without any object, for the method negev")
+    units: Units | None = Field(
+        None, description="of boxes in boxes.csv, where it has no column units; null: pixels, unless they look relative"
+    )
+    first_frame: Literal[0, 1] | None = Field(
+        None, description="number of a video's first frame in boxes.csv; null: 0, unless they look counted from 1"
+    )
+
+    @property
+    def convention(self) -> BoxConvention:
+        """How boxes.csv counts."""
+        return BoxConvention(self.units, self.first_frame)
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Self:

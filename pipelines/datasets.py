@@ -8,13 +8,13 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.config import RunConfig
+from pipelines.config import load_config
 from pipelines.download import download, unpack
 from pipelines.files import write_json
 from pipelines.prepare import Prepared
@@ -185,6 +185,12 @@ def import_splits(folder: Path, *, data: Path | None, quiet: bool) -> None:
         lists = read_split_lists(place)
         name = next(name for name, version in VERSIONS.items() if version == lists.version)
         target = (data or data_folder() / name) / SPLITS_FOLDER
+        other = next((path for path in _list_files(place) if _differs(path, target / path.relative_to(place))), None)
+        if other is not None:
+            raise DataError(
+                f"{target} holds other lists ({other.relative_to(place)} differs), not to be replaced: remove them, "
+                "or name another folder with --data"
+            )
         try:
             shutil.copytree(place, target, dirs_exist_ok=True)
         except (OSError, shutil.Error) as error:
@@ -196,22 +202,34 @@ def import_splits(folder: Path, *, data: Path | None, quiet: bool) -> None:
         )
 
 
-def check_dataset(source: Path, *, as_json: bool, quiet: bool) -> int:
+def _list_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _differs(path: Path, stored: Path) -> bool:
+    return stored.exists() and stored.read_bytes() != path.read_bytes()
+
+
+def check_dataset(source: Path, overrides: Sequence[str] = (), *, as_json: bool, quiet: bool) -> int:
     """Show what a source holds, class by class, and what of it cannot be used; gives the number of broken videos."""
     console.quiet = quiet
     folder = resolve_videos(source)
-    prepared = read_source(folder, RunConfig(), cache_dir=None, for_training=False)
+    prepared = read_source(folder, load_config(None, overrides), cache_dir=None, for_training=False)
     rows = summarize(prepared)
     _print_rows(rows, f"{source}: {prepared.split_note}")
     for title, found in (("warning", prepared.warnings), ("broken", prepared.failures)):
         for item in found:
             console.print(f"{title} {item.video_id}: {item.reason}", markup=False)
+    for group in prepared.passed:
+        console.print(str(group), markup=False)
     if as_json:
         content = {
             "source": str(folder),
             "splits": prepared.split_note,
             "classes": rows,
             "warnings": [[item.video_id, item.reason] for item in prepared.warnings],
+            "files": dict(prepared.files),
+            "passed over": [asdict(group) for group in prepared.passed],
             "broken": [[item.video_id, item.reason] for item in prepared.failures],
         }
         sys.stdout.write(json.dumps(content) + "\n")
@@ -221,7 +239,7 @@ def check_dataset(source: Path, *, as_json: bool, quiet: bool) -> int:
 def summarize(prepared: Prepared) -> list[dict[str, int | str]]:
     """Count per class: videos of each split, shots, frames, boxes, rotated, variable rate, broken; then in all."""
     names = list(prepared.index.class_names)
-    names += sorted({item.video_id.split("/")[0] for item in prepared.failures} - set(names))
+    names += sorted({item.class_name for item in prepared.failures} - set(names))
     rows: dict[str, Counter[str]] = {name: Counter() for name in names}
     for record in prepared.index.records:
         row = rows[prepared.index.class_names[record.label]]
@@ -233,7 +251,7 @@ def summarize(prepared: Prepared) -> list[dict[str, int | str]]:
             {"annotated": 1, "boxes": len(truth.boxes), "masks": bool(truth.mask)}
         )
     for failure in prepared.failures:
-        rows[failure.video_id.split("/")[0]]["broken"] += 1
+        rows[failure.class_name]["broken"] += 1
     total = sum(rows.values(), Counter[str]())
     return [{"class": name, **{key: row[key] for key in COLUMNS}} for name, row in {**rows, "all": total}.items()]
 

@@ -12,6 +12,7 @@ from pipelines.config import load_config, save_config
 from pipelines.evaluate import print_table, read_thresholds
 from pipelines.files import write_json
 from pipelines.localizer import Localizer
+from pipelines.outputs import check_output_folder, mark_output_folder
 from pipelines.predict_command import PredictRequest, predict_sources
 from pipelines.report import Rows, write_report
 from pipelines.report_run import MOST_PICTURES, draw_maps
@@ -60,6 +61,9 @@ SETTINGS_OF = {
 seeds that are this clean the published joint weight of 4 saturates the maps (validation CorLoc 83 against 96)."""
 
 
+_FILES = ("boxes.csv", "env.json", "report", "runs", "cache", "overlay")
+
+
 def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
     """Write videos, train CAM, TCAM and CoLo-CAM, evaluate, predict.
 
@@ -70,6 +74,8 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
         TcamError: the folder cannot be written or the device does not exist.
     """
     console.quiet = quiet
+    check_output_folder(output, _FILES, [], flag="-o")
+    mark_output_folder(output)
     began = time.monotonic()
     videos = output / f"videos-seed{seed}"
     if not (videos / "boxes.csv").is_file():

@@ -24,6 +24,8 @@ from pipelines.calibration import calibration_frames, quantise
 from pipelines.device import Compute
 from pipelines.exported import FACTS, INPUTS, OUTPUTS, SUFFIXES, Facts, PackedExport, hushed
 from pipelines.localizer import Localizer
+from pipelines.outputs import check_outputs
+from pipelines.prediction_sources import find_files
 from pipelines.run_model import own_presence, own_threshold, weights_hash
 from pipelines.runlog import console, open_run
 from pipelines.stages import Run, load_localizers, load_run, main_localizer
@@ -39,6 +41,8 @@ from tcam.video.pixels import Pixels
 TOLERANCE: Final = 1e-3
 """How far a map or a class probability of the file may lie from PyTorch's, both in float32; 1e-5 is usual."""
 _INT8: Final = "int8"
+_WEIGHTS: Final = {"openvino": ".bin"}
+"""Ending of a second file, which holds the weights."""
 _NEEDS: Final = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
@@ -97,6 +101,9 @@ def export_run(request: ExportRequest, *, quiet: bool) -> Path:
         raise ConfigError(
             f"-o {target}: --format {request.format} writes a file that ends in {SUFFIXES[request.format]}"
         )
+    weights = target.with_suffix(_WEIGHTS.get(request.format, target.suffix))
+    inputs = [] if request.calibrate is None else find_files(request.calibrate)
+    check_outputs({target, weights}, inputs, flag="-o")
     folder = open_run(request.run)
     with hushed():
         require_exporter(request)

@@ -12,10 +12,11 @@ from tcam.video.index import write_whole
 
 @dataclass(frozen=True, slots=True)
 class VideoFailure:
-    """A video and what is wrong with it, in one line."""
+    """A video and what is wrong with it, in one line; ``class_name`` is its tag, where it is known."""
 
     video_id: str
     reason: str
+    class_name: str = ""
 
 
 def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:

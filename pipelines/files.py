@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tcam.files import replacing
+from tcam.video.frame_files import list_frame_files
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,6 +34,13 @@ def hash_file(path: Path) -> str:
     """Hash a file by content: 20 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=10)).hexdigest()
+
+
+def hash_content(path: Path) -> str:
+    """Hash a video by content: a file, or the images of a folder with their names; nothing of neither is empty."""
+    if path.is_dir():
+        return hash_json([(file.name, hash_file(file)) for file in list_frame_files(path)])
+    return hash_file(path) if path.is_file() else ""
 
 
 def without(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def check_negatives(videos: Path, config: RunConfig) -> None:
     if config.data.background is not None:
         scan_background(Path(config.data.background))
         return
-    source = None if find_youtube_objects(videos) else scan_class_folders(videos)
+    source = None if find_youtube_objects(videos) else scan_class_folders(videos, convention=config.data.convention)
     if source is None or (all(source.boxes.values()) and not source.masks):
         raise DataError(f"method negev needs frames without any object, found none in {videos}: {_WAY_OUT}")
 

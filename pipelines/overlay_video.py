@@ -11,6 +11,7 @@ from typing import Final
 from pipelines.overlay import draw_overlay
 from pipelines.predict import FramePrediction
 from tcam.types import Box
+from tcam.video.pixels import FrameScaler
 from tcam.video.writer import VideoWriter
 
 _WAITING: Final = 4
@@ -46,6 +47,7 @@ def save_overlay(
     gap_s = second.box.time_s - first.box.time_s if second is not None else 0.0
     fps = min(max(1 / gap_s, 1.0), 120.0) if gap_s > 0 else 25.0
     target.parent.mkdir(parents=True, exist_ok=True)
+    scale = FrameScaler()
 
     def draw(frame: FramePrediction) -> None:
         if frame.original is None:
@@ -53,11 +55,13 @@ def save_overlay(
         boxes = truth.get(frame.box.frame_index, ()) if truth else ()
         caption = f"{class_names[frame.box.label]} {frame.box.class_score:.2f}"
         drawn = draw_overlay(frame.original, frame.box.box, map=frame.map, truth=boxes, caption=caption)
+        if frame.size != first.size:  # pictures of several sizes
+            drawn = scale.resize(drawn.transpose(1, 2, 0), first.size)
         writer.write(drawn, time_s=frame.box.time_s - first.box.time_s)
 
     # The pool is the inner block: it ends, all drawn, before the video is closed.
     with (
-        VideoWriter(target, size=first.size, fps=fps, uneven=uneven) as writer,
+        VideoWriter(target, size=first.size, fps=fps, uneven=uneven, drawn=True) as writer,
         ThreadPoolExecutor(1, thread_name_prefix="overlay") as artist,
     ):
         waiting: list[Future[None]] = []

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.engine import Engine, FoundMaps
-from tcam.errors import DataError
 from tcam.localization.extract import extract_boxes
 from tcam.types import FrameBox, FrameGeometry, Size
-from tcam.video.find import find_videos, holds_frames
 from tcam.video.pixels import Pixels
 from tcam.video.reader import DecodedFrame
 
@@ -39,34 +34,13 @@ class FramePrediction:
     map: NDArray[np.float32]
 
 
-def find_sources(source: str) -> list[tuple[str, Path]]:
-    """List (video id, path) of the videos that ``--source`` names: a file, a frame folder, a folder of videos, a glob.
-
-    Raises:
-        DataError: there is no such file, or no video in the folder.
-    """
-    path = Path(source)
-    if path.is_dir() and not holds_frames(path):
-        found = [(child.relative_to(path).as_posix(), child) for child in find_videos(path)]
-    elif path.exists():
-        found = [(path.name, path)]
-    else:
-        matches = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute one)
-        files = [match for match in matches if match.is_file() or holds_frames(match)]
-        shared = os.path.commonpath([match.parent for match in files]) if files else ""  # a/1.mp4 and b/1.mp4 differ
-        found = [(match.relative_to(shared).as_posix(), match) for match in files]
-    if not found:
-        what = "a folder without videos" if path.is_dir() else "no such file or match"
-        raise DataError(f"--source {source}: expected a video file, a folder of videos or a glob, found {what}")
-    return found
-
-
 def predict_video(
     engine: Engine,
     video_id: str,
     frames: Iterator[DecodedFrame],
     *,
     threshold: float,
+    class_names: Sequence[str],
     batch: int = 8,
     label: int | None = None,
     threads: Executor | None = None,
@@ -79,6 +53,7 @@ def predict_video(
         video_id: what the rows are called.
         frames: of the video, at the size of the network's input, as ``stream_frames`` gives them.
         threshold: of the map, relative to its maximum, 0..1.
+        class_names: names behind the labels.
         batch: frames per forward pass; of a network in PyTorch on a CPU 8 at most, as more are no faster there, and
             from some number on give other last bits.
         label: the class to look for; None takes the most probable one in each frame.
@@ -95,7 +70,7 @@ def predict_video(
     chunks = _chunks(frames, batch if engine.threads == "all" else min(batch, _MOST_ON_CPU))
     results = ((chunk, find(chunk)) for chunk in chunks) if threads is None else _ahead(threads, find, chunks, ahead)
     for chunk, result in results:
-        yield from find_boxes(result, video_id, chunk, threshold=threshold)
+        yield from find_boxes(result, video_id, chunk, threshold=threshold, class_names=class_names)
 
 
 def _ahead(
@@ -123,7 +98,12 @@ def _chunks(frames: Iterator[DecodedFrame], batch: int) -> Iterator[list[Decoded
 
 
 def find_boxes(
-    result: FoundMaps, video_id: str, chunk: Sequence[DecodedFrame], *, threshold: float
+    result: FoundMaps,
+    video_id: str,
+    chunk: Sequence[DecodedFrame],
+    *,
+    threshold: float,
+    class_names: Sequence[str],
 ) -> Iterator[FramePrediction]:
     """Make the boxes of the frames that some maps are of."""
     input_size = (result.maps.shape[1], result.maps.shape[2])
@@ -145,5 +125,6 @@ def find_boxes(
             score=score,
             box=box,
             map_peak=float(result.maps[i].max()),
+            class_name=class_names[int(result.labels[i])],
         )
         yield FramePrediction(found, frame.original_size, frame.original, result.maps[i])

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.engine import PackedEngine
-from pipelines.files import hash_file, hash_json
+from pipelines.files import hash_content
 from pipelines.overlay_video import save_overlay
 from pipelines.parallel import ItemFailure, ordered_map
 from pipelines.predict import FramePrediction, predict_video
+from pipelines.prediction_sources import Source
 from pipelines.runlog import item_bar
 from pipelines.spread import Spread, model_time_limit_s, split_range
 from tcam.errors import VideoError
 from tcam.types import FrameBox, Size
-from tcam.video.frame_files import list_frame_files
+from tcam.video.frame_files import ImageSequence, is_image_sequence
 from tcam.video.reader import DecodedFrame, RangeStream, count_frames, stream_frames
 
 _LONGEST_S = 3 * 3600.0
@@ -25,22 +26,16 @@ _LONGEST_S = 3 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A video to predict."""
-
-    video_id: str
-    path: Path
-
-    def __str__(self) -> str:
-        return self.video_id
-
-
-@dataclass(frozen=True, slots=True)
 class Known:
-    """What a first look found: a hash of the content (where asked for), and the frames, 0 where they are unsure."""
+    """What a first look found.
+
+    ``content`` is a hash of it (where asked for), ``num_frames`` 0 where they are unsure; ``notes`` say how pictures
+    are read.
+    """
 
     content: str | None
     num_frames: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +69,16 @@ class Predict:
         size: network input, (height, width).
         threshold: of the map, relative to its maximum.
         batch: frames per forward pass.
+        class_names: names behind the labels.
         label: the class to look for; None takes the most probable one in each frame.
-        drawn: folder for videos with boxes and maps drawn, with the names of the classes; a video is then one item, as
-            its encoder needs the frames in order.
     """
 
     engine: PackedEngine
     size: Size
     threshold: float
     batch: int
+    class_names: tuple[str, ...]
     label: int | None
-    drawn: tuple[Path, tuple[str, ...]] | None = None
 
     def __call__(self) -> Callable[[VideoPart], list[FoundFrame] | None]:
         """Load the model."""
@@ -116,13 +110,10 @@ class Predictor:
 
     def _read_on(self, source: Source, first: int) -> list[FoundFrame]:
         """Predict a video from a frame on, reading it in order from its start: right whatever is damaged."""
-        drawn = self._settings.drawn
-        frames = stream_frames(source.path, size=self._settings.size, keep_original=drawn is not None)
+        frames = stream_frames(source.path, size=self._settings.size, keep_original=source.overlay is not None)
         found = self._predict(source, (frame for frame in frames if frame.index >= first))
-        if drawn is not None:
-            folder, class_names = drawn
-            name = source.video_id if source.video_id.endswith(".mp4") else f"{source.video_id}.mp4"
-            found = save_overlay(found, folder / name, class_names)
+        if source.overlay is not None:
+            found = save_overlay(found, source.overlay, self._settings.class_names)
         return [_row(frame) for frame in found]
 
     def _predict(self, source: Source, frames: Iterator[DecodedFrame]) -> Iterator[FramePrediction]:
@@ -132,6 +123,7 @@ class Predictor:
             source.video_id,
             frames,
             threshold=settings.threshold,
+            class_names=settings.class_names,
             batch=settings.batch,
             label=settings.label,
         )
@@ -157,24 +149,22 @@ def look_at(sources: Sequence[Source], *, spread: Spread, memory_limit_mb: float
 
 
 def _start_counting() -> Callable[[Source], Known]:
-    return lambda source: Known(None, _count(source.path))  # made in the worker: it need not pickle
+    return lambda source: _look(source.path, hashed=False)  # made in the worker: it need not pickle
 
 
 def _start_hashing() -> Callable[[Source], Known]:
-    return lambda source: Known(_hash(source.path), _count(source.path))
+    return lambda source: _look(source.path, hashed=True)
 
 
-def _count(path: Path) -> int:
+def _look(path: Path, *, hashed: bool) -> Known:
+    content = hash_content(path) if hashed else None
     try:
-        return count_frames(path)
+        if is_image_sequence(path):
+            with ImageSequence(path) as images:
+                return Known(content, len(images), images.notes())
+        return Known(content, count_frames(path))
     except VideoError:
-        return 0  # predicting it says what is wrong with it
-
-
-def _hash(path: Path) -> str:
-    if path.is_dir():
-        return hash_json([(file.name, hash_file(file)) for file in list_frame_files(path)])
-    return hash_file(path) if path.is_file() else ""
+        return Known(content, 0)  # predicting it says what is wrong with it
 
 
 def _size_of(path: Path) -> int:
@@ -210,7 +200,7 @@ def _time_limit_s(part: VideoPart) -> float:
 
 
 def _cut(source: Source, known: Known, work: Predict) -> Iterator[VideoPart]:
-    if work.drawn is not None or not known.num_frames:
+    if source.overlay is not None or not known.num_frames:  # an encoder needs the frames in order
         yield VideoPart(source, None, known.num_frames)
         return
     for frames in split_range(0, known.num_frames, batch=work.batch):

@@ -10,12 +10,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import torch
 
+from pipelines.copies import find_copies
 from pipelines.failures import VideoFailure
 from pipelines.parallel import ItemFailure, Progress, ordered_map
 from pipelines.prepare_video import GoodVideo, VideoJob, check_video
@@ -24,7 +25,10 @@ from pipelines.truth import collect_truth
 from tcam.errors import DataError
 from tcam.types import SPLITS, FrameTruth, Shot, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av
+from tcam.video.find import PassedOver
+from tcam.video.folder_tables import FIND_OUT, BoxConvention
 from tcam.video.folders import FolderEntry, FolderSource, assign_splits, scan_class_folders
+from tcam.video.frame_files import is_image_sequence
 
 _BYTES_PER_S: Final = 200_000
 """Slowest pace that is still progress: large files get more time, small ones that decode for ever do not."""
@@ -34,9 +38,10 @@ _BYTES_PER_S: Final = 200_000
 class Prepared:
     """What ``prepare`` found.
 
-    ``failures`` are the videos left out; ``warnings`` name what is used in part only, and boxes outside their frame;
-    ``split_note`` says where the splits came from and which boxes were dropped; ``variable_rate`` are the ids of videos
-    whose frames last differently.
+    ``failures`` are the videos left out; ``warnings`` name what is used in part only, boxes outside their frame, copies
+    of one video and columns that nothing reads; ``split_note`` says where the splits came from and which boxes were
+    dropped; ``variable_rate`` are the ids of videos whose frames last differently. ``passed`` are the files that are
+    part of nothing, ``files`` counts all by what they are.
     """
 
     index: VideoIndex
@@ -45,6 +50,8 @@ class Prepared:
     split_note: str
     warnings: tuple[VideoFailure, ...] = ()
     variable_rate: tuple[str, ...] = ()
+    passed: tuple[PassedOver, ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ def prepare(
     follow_links: bool = False,
     for_training: bool = True,
     source: FolderSource | None = None,
+    convention: BoxConvention = FIND_OUT,
 ) -> Prepared:
     """Probe the videos of a data folder, write their clean copies, and build the index and the table of boxes.
 
@@ -85,24 +93,22 @@ def prepare(
         follow_links: also use videos that are links to places outside ``root``.
         for_training: require two classes, each with a usable training video; data to evaluate on needs neither.
         source: what the folder holds; None takes its sub-folders as classes.
+        convention: of its table of boxes.
 
     Raises:
         DataError: no usable videos, or a class without a training video.
         MissingPartError: PyAV is not installed.
         ValueError: a short side below 16, or fractions that leave nothing.
     """
-    if short_side < 16:
-        raise ValueError(f"short_side must be at least 16, got {short_side}")
-    source = source or scan_class_folders(Path(root), min_classes=2 if for_training else 1)
-    if any(not entry.path.is_dir() for entry in source.entries):
+    source = source or scan_class_folders(Path(root), min_classes=2 if for_training else 1, convention=convention)
+    if any(not is_image_sequence(entry.path) for entry in source.entries):
         require_av()
     if cache_dir is not None:
-        _open_cache(cache_dir)
+        _open_cache(cache_dir, short_side)
     jobs, strays = _plan(source, cache_dir, short_side, follow_links)
-    found = strays | _check_all(jobs, spread, _Limits(time_limit_s, memory_limit_mb), progress)
-    outcomes = {entry.video_id: found[entry.video_id] for entry in source.entries}
-    good = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, GoodVideo)}
-    failures = tuple(VideoFailure(video_id, o) for video_id, o in outcomes.items() if isinstance(o, str))
+    outcomes = strays | _check_all(jobs, spread, _Limits(time_limit_s, memory_limit_mb), progress)
+    good = {e.video_id: known for e in source.entries if isinstance(known := outcomes[e.video_id], GoodVideo)}
+    failures = _list_failures(source, outcomes)
     if for_training or not good:
         _require_every_class(source, good, failures)
     kept = [entry for entry in source.entries if entry.video_id in good]
@@ -111,8 +117,16 @@ def prepare(
     if for_training:
         require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
     drawn = sum(entry.split is None for entry in kept)
-    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as clips.csv says"
-    return _build(source, entries, good=good, failures=failures, origin=origin)
+    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as its folders or tables say"
+    return _build(source, entries, good=good, failures=failures, origin=origin, convention=convention)
+
+
+def _list_failures(source: FolderSource, outcomes: Mapping[str, GoodVideo | str]) -> tuple[VideoFailure, ...]:
+    return tuple(
+        VideoFailure(entry.video_id, reason, entry.class_name)
+        for entry in source.entries
+        if isinstance(reason := outcomes[entry.video_id], str)
+    )
 
 
 def _build(
@@ -122,19 +136,24 @@ def _build(
     good: Mapping[str, GoodVideo],
     failures: tuple[VideoFailure, ...],
     origin: str,
+    convention: BoxConvention,
 ) -> Prepared:
     """Make the index and the table of boxes of the videos that can be used; ``origin`` says who chose the splits."""
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
-    truth, dropped, outside = collect_truth(source, index)
+    truth, dropped, outside = collect_truth(source, index, convention)
     damaged = [VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None]
     lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
     variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
-    warnings = (*damaged, *(VideoFailure(*one) for one in outside))
-    return Prepared(index, truth, failures, count_splits(index, origin) + lost, warnings, variable)
+    found = (*find_copies(entries), *source.notes, *outside)
+    warnings = (*(VideoFailure(*one) for one in found), *damaged)
+    split_note = count_splits(index, origin) + lost
+    return Prepared(index, truth, failures, split_note, warnings, variable, source.passed, source.files or {})
 
 
-def _open_cache(cache_dir: Path) -> None:
+def _open_cache(cache_dir: Path, short_side: int) -> None:
     """Make the cache folder and sweep what killed runs left there."""
+    if short_side < 16:
+        raise ValueError(f"short_side must be at least 16, got {short_side}")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         for leftover in cache_dir.glob(".*.tmp"):
@@ -157,7 +176,9 @@ def _plan(
     for entry in source.entries:
         stray = None if follow_links else _find_stray_link(entry.path, real_root)
         if stray:
-            strays[entry.video_id] = f"{stray} is a link out of the data folder: copy the file there"
+            strays[entry.video_id] = (
+                f"{stray} is a link out of the data folder: copy the file there, or set data.follow_links=true"
+            )
         else:
             jobs.append(VideoJob(entry.video_id, entry.path.absolute(), cache_dir, short_side))
     return jobs, strays
@@ -211,7 +232,7 @@ def _require_every_class(source: FolderSource, good: Mapping[str, GoodVideo], fa
     usable = {entry.class_name for entry in source.entries if entry.video_id in good}
     empty = [name for name in source.class_names if name not in usable]
     if empty:
-        first = next(failure for failure in failures if failure.video_id.startswith(f"{empty[0]}/"))
+        first = next(failure for failure in failures if failure.class_name == empty[0])
         raise DataError(
             f"no video of the class {empty[0]!r} in {source.root} can be used "
             f"({len(failures)} of {len(source.entries)} are broken; {first.video_id}: {first.reason})"

@@ -12,6 +12,7 @@ from pipelines.prepare import Prepared
 from pipelines.runlog import console
 from pipelines.sources import read_source
 from pipelines.spread import Spread
+from tcam.video.find import summarize_passed
 from tcam.video.index import write_index, write_truth
 
 MOST_WARNINGS = 20
@@ -36,6 +37,9 @@ def prepare_data(
         prepared = replace(prepared, failures=prepared.failures + background.failures)
     write_failures(prepared.failures, folder / "errors.csv")
     console.print(f"{len(prepared.index.records)} videos: {prepared.split_note}")
+    passed = summarize_passed(prepared.passed)
+    if passed is not None:
+        console.print(f"{passed}; 'tcam data check' lists all", markup=False)
     for warning in prepared.warnings[:MOST_WARNINGS]:
         console.print(f"warning: {warning.video_id}: {warning.reason}", markup=False)
     if len(prepared.warnings) > MOST_WARNINGS:

@@ -10,6 +10,7 @@ from typing import Final
 
 from tcam.errors import VideoError
 from tcam.types import Size
+from tcam.video.frame_files import is_image_sequence
 from tcam.video.index import write_whole
 from tcam.video.probe import VideoProbe, probe_video
 from tcam.video.reader import stream_frames
@@ -47,7 +48,7 @@ def check_video(job: VideoJob) -> GoodVideo:
         VideoError: it cannot be used.
         DataError: the copy cannot be written.
     """
-    if job.cache_dir is None or job.path.is_dir():
+    if job.cache_dir is None or is_image_sequence(job.path):
         return GoodVideo(probe_video(job.path), None)
     if not job.path.is_file():
         return GoodVideo(probe_video(job.path, try_decord=False), None)  # raises: it is missing, a pipe or a device

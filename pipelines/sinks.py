@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from pipelines.files import write_json
 from tcam.errors import ConfigError, DataError
-from tcam.files import replacing
+from tcam.files import cannot_write, replacing
 from tcam.types import FrameBox, Size
 
 Status = Literal["ok", "none", "interpolated", "decode_error"]
@@ -92,9 +92,7 @@ class BoxSink:
         found: FrameBox,
         *,
         size: Size,
-        class_name: str,
         threshold: float,
-        track_id: int | None = None,
         status: Status | None = None,
     ) -> None:
         """Add one frame.
@@ -102,9 +100,7 @@ class BoxSink:
         Args:
             found: the frame and its box.
             size: (height, width) of the original frame.
-            class_name: the name behind ``found.label``.
             threshold: of the map.
-            track_id: which object over time, where that is known.
             status: None says ``ok`` or ``none`` by whether there is a box.
 
         Raises:
@@ -115,10 +111,10 @@ class BoxSink:
             raise ValueError("a box table must be written inside its 'with' block")
         box: Sequence[float | None] = (None,) * 4 if found.box is None else [round(v, 2) for v in found.box]
         video, height, width = _printable(found.video_id), *size
-        about = (video, found.frame_index, round(found.time_s, 6), width, height, _printable(class_name))
+        about = (video, found.frame_index, round(found.time_s, 6), width, height, _printable(found.class_name))
         scores = (round(found.score, 6), round(threshold, 6))
         status = status or ("none" if found.box is None else "ok")
-        self._rows.append((*about, round(found.class_score, 6), *box, *scores, track_id, status))
+        self._rows.append((*about, round(found.class_score, 6), *box, *scores, found.track_id, status))
         self._frames[video] += 1
         self._sizes[video] = size
         if len(self._rows) >= CHUNK or self._path is None:  # who reads a pipe waits for every line
@@ -172,9 +168,7 @@ class BoxSink:
         except BrokenPipeError:
             raise  # whoever read the pipe has gone: no fault of the disk
         except OSError as error:
-            where = "standard output" if self._path is None else str(self._path)
-            reason = error.strerror or error
-            raise DataError(f"cannot write {where}: {reason}; free space or choose another folder") from None
+            raise cannot_write(self._path or Path("standard output"), error) from None
 
 
 def sidecar(path: Path) -> Path:

@@ -46,14 +46,14 @@ def resolve_videos(videos: Path) -> Path:
     return folder
 
 
-def check_folder(videos: Path) -> None:
+def check_folder(videos: Path, config: RunConfig) -> None:
     """Find out without opening a video whether there are videos to train from.
 
     Raises:
         DataError: there are none, or their tables do not fit them.
     """
     if find_youtube_objects(videos) is None:
-        scan_class_folders(videos)
+        scan_class_folders(videos, convention=config.data.convention)
 
 
 def find_split_lists(folder: Path, version: Version) -> Path | None:
@@ -89,6 +89,7 @@ def read_source(
             time_limit_s=config.data.time_limit_s,
             memory_limit_mb=config.data.memory_limit_mb,
             follow_links=config.data.follow_links,
+            convention=config.data.convention,
             for_training=for_training,
             progress=progress,
         )
@@ -101,7 +102,7 @@ def prepare_known(dataset: YoutubeObjects, *, for_training: bool) -> Prepared:
         DataError: nothing usable in it or, for training, less than two classes or a class without a training video.
     """
     index = dataset.index
-    failures = tuple(VideoFailure(*failure) for failure in dataset.failures)
+    failures = tuple(VideoFailure(*failure, failure[0].partition("/")[0]) for failure in dataset.failures)
     if not index.records:
         reason = f" ({failures[0].video_id}: {failures[0].reason})" if failures else ""
         raise DataError(f"no video can be used: {dataset.origin}{reason}")

@@ -276,6 +276,7 @@ def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Pa
         record.video_id,
         stream_original(record, size=run.input_size, keep_original=True),
         threshold=threshold,
+        class_names=run.index.class_names,
         label=record.label,
     )
     try:

@@ -16,8 +16,11 @@ from typing import IO, Final
 
 from pipelines.frame_feed import Drop, FedFrame, FrameFeed, Patience
 from pipelines.live_view import LiveView, open_view
+from pipelines.outputs import check_outputs
 from pipelines.overlay_video import save_overlay
-from pipelines.predict import FramePrediction, find_sources
+from pipelines.predict import FramePrediction
+from pipelines.predict_many import FoundFrame, Predict
+from pipelines.prediction_sources import Source, find_files
 from pipelines.runlog import console
 from pipelines.signals import finishing, interrupted_by
 from pipelines.stream_localizer import StreamLocalizer
@@ -77,10 +80,10 @@ def find_source(text: str) -> Path | LiveSource:
     live = LiveSource.parse(text)
     if live is not None:
         return live
-    found = find_sources(text)
+    found = find_files(text)
     if len(found) > 1:
         raise ConfigError(f"--source {text}: expected one video, found {len(found)}; 'tcam predict' takes many")
-    return found[0][1]
+    return found[0]
 
 
 def batch_of(source: Path | LiveSource, *, latest: bool) -> int:
@@ -118,6 +121,26 @@ def _remember(feed: FrameFeed, passing: deque[FedFrame]) -> Iterator[DecodedFram
         yield fed.frame
 
 
+def predict_live(source: Source, live: LiveSource, work: Predict) -> Iterator[FoundFrame]:
+    """Localize in every frame of a live source until it ends: what ``tcam predict`` does with an address.
+
+    Raises:
+        StreamError: it could not be reached, or was lost for good.
+        VideoError: there is no video in it.
+    """
+    localizer = StreamLocalizer(
+        work.engine.unpack(),
+        class_names=work.class_names,
+        size=work.size,
+        threshold=work.threshold,
+        label=work.label,
+        video_id=source.video_id,
+    )
+    with FrameFeed(live, size=work.size, drop=Drop(), keep_original=source.overlay is not None) as feed:
+        for frame in localize(localizer, feed, save_video=source.overlay):
+            yield FoundFrame(frame.prediction.box, frame.prediction.size)
+
+
 def stream_source(request: StreamRequest, *, quiet: bool) -> None:
     """Localize in a source until it ends, is lost or a signal comes; the last line says which.
 
@@ -128,6 +151,9 @@ def stream_source(request: StreamRequest, *, quiet: bool) -> None:
     """
     console.quiet = quiet
     source = find_source(request.source)
+    inputs = [source] if isinstance(source, Path) else []
+    check_outputs([] if request.output == "-" else [Path(request.output)], inputs, flag="-o")
+    check_outputs([] if request.save_video is None else [request.save_video], inputs, flag="--save-video")
     if request.budget_ms is not None and isinstance(source, Path):
         raise ConfigError(f"--budget is for live sources, got the file {request.source}: leave it out")
     with open_view(request.view, _name_of(source), show=request.show) as view:

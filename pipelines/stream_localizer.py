@@ -150,6 +150,7 @@ class StreamLocalizer:
             self.video_id,
             frames,
             threshold=self.threshold,
+            class_names=self.class_names,
             batch=batch,
             label=self._label,
             threads=threads,

@@ -15,6 +15,7 @@ from pipelines.commands import TrainRequest, start_or_resume
 from pipelines.prepare import Prepared, prepare
 from pipelines.ray_cluster import set_ray_up
 from pipelines.spread import Spread
+from tests.pipelines.inputs import hash_inputs, sha256
 from tests.pipelines.tiny import SETTINGS, Outcome, TinyRun
 
 CHROMIUM_FLAGS = (
@@ -74,16 +75,22 @@ def ray_kept(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def tcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Outcome]:
-    """Give a function that runs ``tcam`` with some arguments in this process, cache and data in the test's folder."""
+    """Give a function that runs ``tcam`` with some arguments in this process, cache and data in the test's folder.
+
+    No command may change a file that it reads.
+    """
     monkeypatch.setenv("TCAM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TCAM_DATA", str(tmp_path / "data"))
 
     def call(*arguments: str | Path) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["tcam", *map(str, arguments)])
+        inputs = hash_inputs(sys.argv[1:])
         capsys.readouterr()
         with pytest.raises(SystemExit) as leaving:
             cli.run()
         out, err = capsys.readouterr()
+        changed = {file for file, known in inputs.items() if not file.is_file() or sha256(file) != known}
+        assert not changed, f"the command changed what it reads: {changed}"
         return Outcome(int(leaving.value.code or 0), out, err)
 
     return call

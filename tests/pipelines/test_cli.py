@@ -73,6 +73,8 @@ def test_the_folder_is_looked_at_before_weights_are_fetched(tcam, tmp_path):
 
 def test_one_class_only(tcam, videos, tmp_path):
     shutil.rmtree(videos / "fish")
+    for table in ("clips.csv", "boxes.csv"):
+        (videos / table).unlink()
     found = tcam("train", "--videos", videos, "--runs", tmp_path / "runs", *SETS)
     assert found.code == 3
     assert "holds one class only ('beetle'): learning from tags needs at least two class folders" in found.error

@@ -8,14 +8,16 @@ import torch
 
 from pipelines.localizer import Localizer
 from pipelines.network_threads import network_threads
-from pipelines.predict import find_sources, predict_video
-from tcam.errors import DataError, VideoError
+from pipelines.predict import predict_video
+from tcam.errors import VideoError
 from tcam.localization.extract import extract_box
 from tcam.types import FrameGeometry
 from tcam.video.reader import DecodedFrame, stream_frames
 from tests.pipelines.tiny import SIDE, tiny_localizer
 from tests.synthetic import TINY_FRAMES
 from tests.tcam.video.encoded import encode
+
+NAMES = ("beetle", "fish")
 
 
 @pytest.fixture(scope="module")
@@ -26,55 +28,8 @@ def wide_video(tmp_path_factory):
 
 def predict(path, *, threshold: float = 0.5, side: int = SIDE, seed: int = 0, keep_original: bool = False, **options):
     frames = stream_frames(path, size=(side, side), keep_original=keep_original)
-    return list(predict_video(tiny_localizer(seed=seed), "x", frames, threshold=threshold, **options))
-
-
-def test_a_file_is_one_source(tiny_videos):
-    path = tiny_videos / "fish" / "fish-00.mp4"
-    assert find_sources(str(path)) == [("fish-00.mp4", path)]
-
-
-def test_a_folder_gives_its_videos_with_their_path_in_it(tiny_videos):
-    found = find_sources(str(tiny_videos))
-    assert [name for name, _ in found] == [f"{tag}/{tag}-{n:02d}.mp4" for tag in ("beetle", "fish") for n in range(4)]
-    assert all(path == tiny_videos / name for name, path in found)
-    assert [name for name, _ in find_sources(str(tiny_videos / "fish"))] == [f"fish-{n:02d}.mp4" for n in range(4)]
-
-
-def test_a_folder_of_frames_is_one_source(tmp_path):
-    (tmp_path / "clip").mkdir()
-    (tmp_path / "clip" / "frame0001.jpg").touch()
-    assert find_sources(str(tmp_path / "clip")) == [("clip", tmp_path / "clip")]
-
-
-def test_a_glob_gives_its_matches_sorted(tiny_videos):
-    found = find_sources(str(tiny_videos / "fish" / "*-0[12].mp4"))
-    assert [name for name, _ in found] == ["fish-01.mp4", "fish-02.mp4"]
-    assert len(find_sources(str(tiny_videos / "**" / "*.mp4"))) == 8
-
-
-def test_matches_of_one_name_in_two_folders_keep_apart(tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "1.mp4").touch()
-    found = find_sources(str(tmp_path / "*" / "1.mp4"))
-    assert [name for name, _ in found] == ["a/1.mp4", "b/1.mp4"]
-
-
-def test_a_name_with_glob_characters_is_a_file_where_it_exists(tmp_path):
-    path = tmp_path / "cat [1].mp4"
-    path.touch()
-    assert find_sources(str(path)) == [("cat [1].mp4", path)]
-
-
-@pytest.mark.parametrize(
-    ("source", "found"),
-    [("absent.mp4", "no such file or match"), ("*.mp4", "no such"), (".", "a folder without videos")],
-)
-def test_nothing_found_is_said_plainly(tmp_path, monkeypatch, source, found):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=f"expected a video file, a folder of videos or a glob, found {found}"):
-        find_sources(source)
+    localizer = tiny_localizer(seed=seed)
+    return list(predict_video(localizer, "x", frames, threshold=threshold, class_names=NAMES, **options))
 
 
 def test_every_frame_is_found_once_and_in_order(wide_video):
@@ -174,12 +129,17 @@ def test_batches_in_threads_give_the_same_frames_in_order(kind, together, each):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(each)  # another number gives other last bits
-        alone = [found.box for found in predict_video(Recorded(kind), "x", iter(frames), threshold=0.5, batch=4)]
+        alone = [
+            found.box
+            for found in predict_video(Recorded(kind), "x", iter(frames), threshold=0.5, class_names=NAMES, batch=4)
+        ]
         torch.set_num_threads(3)
         engine = Recorded(kind)
         with network_threads(engine.threads, 8) as (threads, count):
             assert (count, torch.get_num_threads()) == (together, 3)
-            found = predict_video(engine, "x", iter(frames), threshold=0.5, batch=4, threads=threads, ahead=count + 1)
+            found = predict_video(
+                engine, "x", iter(frames), threshold=0.5, class_names=NAMES, batch=4, threads=threads, ahead=count + 1
+            )
             boxes = [frame.box for frame in found]
         assert (engine.most, engine.torch_threads) == (together, {each})
         assert torch.get_num_threads() == 3
@@ -199,7 +159,14 @@ def test_no_more_frames_are_taken_than_batches_are_wanted_ahead():
 
     with network_threads("each", 2) as (threads, _):
         found = predict_video(
-            tiny_localizer("decoder"), "x", frames(), threshold=0.5, batch=4, threads=threads, ahead=3
+            tiny_localizer("decoder"),
+            "x",
+            frames(),
+            threshold=0.5,
+            class_names=NAMES,
+            batch=4,
+            threads=threads,
+            ahead=3,
         )
         for index, _ in enumerate(found):
             assert len(taken) <= 4 * (index // 4 + 3)

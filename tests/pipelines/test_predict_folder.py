@@ -61,7 +61,8 @@ def test_other_settings_are_other_work(predict):
 def test_a_table_whose_writing_was_cut_off_is_made_again(predict):
     whole = (predict(), files_of(predict.boxes))[1]
     (predict.boxes / "fish-02.mp4.csv.meta.json").unlink()
-    (predict.boxes / "fish-02.mp4.csv").write_text("from other settings")
+    table = predict.boxes / "fish-02.mp4.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:2]) + "\n")
     assert "3 of 4 videos are done already" in predict().err
     assert files_of(predict.boxes) == whole
 

@@ -33,7 +33,7 @@ def test_good_videos_are_indexed_and_bad_ones_are_rows(videos, tmp_path):
     (videos / "dog" / "empty.mp4").touch()
     (videos / "dog" / "text.mp4").write_text("hello")
     os.mkfifo(videos / "cat" / "pipe.mp4")
-    (videos / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ncat/0.mp4,7,1,2,3,4\ncat/0.mp4,8,1,2,3,4\n")
+    (videos / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ncat/0.mp4,7,1,2,3,4\ncat/0.mp4,9,1,2,3,4\n")
     steps = []
     prepared = prepare(videos, cache_dir=tmp_path / "cache", short_side=32, spread=Spread(2), progress=steps.append)
     assert [record.video_id for record in prepared.index.records] == [
@@ -66,7 +66,7 @@ def test_masks_make_boxes_where_the_table_has_none(videos):
         ("dog/1.mp4", 1): ((Box(5, 6, 7, 8),), "1.png"),
     }
     assert "the boxes of 1 frames past the end" in prepared.split_note
-    (warning,) = prepared.warnings
+    (warning,) = (warning for warning in prepared.warnings if "same content" not in warning.reason)
     assert warning.video_id == "cat/0.mp4"
     assert "4.png: not a readable image" in warning.reason
 

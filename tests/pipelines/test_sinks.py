@@ -2,6 +2,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,10 +19,11 @@ def frame(index: int, box: Box | None = FOUND, *, video: str = "dog/rex.mp4") ->
     return FrameBox(video, index, index / 24, 1, class_score=0.75, score=0.5 if box else 0.0, box=box)
 
 
-def write(target, frames, *, class_name: str = "dog", **more) -> None:
+def write(target, frames, *, class_name: str = "dog", track_id: int | None = None, **more) -> None:
     with open_box_sink(str(target), metadata={"run": "pets-001"}) as sink:
         for item in frames:
-            sink.write(item, size=(120, 160), class_name=class_name, threshold=0.35, **more)
+            named = replace(item, class_name=class_name, track_id=track_id)
+            sink.write(named, size=(120, 160), threshold=0.35, **more)
 
 
 def frames_then_an_error():
@@ -111,7 +113,7 @@ def test_dash_writes_json_lines_to_standard_output_as_they_come(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     with open_box_sink("-", metadata={}) as sink:
-        sink.write(frame(3, None), size=(120, 160), class_name="dog", threshold=0.35)
+        sink.write(frame(3, None), size=(120, 160), threshold=0.35)
         line = json.loads(stream.getvalue())
         assert (line["frame"], line["x0"], line["status"]) == (3, None, "none")
         assert tuple(line) == COLUMNS
@@ -131,7 +133,7 @@ def test_an_error_leaves_the_old_table_and_nothing_half_written(tmp_path, suffix
 def test_the_table_appears_only_when_it_is_whole(tmp_path):
     target = tmp_path / "new" / "boxes.csv"
     with open_box_sink(str(target), metadata={}) as sink:
-        sink.write(frame(0), size=(120, 160), class_name="dog", threshold=0.35)
+        sink.write(frame(0), size=(120, 160), threshold=0.35)
         assert not target.exists()
     assert sorted(path.name for path in target.parent.iterdir()) == ["boxes.csv", "boxes.csv.meta.json"]
 
@@ -168,7 +170,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
 def test_a_table_that_is_not_open_takes_no_rows():
     sink = open_box_sink("boxes.csv", metadata={})
     with pytest.raises(ValueError, match="inside its 'with' block"):
-        sink.write(frame(0), size=(1, 1), class_name="dog", threshold=0.5)
+        sink.write(frame(0), size=(1, 1), threshold=0.5)
 
 
 def test_tables_that_cannot_be_read_say_why(tmp_path):

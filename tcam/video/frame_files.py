@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from tcam.errors import VideoError
 from tcam.types import FrameRun, Size
 from tcam.video.container import refuse
-from tcam.video.frame_order import order_frames
-from tcam.video.image_file import IMAGE_SUFFIXES, PAGED_SUFFIXES, OpenImage, ValueRange, to_pixels
+from tcam.video.frame_order import FrameOrder, order_frames
+from tcam.video.image_file import IMAGE_SUFFIXES, PAGED_SUFFIXES, OpenImage, ValueRange, read_image, to_pixels
 from tcam.video.pixels import FOLDER_FPS, Pixels
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SAMPLED: Final = 64
 """Pictures of a clip, evenly over time, that say what range its values have."""
+_UNLIKE: Final = 32
+"""Mean difference of two pictures, of 255, above which they do not show the same."""
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)(\.[^.]+)", re.ASCII | re.DOTALL)
 
 
@@ -64,7 +66,7 @@ class ImageSequence:
             their running number.
 
     Raises:
-        VideoError: folder or file cannot be read.
+        VideoError: folder or file cannot be read, or it holds two kinds of pictures under the same names.
     """
 
     def __init__(self, path: Path, runs: Sequence[FrameRun] = ()) -> None:
@@ -74,6 +76,7 @@ class ImageSequence:
         self._files: Sequence[Path] | FrameFiles = FrameFiles(self.path, runs)
         if self.order is not None:
             self._files = [self.path / name for name in self.order.names]
+            _refuse_other_pictures(self.path, self.order)
         shown_s = None if self._file is None else self._file.seconds_per_page
         self.fps = FOLDER_FPS if shown_s is None else 1 / shown_s
 
@@ -157,6 +160,17 @@ class ImageSequence:
             return
         with OpenImage(self._files[index]) as image:
             yield image, 0
+
+
+def _refuse_other_pictures(folder: Path, order: FrameOrder) -> None:
+    """Refuse frames that seem to be there twice but are not alike: photographs and masks under the same names."""
+    if not order.doubles:
+        return
+    double = order.doubles[0]
+    kept = next(name for name in order.names if Path(name).stem.casefold() == Path(double).stem.casefold())
+    one, other = (read_image(folder / name, (32, 32)).astype(int) for name in (kept, double))
+    if abs(one - other).mean() > _UNLIKE:
+        refuse(folder, f"{kept} and {double} are two different pictures", remedy="give each kind a folder of its own")
 
 
 def is_image_sequence(path: Path) -> bool:

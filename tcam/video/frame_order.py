@@ -21,40 +21,21 @@ from math import gcd
 from operator import attrgetter, itemgetter
 from typing import Final
 
+from tcam.video.frame_stems import MINUS, MOMENT, measure, rewrite_stems, wraps
 from tcam.video.image_file import IMAGE_SUFFIXES
 
-_Hit = tuple[re.Match[str], str]
-"""A moment that was found, and its digits."""
 _Field = tuple[str | int, ...]
 """Text, number, text, ...; the texts may be empty."""
 
 _FORMATS: Final = (".png", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".webp")
 """The endings to choose first where there are several."""
-_MOMENT: Final = "\0"
-"""Stands, as in no file name, before a number that is a moment; ``_MINUS`` before one that is negative."""
-_MINUS: Final = "\1"
-_ZEROS: Final = str.maketrans("123456789", "0" * 9)
-_DIGITS: Final = re.compile(r"\d+")
 _NUMBER: Final = re.compile(r"([-\x01]?\d{1,999})")
 _FIELD: Final = re.compile(r"(?:[^\W_]|[\x00\x01])+")
-_SIZE: Final = re.compile(r"(?<!\d)[1-9]\d{2,4}[x×][1-9]\d{2,4}(?!\d)")
 _COVER: Final = re.compile(r"(?<![^\W_])(?:cover|folder|poster|thumb|thumbs|thumbnail|preview)(?![^\W_])")
 _SCENE: Final = re.compile(r"s|sc|scene|sh|shot|seq|sequence|take|part|chapter|ep|episode")
 """Stands before a number with which the numbers after it begin anew."""
 _PROPERTY: Final = re.compile(r"cam|camera|view|q|quality|iso|v")
 """Stands before a number that says nothing about time."""
-_CLOCK: Final = r"\d\d(?P<colon>[-_.:h]?)\d\d(?:(?P=colon)|m)\d\d"
-_PART: Final = r"(?P<part>\d{1,7}|\d{9})(?=z?(?:[\W_]|\Z))|(?!\d))"
-_MOMENTS: Final = tuple(
-    re.compile(rf"(?<![\d\x00]){pattern}")
-    for pattern in (
-        rf"(?:19|20)\d\d(?P<dash>[-_.]?)\d\d(?P=dash)\d\d(?:\D{{0,4}}?{_CLOCK})?"
-        rf"(?(colon)(?=(?:(?P<mark>[._,:-])|(?=(?:\d{{3}}|\d{{6}})(?!\d))){_PART}|(?!\d))",
-        rf"{_CLOCK}(?=(?P<mark>[._,:-]){_PART}",
-        rf"1[2-9]\d{{8}}(?:\d{{3}}){{0,3}}(?=(?P<mark>[._,:-]){_PART}",
-    )
-)
-_VALID: Final = re.compile(r"(?:\d{4}(?:0[1-9]|1[0-2])[0-3]\d)?(?:(?:[01]\d|2[0-3])[0-5]\d[0-5]\d)?|1\d{9}(?:\d{3})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +85,13 @@ def order_frames(names: Iterable[str]) -> FrameOrder:
     """Return the frames of a folder in order, whatever the order of ``names``; a name given twice counts once."""
     names = set(names)
     stems = _choose_formats(names)
-    read = [_SIZE.sub("x", stem) for stem in stems.values()]
-    for pattern in 2 * _MOMENTS:
-        read = _read_moments(read, pattern)
-    numbered = {name: stem for name, stem in zip(stems, _read_signs(read), strict=True) if _NUMBER.search(stem)}
+    read = rewrite_stems(list(stems.values()))
+    numbered = {name: stem for name, stem in zip(stems, read, strict=True) if _NUMBER.search(stem)}
+    others: list[str] = []
     plain = sorted(stems.keys() - numbered.keys(), key=lambda name: (stems[name], name))
-    others = [name for name in plain if _COVER.search(stems[name])]
-    if len(numbered) > len(plain) - len(others):
-        plain = [name for name in plain if not _COVER.search(stems[name])]
-    else:
-        others = []
+    covers = {name for name in plain if _COVER.search(stems[name])}
+    if len(plain) - len(covers) < len(numbered):
+        plain, others = [name for name in plain if name not in covers], sorted(covers)
     order, doubles = _order_numbered(_line_up(numbered)), sorted(names - stems.keys())
     passed_over = ((doubles, "in another format"), (others, "without a number"))
     notes = [order.note, *(f"{len(left)} {why} passed over ({_show(left[0])})" for left, why in passed_over if left)]
@@ -138,86 +116,6 @@ def _choose_formats(names: Iterable[str]) -> dict[str, str]:
 def _rank_format(name: str) -> tuple[int, str]:
     ending = name[name.rfind(".") :].lower()
     return _FORMATS.index(ending) if ending in _FORMATS else len(_FORMATS), name
-
-
-def _read_moments(stems: list[str], pattern: re.Pattern[str]) -> list[str]:
-    """Return the stems with moments, as one number, where most have one and nearly all are valid."""
-    some = stems[:: len(stems) // 64 + 1]
-    shapes = Counter(hit[0].translate(_ZEROS) for stem in some for hit in pattern.finditer(stem))
-    shape = max(shapes, key=lambda shape: (shapes[shape], len(shape), shape), default="")
-    for chosen in (some, stems):
-        hits, invalid = _find_moments(chosen, pattern, shape)
-        if 2 * len(hits) <= len(chosen) or 100 * invalid > len(chosen):
-            return stems
-    fraction = _is_fraction(hits)
-    if not _is_clear(hits, fraction=fraction):
-        return stems
-    width = max(len(hit["part"] or "") for hit, _ in hits) if fraction else 0
-    written = {}
-    for hit, moment in hits:
-        number = moment + (hit["part"] or "").ljust(width, "0")[:width]
-        end = max(hit.end(), hit.end("part")) if fraction else hit.end()
-        written[hit.string] = f"{hit.string[: hit.start()]}_{_MOMENT}{number}_{hit.string[end:]}"
-    return [written.get(stem, stem) for stem in stems]
-
-
-def _find_moments(stems: list[str], pattern: re.Pattern[str], shape: str) -> tuple[list[_Hit], int]:
-    """Return the first valid moment of each stem, all of one shape, and how many stems have invalid ones only."""
-    found, invalid = [], 0
-    for stem in stems:
-        hits = [hit for hit in pattern.finditer(stem) if hit[0].translate(_ZEROS) == shape]
-        digits = [(hit, "".join(_DIGITS.findall(hit[0]))) for hit in hits]
-        valid = [hit for hit in digits if _VALID.fullmatch(hit[1])]
-        found += valid[:1]
-        invalid += bool(hits) and not valid
-    return found, invalid
-
-
-def _is_clear(hits: Sequence[_Hit], *, fraction: bool) -> bool:
-    """Whether these are moments for sure: bare digits (``000059``) are more likely to be a running number."""
-    if not fraction and any(hit["part"] and not hit["mark"] for hit, _ in hits):
-        return False
-    moments, bare = [int(moment) for _, moment in hits], hits[0][0][0][-6:].isdigit()
-    if bare and len(hits[0][1]) == 6:
-        return min(moments) >= 10000 and (fraction or max(moments) - min(moments) >= 60)
-    return fraction or not bare or len(hits[0][1]) != 14 or any(moment // 100 % 10000 for moment in moments)
-
-
-def _is_fraction(hits: Sequence[_Hit]) -> bool:
-    """Whether the digits behind moments are fractions of a second and no number of their own."""
-    given = sorted((moment, hit["part"], hit["mark"] in (".", ",")) for hit, moment in hits if hit["part"])
-    widths, as_decimals = {len(part) for _, part, _ in given}, all(decimal for _, _, decimal in given)
-    usual = widths <= {2, 3, 6, 9}
-    if 2 * len(given) <= len(hits) or not (as_decimals or (usual and len(widths) == 1)):
-        return False
-    if len(widths) > 1:
-        return not any(re.search(r".0$", part) for _, part, _ in given)
-    numbers = [int(part) for _, part, _ in given]
-    ordered = sorted(set(numbers))
-    dense, by_step = _measure(ordered)
-    few_gaps = dense >= 0.5 or (by_step >= 0.9 and not usual)
-    counts_on = len(ordered) == len(numbers) and few_gaps and not _wraps(numbers, max(widths))
-    return not counts_on or (usual and len(ordered) < 10 and ordered[0] > 1)
-
-
-def _read_signs(stems: list[str]) -> list[str]:
-    """Return the stems with a minus for a dash before a number, where most stems are alike up to there without it."""
-    if not any(re.search(r"-\d", stem) for stem in stems):
-        return stems
-    some = stems[:: len(stems) // 64 + 1]
-    texts = [stem[: n.start()].removesuffix("-") for stem in some for n in _DIGITS.finditer(stem)]
-    heads = Counter(tuple(_DIGITS.split(text)) for text in texts if not text[-1:].isdigit())
-    for head in sorted(head for head, count in heads.items() if 4 * count > len(some)):
-        pattern = re.compile(r"\d+".join(map(re.escape, head)) + r"(-?)(\d{1,999})")
-        hits = [pattern.match(stem) for stem in stems]
-        negative = sum(hit is not None and hit[1] == "-" for hit in hits)
-        rest = [int(hit[2]) for hit in hits if hit and not hit[1]]
-        if 2 * (negative + len(rest)) > len(stems) and rest and (negative <= len(rest) or 0 in rest):
-            both = zip(stems, hits, strict=True)
-            stems = [
-                f"{stem[: hit.start(1)]}{_MINUS}{stem[hit.end(1) :]}" if hit and hit[1] else stem for stem, hit in both
-            ]
-    return stems
 
 
 def _line_up(stems: dict[str, str]) -> list[_Frame]:
@@ -254,7 +152,7 @@ def _is_noise(shapes: Counter[str], frames: int) -> bool:
 
 @lru_cache(maxsize=4096)
 def _cut(field: str) -> _Field:
-    parts: list[str | int] = [*_NUMBER.split(field.replace(_MINUS, "-"))]
+    parts: list[str | int] = [*_NUMBER.split(field.replace(MINUS, "-"))]
     parts[1::2] = map(int, parts[1::2])
     return tuple(parts)
 
@@ -283,22 +181,7 @@ def _find_stem_columns(frames: Sequence[_Frame]) -> list[_Column]:
 def _read_column(values: Iterable[object], width: int = 0, word: str = "", place: tuple[int, int] = (0, 0)) -> _Column:
     numbers = [value if isinstance(value, int) else None for value in values]
     ordered = sorted({number for number in numbers if number is not None})
-    return _Column(numbers, ordered, width, word, place, word.endswith(_MOMENT))
-
-
-def _measure(ordered: Sequence[int]) -> tuple[float, float]:
-    """Return which share there is of the numbers from the first to the last, and which of those in steps."""
-    span = ordered[-1] - ordered[0]
-    step = gcd(*(b - a for a, b in pairwise(ordered))) or 1
-    return len(ordered) / (span + 1), len(ordered) / (span // step + 1)
-
-
-def _wraps(numbers: Sequence[int], width: int) -> bool:
-    """Whether numbers begin at nought again when they are full, as seconds and thousandths do."""
-    steps = [b - a for a, b in pairwise(numbers)]
-    falls, step = sum(step < 0 for step in steps), gcd(*steps)
-    full = width == 2 or (width in (3, 6, 9) and 10 * max(numbers) >= 9 * 10**width)
-    return full and 0 <= min(numbers) < step and (falls > 0 if step > 1 else falls == 1 and sum(steps) < 0)
+    return _Column(numbers, ordered, width, word, place, word.endswith(MOMENT))
 
 
 def _find_heads(columns: Sequence[_Column], column: _Column) -> list[_Column]:
@@ -311,10 +194,10 @@ def _find_running(frames: Sequence[_Frame], columns: Sequence[_Column]) -> _Colu
     """Return the running number of frames in natural order, if there is one."""
 
     def is_running(column: _Column, distinct: int) -> bool:
-        dense, by_step = _measure(column.ordered)
+        dense, by_step = measure(column.ordered)
         few_gaps = dense >= 0.5 or by_step >= 0.9
         unique = len(column.ordered) + column.values.count(None) >= distinct
-        return unique and few_gaps and not _wraps([v for v in column.values if v is not None], column.width)
+        return unique and few_gaps and not wraps([v for v in column.values if v is not None], column.width)
 
     distinct = 1 + sum(a.key != b.key for a, b in pairwise(frames))
     found = []
@@ -324,7 +207,7 @@ def _find_running(frames: Sequence[_Frame], columns: Sequence[_Column]) -> _Colu
             found.append(column)
     if not found and distinct < len(frames):
         found = [column for column in _find_stem_columns(frames) if is_running(column, len(frames))]
-    return max(reversed(found), key=lambda c: (round(_measure(c.ordered)[0], 1), c.width), default=None)
+    return max(reversed(found), key=lambda c: (round(measure(c.ordered)[0], 1), c.width), default=None)
 
 
 def _order_numbered(frames: Sequence[_Frame]) -> FrameOrder:

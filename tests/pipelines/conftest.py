@@ -96,6 +96,18 @@ def tcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     return call
 
 
+@pytest.fixture(autouse=True)
+def shared_videos_stay(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare the videos that tests share before and after every test that has them, however it calls a command."""
+    if not {"tiny_videos", "tiny_run"} & set(request.fixturenames):
+        yield
+        return
+    folder = request.getfixturevalue("tiny_videos")
+    before = hash_inputs([str(folder)])
+    yield
+    assert hash_inputs([str(folder)]) == before, f"a command changed what it reads in {folder}"
+
+
 @pytest.fixture
 def videos(tiny_videos: Path, tmp_path: Path) -> Path:
     """A copy of the tiny videos that a test may spoil."""

@@ -16,6 +16,7 @@ from pipelines.config import load_config
 from pipelines.export import ExportRequest, check_method, export_run, facts_of, write_export
 from pipelines.exported import Facts, open_exported
 from pipelines.localizer import Localizer, build_network
+from pipelines.outputs import is_replaceable
 from pipelines.sinks import read_boxes
 from pipelines.stages import load_localizers, load_run
 from tcam.errors import ConfigError
@@ -99,6 +100,19 @@ def differing_boxes(one: Path, other: Path) -> int:
     """Count the frames whose boxes differ by more than a pixel on any side, or of which one has none."""
     first, second = (read_boxes(path)[["x0", "y0", "x1", "y1"]].to_numpy() for path in (one, other))
     return int((~np.isclose(first, second, rtol=0, atol=1, equal_nan=True)).any(axis=1).sum())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_takes_the_place_of_an_export_alone(tcam, exports, tiny_run, tmp_path, name):
+    file = exports(name)
+    assert is_replaceable(file)
+    assert is_replaceable(file.with_suffix(".bin"))
+    target = tmp_path / f"mine{ENDINGS[name]}"
+    target.write_text("another model")
+    found = tcam("export", tiny_run.folder, "--format", name, "-o", target)
+    assert found.code == 2
+    assert "exists and was not written by tcam" in found.error
+    assert target.read_text() == "another model"
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -7,7 +7,7 @@ from PIL import Image
 from tcam.errors import VideoError
 from tcam.types import FrameRun, Shot, VideoRecord
 from tcam.video.dataset import open_record, stream_original
-from tcam.video.frame_files import FrameFiles, number_runs
+from tcam.video.frame_files import FrameFiles, ImageSequence, number_runs
 from tcam.video.reader import stream_frames
 from tests.tcam.video.encoded import encode
 
@@ -88,3 +88,22 @@ def test_a_file_gives_the_frames_asked_for_and_no_more(tmp_path):
     assert [frame.index for frame in some] == [3, 7]
     assert np.array_equal(some[1].pixels, whole[7])
     assert list(stream_frames(path, only=[])) == []
+
+
+def test_a_frame_that_is_there_twice_is_read_once(tmp_path):
+    for index in range(3):
+        for suffix in ("jpg", "png"):
+            Image.new("RGB", (40, 30), (0, 80 * index, 90)).save(tmp_path / f"{index:04d}.{suffix}")
+    images = ImageSequence(tmp_path)
+    assert [images.name(i) for i in range(len(images))] == ["0000.png", "0001.png", "0002.png"]
+    assert images.notes() == (images.order.note,)
+    assert "0000.jpg" in images.order.note
+
+
+def test_photographs_and_masks_of_one_name_are_not_taken_for_each_other(tmp_path):
+    Image.new("RGB", (40, 30), (200, 80, 90)).save(tmp_path / "0000.jpg")
+    Image.new("L", (40, 30), 0).save(tmp_path / "0000.png")
+    with pytest.raises(
+        VideoError, match=r"0000\.png and 0000\.jpg are two different pictures; give each kind a folder"
+    ):
+        ImageSequence(tmp_path)

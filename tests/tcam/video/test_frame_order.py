@@ -254,6 +254,14 @@ def test_the_true_index_is_found_beside_hashes_cameras_and_sizes(names, generato
     assert found.note is None
 
 
+@given(st.sets(st.integers(1, 38), max_size=19), st.sampled_from((1, 5)), st.sampled_from(("f{}_{}", "{1}_f{0:04}")))
+def test_what_was_deleted_is_missing(deleted, step, form):
+    names = [form.format(step * i, h) + ".jpg" for i, h in enumerate(hashes(40)) if i not in deleted]
+    found = order_frames(names[::-1])
+    assert (list(found.names), found.repeated) == (names, 0)
+    assert found.missing == len(deleted)
+
+
 def test_many_names_take_little_time():
     names = [f"cam2_{i:06}_{h}.jpg" for i, h in enumerate(hashes(100_000))]
     started = time.process_time()

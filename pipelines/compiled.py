@@ -12,7 +12,7 @@ import torch
 
 from pipelines.engine import FoundMaps, Threads
 from pipelines.exported import hushed
-from pipelines.localizer import Localizer
+from pipelines.localizer import Localizer, PackedLocalizer
 from tcam.errors import MissingPartError
 from tcam.model.network import FrameCamNet
 from tcam.types import Size
@@ -21,9 +21,14 @@ from tcam.video.pixels import Pixels
 
 @dataclass(frozen=True, slots=True)
 class CompiledLocalizer:
-    """An ``Engine``; a smaller batch (the last of a video) is filled up, as another size would be compiled anew."""
+    """An ``Engine``; a smaller batch (the last of a video) is filled up, as another size would be compiled anew.
+
+    ``plain`` is what was compiled, for frames of ``size``.
+    """
 
     localizer: Localizer
+    plain: Localizer
+    size: Size
     batch: int
     threads: Threads
     torch_threads: int
@@ -36,6 +41,33 @@ class CompiledLocalizer:
         with _torch_threads(self.torch_threads):  # with another number of threads, too
             found = self.localizer.find(filled.transpose(0, 3, 1, 2), label)
         return FoundMaps(found.maps[:count], found.labels[:count], found.class_scores[:count])
+
+    def pack(self) -> PackedCompiled:
+        """Make it ready for another process, which compiles it for itself."""
+        return PackedCompiled(self.plain.pack(), self.size, self.batch, self.threads)
+
+    def after_fork(self) -> CompiledLocalizer:
+        """Give itself, as ``Localizer`` does."""
+        return replace(self, localizer=self.localizer.after_fork())
+
+
+@dataclass(frozen=True, slots=True)
+class PackedCompiled:
+    """A compiled localizer on its way to another process: it is compiled where it is unpacked."""
+
+    packed: PackedLocalizer
+    size: Size
+    batch: int
+    threads: Threads
+
+    @property
+    def device_type(self) -> str:
+        """Where it is unpacked to."""
+        return self.packed.device_type
+
+    def unpack(self) -> CompiledLocalizer:
+        """Bring the network to its device and compile it, which takes a while."""
+        return compile_localizer(self.packed.unpack(), self.size, batch=self.batch, threads=self.threads)
 
 
 def compile_localizer(localizer: Localizer, size: Size, *, batch: int, threads: Threads = "all") -> CompiledLocalizer:
@@ -58,6 +90,8 @@ def compile_localizer(localizer: Localizer, size: Size, *, batch: int, threads: 
     single = threads == "each" and on_cpu
     compiled = CompiledLocalizer(
         replace(localizer, network=network),
+        localizer,
+        size,
         batch,
         "each" if single else "all",
         1 if single else torch.get_num_threads(),

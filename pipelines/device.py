@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from pipelines.allocator import keep_freed_memory
+from pipelines.forks import end_threads_before_forks
 from tcam.errors import ConfigError
 
 
@@ -33,7 +34,7 @@ def choose_compute(device: str, precision: str) -> Compute:
     """Turn ``--device`` and ``precision`` into a device and a dtype.
 
     ``auto`` takes CUDA, then MPS, then the CPU; and bfloat16 where the hardware computes in it, fp16 on older GPUs,
-    else fp32. On the CPU this process also begins to keep the memory it frees.
+    else fp32. On the CPU this process also begins to keep the memory it frees and to end its threads before it forks.
 
     Raises:
         ConfigError: the device does not exist here.
@@ -41,6 +42,7 @@ def choose_compute(device: str, precision: str) -> Compute:
     chosen = _device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
+        end_threads_before_forks()
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Compute(chosen, dtypes[precision] if precision != "auto" else _fast_dtype(chosen))
 

@@ -45,6 +45,18 @@ class Engine(Protocol):
         """Give maps, classes and their scores."""
         ...
 
+    def pack(self) -> PackedEngine:
+        """Make it ready for another process."""
+        ...
+
+    def after_fork(self) -> Engine:
+        """Give one that works in this process, which was forked from the one that loaded it.
+
+        Raises:
+            ForkError: there is none.
+        """
+        ...
+
 
 class PackedEngine(Protocol):
     """An engine on its way to another process: it can be pickled, and is loaded where it is unpacked."""

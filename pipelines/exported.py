@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.engine import FoundMaps, Threads
 from pipelines.files import hash_file
+from pipelines.forks import end_threads_before_forks, keep_for_ever
 from tcam.errors import ConfigError, DataError, MissingPartError, WeightsError
 from tcam.video.pixels import Pixels
 
@@ -72,6 +73,7 @@ class Facts(BaseModel):
 class ExportedEngine:
     """A loaded file; ``by_class`` says that it has the input ``label``."""
 
+    path: Path
     graph: Graph
     by_class: bool
     threads: Threads
@@ -84,6 +86,15 @@ class ExportedEngine:
         probabilities, maps = self.graph(inputs)
         labels = probabilities.argmax(axis=1) if label is None else np.full(len(frames), label, np.int64)
         return FoundMaps(maps, labels, np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0])
+
+    def pack(self) -> PackedExport:
+        """Name the file, for another process to load."""
+        return PackedExport(self.path)
+
+    def after_fork(self) -> ExportedEngine:
+        """Load the file anew, as the threads of its runtime stayed in the parent process."""
+        keep_for_ever(self.graph)
+        return self.pack().unpack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +138,7 @@ def open_exported(path: Path, *, device: str = "auto") -> tuple[PackedExport, Fa
 def _load(path: Path) -> tuple[ExportedEngine, Facts]:
     loaders = {".onnx": _load_onnx, ".xml": _load_openvino, ".pt2": _load_torch}
     graph, inputs, facts = loaders[path.suffix.lower()](path)
-    return ExportedEngine(graph, "label" in inputs, "one" if path.suffix.lower() == ".pt2" else "all"), facts
+    return ExportedEngine(path, graph, "label" in inputs, "one" if path.suffix.lower() == ".pt2" else "all"), facts
 
 
 def _threads() -> int:
@@ -178,6 +189,7 @@ def _load_openvino(path: Path) -> tuple[Graph, list[str], Facts]:
 def _load_torch(path: Path) -> tuple[Graph, list[str], Facts]:
     import torch
 
+    end_threads_before_forks()
     extra = {FACTS: ""}
     try:
         with hushed():

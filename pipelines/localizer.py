@@ -14,6 +14,7 @@ from pipelines.allocator import keep_freed_memory
 from pipelines.config import ModelSettings, RunConfig
 from pipelines.device import Compute
 from pipelines.engine import FoundMaps, Threads
+from pipelines.forks import end_threads_before_forks, fork_error, naming_forks
 from tcam.errors import ConfigError
 from tcam.localization.refine import MeanField
 from tcam.model.backbone import Backbone
@@ -133,11 +134,30 @@ class Localizer:
         return FrameMaps(maps if self.refine is None else self.refine(maps, frames), probabilities, chosen)
 
     def find(self, frames: Pixels, label: int | None) -> FoundMaps:
-        """Do the same with arrays, for one class or the most probable ones: an ``Engine``."""
+        """Do the same with arrays, for one class or the most probable ones: an ``Engine``.
+
+        Raises:
+            ForkError: in a process forked from one whose PyTorch had done what no child can go on with.
+        """
         labels = None if label is None else torch.full((len(frames),), label)
-        found = self(torch.from_numpy(frames), labels)
+        with naming_forks():
+            found = self(torch.from_numpy(frames), labels)
         scores = found.probabilities.gather(1, found.labels[:, None])[:, 0]
         return FoundMaps(found.maps.cpu().numpy(), found.labels.cpu().numpy(), scores.cpu().numpy())
+
+    def pack(self) -> PackedLocalizer:
+        """Make it ready to be pickled; what is on the CPU is shared, not copied."""
+        return PackedLocalizer.pack(self)
+
+    def after_fork(self) -> Localizer:
+        """Give itself: on a CPU it works in a forked process as well.
+
+        Raises:
+            ForkError: it is on a GPU.
+        """
+        if self.compute.device.type != "cpu":
+            raise fork_error("that had used a GPU")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +185,13 @@ class PackedLocalizer:
     def unpack(self) -> Localizer:
         """Bring the network to its device.
 
-        Where that is the CPU, its decoder is fused, and this process begins to keep the memory it frees.
+        Where that is the CPU, its decoder is fused, and this process begins to keep the memory it frees and to end
+        its threads before it forks.
         """
         network = self.network.to(self.compute.device).eval()
         if self.device_type == "cpu":
             keep_freed_memory()
+            end_threads_before_forks()
             network = network.fused()
         return Localizer(network, self.method, self.compute, self.refine)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 class StreamLocalizer:
     """Localizes in the frames of one stream, in order; make one for each stream.
+
+    It can be pickled, and works in a process forked from this one: a copy of its own, which goes on from where the
+    stream was, with the number of the next frame and the boxes followed so far. Where it is unpickled, an exported file
+    is loaded from its path again.
 
     Args:
         engine: what makes maps of frames.
@@ -54,6 +59,13 @@ class StreamLocalizer:
         self._engine, self._label = engine, label
         self._follow = None if over_time is None else BoxFollower(over_time)
         self._scale, self._frames = FrameScaler(), 0
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engine": self._engine.pack()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _engine=state["_engine"].unpack(), _process=os.getpid())
 
     @classmethod
     def of_run(
@@ -115,6 +127,7 @@ class StreamLocalizer:
 
         Raises:
             ValueError: another shape or type.
+            ForkError: in a process forked from one that used a GPU, or made maps from gradients.
         """
         pixels = np.asarray(frame if isinstance(frame, np.ndarray) else frame.cpu())
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
@@ -146,7 +159,7 @@ class StreamLocalizer:
         self, frames: Iterator[DecodedFrame], batch: int, threads: Executor | None = None, ahead: int = 1
     ) -> Iterator[FramePrediction]:
         return predict_video(
-            self._engine,
+            self._engine_here(),
             self.video_id,
             frames,
             threshold=self.threshold,
@@ -158,8 +171,14 @@ class StreamLocalizer:
         )
 
     def _found_by_threads(self, frames: Iterator[DecodedFrame], batch: int, at_once: int) -> Iterator[FramePrediction]:
-        with network_threads(self._engine.threads, at_once) as (threads, count):
+        with network_threads(self._engine_here().threads, at_once) as (threads, count):
             yield from self._found(frames, batch, threads, 1 if batch == 1 else count + 1)
+
+    def _engine_here(self) -> Engine:
+        """Give the engine; in a process forked since it was loaded, one that works there."""
+        if self._process != os.getpid():
+            self._engine, self._process = self._engine.after_fork(), os.getpid()
+        return self._engine
 
     def _followed(self, found: Iterator[FramePrediction], follow: BoxFollower) -> Iterator[FramePrediction]:
         for frame in found:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 from pipelines.checkpoint import load_state, save_state, save_weights
 from pipelines.config import OptimizerSettings, RunConfig
 from pipelines.device import Compute
+from pipelines.divergence import Place
 from pipelines.localizer import Localizer
 from pipelines.runlog import RunLog, console, progress_bar
 from pipelines.selection import ValidationScores, Validator
@@ -121,7 +122,8 @@ class Trainer:
         """Train from the last saved state to the end.
 
         Raises:
-            TrainingError: a loss is not finite, a decoding process ended, or another one of the team.
+            TrainingError: a loss or the network's output is not finite, a decoding process ended, or another one of
+                the team.
             Interrupted: by a signal; the state is saved.
         """
         self._restore()
@@ -164,9 +166,12 @@ class Trainer:
         self._localizer.network.train()
         for batch, share in zip(loader, order.shares(), strict=False):  # the loader alone knows its end
             with finishing():
-                numbers = self._step(self._losses(losses, batch.to(self._context.compute.device), share), share)
+                here = batch.to(self._context.compute.device)
+                numbers = self._step(here.frames.flatten(0, 1), self._losses(losses, here, share), share)
                 at.step += 1
                 at.sums = {name: at.sums.get(name, 0.0) + number for name, number in numbers.items()}
+                if at.step == len(order):
+                    self._place().check_network(self._localizer.network, here.frames.flatten(0, 1), self._team)
             self._save_state_if_due()
             show("  ".join(f"{name} {total / at.step:.4g}" for name, total in at.sums.items()))
             if self._team.any(interrupted_by() is not None):
@@ -178,17 +183,11 @@ class Trainer:
         with WholeBatch(self._team, share.times(batch.frames.shape[1])):
             return losses(batch, share, self._generator)
 
-    def _step(self, terms: LossTerms, share: Share) -> dict[str, float]:
+    def _step(self, frames: Tensor, terms: LossTerms, share: Share) -> dict[str, float]:
         own, terms = (terms, terms) if self._team.size == 1 else self._team.join_losses(terms, share)
         values: dict[str, Tensor] = {name: (terms.weights[name] * term).detach() for name, term in terms.terms.items()}
         numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))  # one look at the device
-        bad = [name for name, number in numbers.items() if not math.isfinite(number)]
-        if bad:
-            found = ", ".join(f"{name} = {number:g}" for name, number in numbers.items())
-            raise TrainingError(
-                f"{self._stage} stopped in epoch {self._at.epoch + 1}: loss term '{bad[0]}' is not finite ({found}); "
-                f"try a lower {self._stage}.lr, or precision=fp32"
-            )
+        self._place().check_losses(numbers, self._localizer.network, frames)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(own.total).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         if self._team.size > 1:
@@ -196,6 +195,9 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return numbers
+
+    def _place(self) -> Place:
+        return Place(self._stage, self._at.epoch + 1, self._at.epoch + self._at.step > 0, self._context.compute)
 
     def _end_epoch(self, keep: Sequence[str]) -> None:
         """Judge and log the epoch, where this process leads; the others go on and wait in their next step."""

@@ -51,5 +51,9 @@ class StreamError(TcamError):
     exit_code = 6
 
 
+class ForkError(TcamError):
+    """A localizer cannot work in a process forked from the one that loaded it."""
+
+
 class TrainingError(TcamError):
     """Training cannot go on (a loss is not finite)."""

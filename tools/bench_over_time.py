@@ -88,9 +88,7 @@ def localize(run: Run) -> tuple[dict[VideoRecord, list[FrameBox]], list[float], 
                 seen = localizer(torch.stack([torch.from_numpy(frame.pixels) for frame in chunk]), labels)
                 probabilities = seen.probabilities.float().cpu()
                 maps = FoundMaps(seen.maps.cpu().numpy(), labels.numpy(), probabilities[:, record.label].numpy())
-                boxes = find_boxes(
-                    maps, record.video_id, chunk, threshold=threshold, class_names=run.index.class_names
-                )
+                boxes = find_boxes(maps, record.video_id, chunk, threshold=threshold, class_names=run.index.class_names)
                 found[record] += [frame.box for frame in boxes]
                 for frame, scores in zip(found[record][-len(chunk) :], probabilities.tolist(), strict=True):
                     del scores[record.label]

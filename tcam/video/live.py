@@ -26,19 +26,27 @@ if TYPE_CHECKING:
 Kind = Literal["camera", "network", "stdin"]
 
 _RTSP: Final = {"protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls", "rtsp_flags": "prefer_tcp"}
-_HTTP: Final = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
+_HTTP: Final = {
+    "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto",
+    "multiple_requests": "1",  # without, FFmpeg asks again over connections that some servers have closed
+}
 _OPTIONS: Final = {
     "rtsp": {**_RTSP, "format_whitelist": f"{FORMATS},rtsp,sdp,rtp"},
     "rtsps": {**_RTSP, "format_whitelist": f"{FORMATS},rtsp,sdp,rtp"},
     "http": {**_HTTP, "format_whitelist": f"{FORMATS},hls"},
     "https": {**_HTTP, "format_whitelist": f"{FORMATS},hls"},
+    "rtmp": {"protocol_whitelist": "rtmp,tcp", "format_whitelist": FORMATS},
+    "rtmps": {"protocol_whitelist": "rtmps,tcp,tls", "format_whitelist": FORMATS},
     "udp": {"protocol_whitelist": "udp", "format_whitelist": FORMATS},
     "tcp": {"protocol_whitelist": "tcp", "format_whitelist": FORMATS},
     "pipe": {"protocol_whitelist": "pipe", "format_whitelist": FORMATS},
 }
-SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "udp", "tcp")
+SCHEMES: Final = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp")
 _ANALYSE_US: Final = 1_000_000
 """How much of a live source is looked at before its first frame is given; FFmpeg's own 5 s would all be lag."""
+_MP4_ENDINGS: Final = (".mp4", ".m4v", ".mov")
+_NEEDS_RANGES: Final = "an mp4 whose table of contents comes last needs a server that answers range requests"
+_FASTSTART: Final = "write it with 'ffmpeg -i IN -c copy -movflags +faststart OUT.mp4'"
 _CAMERA_FORMATS: Final = {"linux": ("video4linux2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 
 
@@ -79,7 +87,7 @@ class LiveStream:
 
         Raises:
             StreamError: a camera or network source was lost.
-            VideoError: standard input holds something that cannot be read as it comes.
+            VideoError: standard input or a file on a server holds something that cannot be read as it comes.
         """
         return scale_frames(self._decoded(), self._stream, size=size, keep_original=keep_original)
 
@@ -87,7 +95,8 @@ class LiveStream:
         import av
 
         damage: list[str] = []
-        format_name = self._container.format.name  # only until a frame came: then the table did not come last
+        # Of what has an end, and only until a frame came: then the table of contents did not come last.
+        format_name = "" if self.endless else self._container.format.name
         try:
             for packet in self._container.demux(self._stream):
                 for frame in decode_packet(self._stream, packet, on_error=damage):
@@ -97,6 +106,8 @@ class LiveStream:
                 damage.clear()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             _refuse(self._source, error, format_name=format_name, was_open=True)
+        if format_name:
+            _refuse(self._source, EOFError("it ended before its first frame"), was_open=True)
 
 
 @contextmanager
@@ -138,15 +149,19 @@ def _how_to_open(source: LiveSource) -> tuple[str, str | None, dict[str, str]]:
 
 
 def _refuse(source: LiveSource, error: Exception, *, format_name: str = "", was_open: bool = False) -> NoReturn:
-    """Raise the one-line error of a source that cannot be opened or read on."""
+    """Raise the one-line error of a source that cannot be opened or read on; ``format_name`` until a frame came."""
     import av
 
     why = "nothing arrived in time" if isinstance(error, av.error.ExitError) else reason(error)
+    on_server = source.address.partition("://")[0].lower() in ("http", "https")
+    if on_server and format_name.startswith("mov"):
+        raise VideoError(
+            f"{source}: no frame came ({why}): {_NEEDS_RANGES}; download it and name the file, or {_FASTSTART}"
+        ) from None
     if source.kind == "stdin":
         remedy = "pipe MPEG-TS or Matroska"
         if format_name.startswith("mov"):
-            why = "an mp4 whose table of contents comes last"
-            remedy = "name the file itself, or write it with 'ffmpeg -i IN -c copy -movflags +faststart OUT.mp4'"
+            why, remedy = "an mp4 whose table of contents comes last", f"name the file itself, or {_FASTSTART}"
         raise VideoError(f"{source}: cannot be read as it comes ({why}); {remedy}") from None
     if was_open:
         raise StreamError(f"{source}: lost ({why})") from None
@@ -154,4 +169,7 @@ def _refuse(source: LiveSource, error: Exception, *, format_name: str = "", was_
         raise VideoError(
             f"{source}: cannot be opened ({why}); plug one in, name another number, or a file or address"
         ) from None
-    raise StreamError(f"{source}: cannot be opened ({why}); check the address and that the source is running") from None
+    cut_off = isinstance(error, (av.error.ExitError, av.error.InvalidDataError))  # FFmpeg gives either for a timeout
+    mp4 = on_server and cut_off and str(source).lower().endswith(_MP4_ENDINGS)
+    remedy = "check the address and that the source is running" + (f"; {_NEEDS_RANGES}" if mp4 else "")
+    raise StreamError(f"{source}: cannot be opened ({why}); {remedy}") from None

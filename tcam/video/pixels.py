@@ -85,6 +85,9 @@ class FrameScaler:
         self._convert = VideoReformatter()
         self._graphs: dict[tuple[int, int, str, int, int, Size], Graph] = {}
 
+    def __reduce__(self) -> tuple[type[FrameScaler], tuple[()]]:
+        return FrameScaler, ()  # a copy builds contexts of its own
+
     def __call__(self, frame: VideoFrame, size: Size, orientation: Orientation) -> Pixels:
         """Scale a frame (bilinear) to ``size``, (height, width) in display orientation.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +16,7 @@ class Served:
     files: dict[str, bytes] = field(default_factory=dict)
     drop_after: int | None = None
     drops_left: int = 0
+    stall_after: int | None = None
     knows_ranges: bool = True
     tag: str = '"1"'
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -23,10 +24,12 @@ class Served:
 
 
 @contextmanager
-def serve() -> Iterator[Served]:
-    served = Served()
+def serve(protocol: str = "HTTP/1.0") -> Iterator[Served]:
+    served, leaving = Served(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = protocol
+
         def do_GET(self):
             served.requests.append((self.path, self.headers.get("Range")))
             if self.path not in served.files:
@@ -37,6 +40,9 @@ def serve() -> Iterator[Served]:
                 self.send_error(416)
                 return
             self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Accept-Ranges", "bytes" if served.knows_ranges else "none")
             self.send_header("ETag", served.tag)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
@@ -45,7 +51,10 @@ def serve() -> Iterator[Served]:
                 self.wfile.write(content[start : start + served.drop_after])
                 self.close_connection = True
                 return
-            self.wfile.write(content[start:])
+            with suppress(OSError):  # who asked may go away in the middle
+                self.wfile.write(content[start:][: served.stall_after])
+            if served.stall_after is not None:
+                leaving.wait(timeout=30)
 
         def _start(self) -> int:
             wanted = self.headers.get("Range")
@@ -62,6 +71,7 @@ def serve() -> Iterator[Served]:
     try:
         yield served
     finally:
+        leaving.set()
         server.shutdown()
         thread.join()
         server.server_close()

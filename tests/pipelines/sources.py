@@ -144,13 +144,15 @@ def _serving(serve: Callable[[socket.socket, threading.Event], None]) -> Iterato
         thread.join(timeout=5)
 
 
-def _send(pipe, frames: int, fps: int | None, leaving: threading.Event, sent_at: list[float]) -> None:
+def _send(
+    pipe, frames: int, fps: int | None, leaving: threading.Event, sent_at: list[float], *, file_format: str = "mpegts"
+) -> None:
     rate = fps or 30
     texture = np.random.default_rng(0).integers(0, 255, (96, 256, 3)).astype(np.uint8)
     began = time.monotonic()
     with (
         suppress(OSError, av.error.FFmpegError),
-        av.open(pipe, "w", format="mpegts", options={"flush_packets": "1"}) as container,
+        av.open(pipe, "w", format=file_format, options={"flush_packets": "1"}) as container,
     ):
         options = {"tune": "zerolatency", "preset": "ultrafast", "g": "15"}
         stream = container.add_stream("libx264", rate=rate, options=options)
@@ -167,3 +169,69 @@ def _send(pipe, frames: int, fps: int | None, leaving: threading.Event, sent_at:
             container.mux(stream.encode(frame))
             pipe.flush()
         container.mux(stream.encode(None))
+
+
+@contextmanager
+def serve_rtmp(*, frames: int, fps: int | None = None) -> Iterator[int]:
+    """Give the port of an RTMP server that plays a video once, whatever its application and stream are called."""
+
+    def serve(server: socket.socket, leaving: threading.Event) -> None:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rwb") as pipe:
+            hello = pipe.read(1537)
+            pipe.write(hello[:1] + bytes(1536) + hello[1:])
+            pipe.flush()
+            heard = pipe.read(1536)[:0]
+            started = b"onStatus", 0.0, None, {"level": b"status", "code": b"NetStream.Play.Start"}
+            answers = {b"connect": (b"_result", {}, {}), b"createStream": (b"_result", None, 1.0), b"play": started}
+            for command, (name, *values) in answers.items():
+                asked = b"\2" + struct.pack(">H", len(command)) + command + b"\0"
+                while len(heard.partition(asked)[2]) < 8:
+                    heard += connection.recv(4096)
+                number = struct.unpack(">d", heard.partition(asked)[2][:8])[0]
+                body = _amf(name) + b"".join(map(_amf, values if name == b"onStatus" else (number, *values)))
+                pipe.write(_rtmp(1, struct.pack(">I", 2**20)) + _rtmp(20, body))
+                pipe.flush()
+            _send(_Tags(pipe), frames, fps, leaving, [], file_format="flv")
+
+    with _serving(serve) as port:
+        yield port
+
+
+def _amf(value) -> bytes:
+    """Write a value as AMF0: a number, None, text or an object."""
+    if value is None or isinstance(value, float):
+        return b"\5" if value is None else b"\0" + struct.pack(">d", value)
+    if isinstance(value, bytes):
+        return b"\2" + struct.pack(">H", len(value)) + value
+    fields = (struct.pack(">H", len(name)) + name.encode() + _amf(item) for name, item in value.items())
+    return b"\3" + b"".join(fields) + b"\0\0\t"
+
+
+def _rtmp(kind: int, body: bytes, time_ms: int = 0) -> bytes:
+    """Make a message of one chunk."""
+    return struct.pack(">B3s3sBI", 3, time_ms.to_bytes(3, "big"), len(body).to_bytes(3, "big"), kind, 0) + body
+
+
+class _Tags:
+    """Turns what is written as FLV to messages of RTMP."""
+
+    def __init__(self, pipe) -> None:
+        self._pipe, self._left, self._skip = pipe, b"", 13
+
+    def write(self, data) -> int:
+        self._left += bytes(data)
+        while len(self._left) >= self._skip + 11:
+            kind, size, time_ms = (
+                self._left[self._skip],
+                *(int.from_bytes(self._left[self._skip + at : self._skip + at + 3], "big") for at in (1, 4)),
+            )
+            end = self._skip + 11 + size
+            if len(self._left) < end + 4:
+                break
+            self._pipe.write(_rtmp(kind, self._left[self._skip + 11 : end], time_ms))
+            self._left, self._skip = self._left[end + 4 :], 0
+        return len(data)
+
+    def flush(self) -> None:
+        self._pipe.flush()

@@ -1,5 +1,6 @@
 """Compiling takes half a minute of a slow processor: few tests, small networks."""
 
+import pickle
 from itertools import repeat
 
 import numpy as np
@@ -43,3 +44,6 @@ def test_a_network_is_compiled_once_whichever_thread_calls(threads, together, tw
         np.testing.assert_array_equal(compiled.find(frames[:2], None).maps, here.maps[:2])
         pixel_by_pixel = np.ascontiguousarray(frames.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         np.testing.assert_array_equal(compiled.find(pixel_by_pixel, None).maps, here.maps)
+    copied = pickle.loads(pickle.dumps(compiled.pack())).unpack()
+    assert (copied.threads, copied.batch) == (threads, 3)
+    np.testing.assert_array_equal(copied.find(frames, None).maps, here.maps)

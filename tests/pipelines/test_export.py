@@ -19,7 +19,9 @@ from pipelines.localizer import Localizer, build_network
 from pipelines.outputs import is_replaceable
 from pipelines.sinks import read_boxes
 from pipelines.stages import load_localizers, load_run
+from pipelines.stream_localizer import StreamLocalizer
 from tcam.errors import ConfigError
+from tests.pipelines.other_processes import check_fork, steps, steps_in_spawned
 from tests.pipelines.tiny import CPU, SETTINGS, SIDE, TinyRun, tiny_localizer
 from tests.synthetic import TINY_FRAMES
 
@@ -131,6 +133,13 @@ def test_an_exported_file_gives_the_boxes_of_its_run(tcam, exports, tiny_run, tm
     assert [about[key] for key in ("run", "method", "classes", "threshold", "weights_hash", "config")] == [
         own[key] for key in ("run", "method", "classes", "threshold", "weights_hash", "config")
     ]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_exported_file_works_in_forked_and_fresh_processes(exports, tmp_path, name):
+    localizer = StreamLocalizer.of_run(exports(name))
+    check_fork(localizer, tmp_path)
+    assert steps_in_spawned(localizer) == steps(localizer)
 
 
 @pytest.mark.parametrize("name", FORMATS[:2])

@@ -1,18 +1,23 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
+from pipelines.engine import Engine
 from pipelines.stream_localizer import StreamLocalizer
 from tcam.localization.extract import extract_box
 from tcam.localization.over_time import OverTime
 from tcam.types import FrameGeometry
 from tcam.video.pixels import FrameScaler
+from tests.pipelines.other_processes import steps, steps_in_spawned
 from tests.pipelines.tiny import SIDE, tiny_localizer
 
 
-def stream_localizer(**settings) -> StreamLocalizer:
+def stream_localizer(engine: Engine | None = None, **settings) -> StreamLocalizer:
     given = {"class_names": ("fish", "beetle"), "size": (SIDE, SIDE), "threshold": 0.5, **settings}
-    return StreamLocalizer(tiny_localizer(), **given)
+    return StreamLocalizer(engine or tiny_localizer(), **given)
 
 
 def some_frame(height: int = 48, width: int = 80, *, seed: int = 0) -> torch.Tensor:
@@ -59,3 +64,13 @@ def test_boxes_followed_over_time_keep_the_raw_ones_beside():
 def test_other_shapes_and_types_are_refused(frame):
     with pytest.raises(ValueError, match=r"frame must be uint8 \[H, W, 3\], got"):
         stream_localizer().step(frame)
+
+
+def test_a_pickled_localizer_goes_on_in_another_process_with_the_same_bits():
+    localizer = stream_localizer(tiny_localizer("decoder").pack().unpack(), over_time=OverTime(min_cutoff_hz=0.5))
+    localizer.step(some_frame())
+    copies = copy.deepcopy(localizer), pickle.loads(pickle.dumps(localizer))
+    there, here = steps_in_spawned(localizer), steps(localizer)
+    assert there == here
+    assert [steps(item) for item in copies] == [here, here]
+    assert [found.frame_index for found in here] == [1, 2, 3]

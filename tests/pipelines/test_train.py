@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 from pipelines.cams import CamCache, write_cams
 from pipelines.config import RunConfig, load_config
+from pipelines.device import Compute
+from pipelines.divergence import Place
 from pipelines.localizer import build_network
 from pipelines.prepare import Prepared
 from pipelines.runlog import RunLog
@@ -36,9 +38,11 @@ def cam_folder(tiny_data, tmp_path_factory):
 def train(tiny_data, cam_folder, tmp_path):
     """Give a function that trains one stage into a folder and gives the network."""
 
-    def run(stage: str, folder: str, *overrides: str, data: Prepared = tiny_data) -> FrameCamNet:
+    def run(stage: str, folder: str, *overrides: str, data: Prepared = tiny_data, spoilt: bool = False) -> FrameCamNet:
         config = tiny_config(*overrides)
         network = build_network(config.model, 2, decoder=stage == "localizer", seed=config.seed)
+        if spoilt:
+            torch.nn.init.constant_(next(network.backbone.parameters()), torch.nan)
         target = tmp_path / folder
         target.mkdir(exist_ok=True)
         with RunLog(target) as log:
@@ -232,16 +236,46 @@ def test_a_loss_without_weight_is_left_out(train, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(train, tmp_path):
     message = (
         r"localizer stopped in epoch 1: loss term 'crf' is not finite \(seeds = .*, crf = -?(inf|nan), size = .*\); "
+        "no step is made yet, so look at the settings of 'crf'$"
     )
     with pytest.raises(TrainingError, match=message):
         train("localizer", "run", "localizer.crf.weight=1e300")
     with pytest.raises(TrainingError, match=r"localizer stopped in epoch 1: loss term 'joint' is not finite"):
         train("localizer", "joint", *COLOCAM, "localizer.joint.weight=1e300", "localizer.joint.adaptive=false")
     with pytest.raises(
-        TrainingError, match=r"classifier stopped in epoch 1: loss term 'classes' .*lower classifier\.lr"
+        TrainingError, match=r"classifier stopped in epoch 1: loss term 'classes' .*; try a lower classifier\.lr$"
     ):
         train("classifier", "other", "classifier.lr=1e30")
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "method"),
+    [("classifier", "tcam"), ("localizer", "tcam"), ("localizer", "pixelcam"), ("localizer", "negev")],
+)
+def test_a_last_step_that_diverges_stops_the_stage_that_made_it(train, tmp_path, stage, method):
+    message = rf"^{stage} stopped at the end of epoch 1: what its network .* is not finite; try a lower {stage}\.lr$"
+    with pytest.raises(TrainingError, match=message):
+        train(stage, "run", f"method={method}", f"{stage}.lr=1e30", f"{stage}.batch=64")  # one step alone
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "advice"),
+    [
+        ("classifier", "no step is made yet, so try other model.weights"),
+        ("localizer", "the classifier had diverged: try a new run with a lower classifier.lr"),
+    ],
+)
+def test_a_network_that_was_spoilt_before_is_not_laid_to_the_learning_rate(train, stage, advice):
+    with pytest.raises(TrainingError, match=rf"is not finite \(.*\); {advice}$"):
+        train(stage, "run", spoilt=True)
+
+
+def test_arithmetic_of_16_bits_is_named_as_a_cause():
+    place = Place("classifier", 3, True, Compute(torch.device("cpu"), torch.bfloat16))
+    with pytest.raises(TrainingError, match=r"epoch 3: .*; try a lower classifier\.lr, or precision=fp32$"):
+        place.check_losses({"classes": float("nan")}, tiny_localizer().network, torch.zeros(1, 3, SIDE, SIDE))
 
 
 def test_maps_that_are_not_numbers_stop_the_run(tiny_data, cam_folder, tmp_path):

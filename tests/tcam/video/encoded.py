@@ -18,12 +18,13 @@ def encode(
     size: tuple[int, int] = (64, 96),
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
     times: Sequence[int] | None = None,
     rotation: int | None = None,
 ) -> Path:
     """Write a panning texture that brightens; times are in 1/240 s (default: 24 frames per second)."""
     texture = np.random.default_rng(0).integers(0, 128, (size[0], size[1] + 2 * frames, 3)).astype(np.uint8)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=24, options=options or {})
         stream.width, stream.height, stream.pix_fmt = size[1], size[0], pix_fmt
         stream.codec_context.time_base = Fraction(1, 240)

@@ -103,7 +103,5 @@ def test_a_frame_that_is_there_twice_is_read_once(tmp_path):
 def test_photographs_and_masks_of_one_name_are_not_taken_for_each_other(tmp_path):
     Image.new("RGB", (40, 30), (200, 80, 90)).save(tmp_path / "0000.jpg")
     Image.new("L", (40, 30), 0).save(tmp_path / "0000.png")
-    with pytest.raises(
-        VideoError, match=r"0000\.png and 0000\.jpg are two different pictures; give"
-    ):
+    with pytest.raises(VideoError, match=r"0000\.png and 0000\.jpg are two different pictures; give"):
         ImageSequence(tmp_path)

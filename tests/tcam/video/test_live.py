@@ -1,12 +1,15 @@
 import itertools
+import re
 import socket
 import time
 
 import pytest
 
-from tcam.errors import StreamError
+from tcam.errors import StreamError, VideoError
 from tcam.video.live import LiveSource, open_live
-from tests.pipelines.sources import send_datagrams, serve_frames, serve_rtsp
+from tests.pipelines.file_server import serve
+from tests.pipelines.sources import send_datagrams, serve_frames, serve_rtmp, serve_rtsp
+from tests.tcam.video.encoded import encode
 
 SIZE = (48, 64)
 
@@ -18,6 +21,7 @@ SIZE = (48, 64)
         ("-", "stdin", "standard input"),
         ("RTSP://u:p@host:554/door?key=1", "network", "rtsp://host:554/door"),
         ("https://host/a@b.m3u8", "network", "https://host/a@b.m3u8"),
+        ("rtmps://u:p@host/live/door?key=1", "network", "rtmps://host/live/door"),
     ],
 )
 def test_a_live_source_is_told_by_its_spelling_and_named_without_secrets(text, kind, name):
@@ -84,6 +88,68 @@ def test_a_wrong_password_is_not_in_the_message():
         ):
             pass
     assert "falsch" not in str(caught.value)
+
+
+def test_an_rtmp_source_is_watched():
+    with serve_rtmp(frames=40, fps=60) as port:
+        source = LiveSource.parse(f"rtmp://127.0.0.1:{port}/live/door")
+        with open_live(source, open_timeout_s=9, read_timeout_s=9) as stream:
+            assert stream.endless
+            frames = stream.frames(size=SIZE)
+            found = [next(frames) for _ in range(39)]
+            with pytest.raises(StreamError, match=r"/live/door: lost \("):
+                list(frames)
+    assert [frame.time_s for frame in found] == pytest.approx([i / 60 for i in range(39)], abs=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "rtmps"])
+def test_an_rtmp_address_that_nobody_answers_at_is_said_at_once(scheme):
+    source = LiveSource.parse(f"{scheme}://127.0.0.1:9/live/door")
+    message = r"/live/door: cannot be opened \(Connection refused\); check the address and that the source is running$"
+    with pytest.raises(StreamError, match=message), open_live(source, open_timeout_s=9, read_timeout_s=9):
+        pass
+
+
+def frames_on_server(path, *, protocol="HTTP/1.0", timeout_s=9, **settings) -> int:
+    """Count the frames of a file that a server gives."""
+    with serve(protocol) as server:
+        server.files["/a.mp4"] = path.read_bytes()
+        for name, value in settings.items():
+            setattr(server, name, value)
+        source = LiveSource.parse(f"{server.url}/a.mp4")
+        with open_live(source, open_timeout_s=timeout_s, read_timeout_s=timeout_s) as stream:
+            return len(list(stream.frames(size=SIZE)))
+
+
+@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/1.1"])
+def test_an_mp4_whose_table_of_contents_comes_last_takes_a_server_with_ranges(tmp_path, protocol):
+    last = encode(tmp_path / "last.mp4", size=(240, 320), options={"crf": "10"})
+    assert last.read_bytes().index(b"moov") > 2**16
+    assert frames_on_server(last, protocol=protocol) == 30
+    message = re.escape(
+        "an mp4 whose table of contents comes last needs a server that answers range requests; download it and name "
+        "the file, or write it with 'ffmpeg -i IN -c copy -movflags +faststart OUT.mp4'"
+    )
+    with pytest.raises(VideoError, match=rf"/a.mp4: no frame came \(.*\): {message}$"):
+        frames_on_server(last, protocol=protocol, knows_ranges=False, timeout_s=1)
+
+
+def test_an_mp4_whose_table_of_contents_comes_first_takes_no_ranges(tmp_path):
+    first = encode(tmp_path / "first.mp4", container_options={"movflags": "+faststart"})
+    assert frames_on_server(first, knows_ranges=False) == 30
+
+
+def test_an_mp4_that_takes_too_long_to_its_table_of_contents_says_what_it_needs(tmp_path):
+    last = encode(tmp_path / "last.mp4", size=(240, 320), options={"crf": "10"})
+    with pytest.raises(StreamError, match=r"/a.mp4: cannot be opened .*comes last needs a server that answers range"):
+        frames_on_server(last, knows_ranges=False, stall_after=2**15, timeout_s=0.5)
+
+
+def test_a_file_on_a_server_that_ends_before_its_first_frame_is_lost(tmp_path):
+    first = encode(tmp_path / "first.mp4", container_options={"movflags": "+faststart"})
+    first.write_bytes(first.read_bytes()[: first.read_bytes().index(b"mdat") + 4])
+    with pytest.raises(StreamError, match=r"/a.mp4: lost \(it ended before its first frame\)$"):
+        frames_on_server(first)
 
 
 def test_datagrams_are_watched_until_they_cease():

@@ -16,7 +16,7 @@ from typing import Final
 
 import torch
 
-from pipelines.copies import find_copies
+from pipelines.copies import describe_copies, find_copies, keep_together
 from pipelines.failures import VideoFailure
 from pipelines.parallel import ItemFailure, Progress, ordered_map
 from pipelines.prepare_video import GoodVideo, VideoJob, check_video
@@ -58,6 +58,16 @@ class Prepared:
 class _Limits:
     time_s: float
     memory_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was found of the videos: usable ones, others, copies of one; ``origin`` says who chose the splits."""
+
+    good: Mapping[str, GoodVideo]
+    failures: tuple[VideoFailure, ...]
+    copies: Mapping[str, str]
+    origin: str
 
 
 def prepare(
@@ -112,13 +122,19 @@ def prepare(
     if for_training or not good:
         _require_every_class(source, good, failures)
     kept = [entry for entry in source.entries if entry.video_id in good]
+    copies = find_copies(kept)
     generator = torch.Generator().manual_seed(seed)
     entries = assign_splits(kept, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
+    entries = keep_together(entries, kept, copies)
     if for_training:
         require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
-    drawn = sum(entry.split is None for entry in kept)
-    origin = f"{drawn} drawn by video with seed {seed}" if drawn else "as its folders or tables say"
-    return _build(source, entries, good=good, failures=failures, origin=origin, convention=convention)
+    known = _Known(good, failures, copies, _describe_origin(kept, seed))
+    return _build(source, entries, known, convention)
+
+
+def _describe_origin(entries: Sequence[FolderEntry], seed: int) -> str:
+    drawn = sum(entry.split is None for entry in entries)
+    return f"{drawn} drawn by video with seed {seed}" if drawn else "as its folders or tables say"
 
 
 def _list_failures(source: FolderSource, outcomes: Mapping[str, GoodVideo | str]) -> tuple[VideoFailure, ...]:
@@ -132,22 +148,20 @@ def _list_failures(source: FolderSource, outcomes: Mapping[str, GoodVideo | str]
 def _build(
     source: FolderSource,
     entries: Sequence[FolderEntry],
-    *,
-    good: Mapping[str, GoodVideo],
-    failures: tuple[VideoFailure, ...],
-    origin: str,
+    known: _Known,
     convention: BoxConvention,
 ) -> Prepared:
-    """Make the index and the table of boxes of the videos that can be used; ``origin`` says who chose the splits."""
+    """Make the index and the table of boxes of the videos that can be used."""
+    good = known.good
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
     truth, dropped, outside = collect_truth(source, index, convention)
     damaged = [VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None]
     lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
     variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
-    found = (*find_copies(entries), *source.notes, *outside)
+    found = (*describe_copies(entries, known.copies), *source.notes, *outside)
     warnings = (*(VideoFailure(*one) for one in found), *damaged)
-    split_note = count_splits(index, origin) + lost
-    return Prepared(index, truth, failures, split_note, warnings, variable, source.passed, source.files or {})
+    split_note = count_splits(index, known.origin) + lost
+    return Prepared(index, truth, known.failures, split_note, warnings, variable, source.passed, source.files or {})
 
 
 def _open_cache(cache_dir: Path, short_side: int) -> None:

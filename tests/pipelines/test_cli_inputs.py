@@ -303,6 +303,15 @@ def test_one_content_under_two_tags_or_in_two_splits_is_reported(tcam, clip, tmp
     }
 
 
+def test_copies_are_drawn_into_one_split(tcam, clip, tmp_path):
+    root = lay_classes(tmp_path / "data", clip, count=6)
+    for n in range(1, 4):
+        shutil.copy(root / "bird" / "v0.mp4", root / "bird" / f"v{n}.mp4")
+    code, content = checked(tcam, root)
+    assert code == 0
+    assert [reason for _, reason in content["warnings"]] == ["has the same content as bird/v0.mp4"] * 3
+
+
 def test_relative_boxes_are_asked_about_and_taken_at_their_word(tcam, clip, tmp_path):
     root = lay_classes(tmp_path / "data", clip)
     (root / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\nbird/v0.mp4,0,0.25,0.5,0.5,1\n")

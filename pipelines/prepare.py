@@ -128,8 +128,8 @@ def prepare(
     entries = keep_together(entries, kept, copies)
     if for_training:
         require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
-    known = _Known(good, failures, copies, _describe_origin(kept, seed))
-    return _build(source, entries, known, convention)
+    facts = _Known(good, failures, copies, _describe_origin(kept, seed))
+    return _build(source, entries, facts, convention)
 
 
 def _describe_origin(entries: Sequence[FolderEntry], seed: int) -> str:

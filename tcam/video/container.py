@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from tcam.errors import MissingPartError, VideoError
+from tcam.errors import MissingPartError, TcamError, VideoError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -46,6 +46,21 @@ def refuse(path: Path | str, found: str, *, remedy: str = "convert or remove the
     room = _MAX_MESSAGE - len(found) - len(remedy)
     shown = shown if len(shown) <= room else "..." + shown[-(room - 3) :]
     raise VideoError(f"{shown}: {found}; {remedy}")
+
+
+@contextmanager
+def naming_faults(path: Path | str, *, remedy: str = "convert or remove the file") -> Iterator[None]:
+    """Turn whatever PyAV raises for one file within the block into the one-line error of an unusable video.
+
+    Raises:
+        VideoError: in place of any other exception.
+    """
+    try:
+        yield
+    except TcamError:
+        raise
+    except Exception as error:  # a foreign file may bring out anything: a value no enum has, a division by 0
+        refuse(path, f"cannot be read ({type(error).__name__}: {reason(error)})", remedy=remedy)
 
 
 def require_av() -> None:
@@ -83,7 +98,7 @@ def open_container(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a local video file and its main video stream for decoding with one thread.
 
     Raises:
-        VideoError: the file is not a video that may be read.
+        VideoError: the file is not a video that may be read, or anything went wrong within the block.
         MissingPartError: PyAV is not installed.
     """
     require_video_file(path)
@@ -95,7 +110,7 @@ def open_container(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         container = av.open(os.path.abspath(path), options=_OPTIONS, metadata_errors="replace")  # noqa: PTH100
     except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
         refuse(path, f"not a readable video ({reason(error)})")
-    with container:
+    with container, naming_faults(path):
         yield container, main_stream(path, container)
 
 
@@ -122,11 +137,9 @@ def read_packets(
 
     The last one is a flush (None, or a packet of size 0): the decoder then hands over the frames it still holds.
     """
-    import av
-
     try:
         yield from container.demux(stream)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged file may bring out anything
         on_error.append(reason(error))
         yield None
 
@@ -139,7 +152,7 @@ def decode_packet(stream: VideoStream, packet: Packet[VideoStream] | None, *, on
         return list(stream.codec_context.decode(packet if packet is not None and packet.size else None))
     except av.error.EOFError:
         return []
-    except (av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a damaged packet may bring out anything
         on_error.append(reason(error))
         return []
 

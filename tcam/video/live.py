@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tcam.errors import StreamError, VideoError
 from tcam.types import Size
-from tcam.video.container import FORMATS, MAX_PIXELS, decode_packet, main_stream, reason, require_av
+from tcam.video.container import FORMATS, MAX_PIXELS, decode_packet, main_stream, naming_faults, reason, require_av
 from tcam.video.reader import DecodedFrame, scale_frames
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ _OPTIONS: Final = {
 SCHEMES: Final = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp")
 _ANALYSE_US: Final = 1_000_000
 """How much of a live source is looked at before its first frame is given; FFmpeg's own 5 s would all be lag."""
+_ANOTHER: Final = "name another source"
 _MP4_ENDINGS: Final = (".mp4", ".m4v", ".mov")
 _NEEDS_RANGES: Final = "an mp4 whose table of contents comes last needs a server that answers range requests"
 _FASTSTART: Final = "write it with 'ffmpeg -i IN -c copy -movflags +faststart OUT.mp4'"
@@ -89,11 +90,10 @@ class LiveStream:
             StreamError: a camera or network source was lost.
             VideoError: standard input or a file on a server holds something that cannot be read as it comes.
         """
-        return scale_frames(self._decoded(), self._stream, size=size, keep_original=keep_original)
+        with naming_faults(str(self._source), remedy=_ANOTHER):
+            yield from scale_frames(self._decoded(), self._stream, size=size, keep_original=keep_original)
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        import av
-
         damage: list[str] = []
         # Of what has an end, and only until a frame came: then the table of contents did not come last.
         format_name = "" if self.endless else self._container.format.name
@@ -104,7 +104,7 @@ class LiveStream:
                         format_name = ""
                         yield frame
                 damage.clear()
-        except (av.error.FFmpegError, OSError, ValueError) as error:
+        except Exception as error:  # a damaged stream may bring out anything
             _refuse(self._source, error, format_name=format_name, was_open=True)
         if format_name:
             _refuse(self._source, EOFError("it ended before its first frame"), was_open=True)
@@ -134,7 +134,9 @@ def open_live(source: LiveSource, *, open_timeout_s: float, read_timeout_s: floa
     except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
         _refuse(source, error)
     with container:
-        yield LiveStream(source, container, main_stream(str(source), container))
+        with naming_faults(str(source), remedy=_ANOTHER):
+            stream = main_stream(str(source), container)
+        yield LiveStream(source, container, stream)
 
 
 def _how_to_open(source: LiveSource) -> tuple[str, str | None, dict[str, str]]:

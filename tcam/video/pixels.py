@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, cast
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from av.filter import Graph
+    from av.filter.context import FilterContext
     from av.sidedata.sidedata import SideData
     from av.video.frame import VideoFrame
 
 FOLDER_FPS: Final = 25.0
 """Frame folders do not say how fast they were filmed."""
 _DISPLAY_MATRIX: Final = "DISPLAYMATRIX"
+_SIDE_KINDS: Final = 64
+"""FFmpeg's numbers of side data lie below (32 of them in FFmpeg 8)."""
 _MAX_GRAPHS: Final = 4
 """A stream that changes its size at every frame must not fill the memory."""
 
@@ -39,8 +43,7 @@ class Orientation:
     @classmethod
     def of_frame(cls, frame: VideoFrame) -> Orientation:
         """Read the display matrix of a frame, rounded to quarter turns; the identity where there is none."""
-        sides = cast("Iterable[SideData]", frame.side_data)
-        data = next((bytes(side) for side in sides if side.type.name == _DISPLAY_MATRIX), b"")
+        data = next((bytes(side) for side in _side_data(frame) if side.type.name == _DISPLAY_MATRIX), b"")
         if len(data) < 36:
             return cls()
         a, b, _, c, d = struct.unpack("=5i", data[:20])
@@ -69,6 +72,31 @@ class Orientation:
         if self.transpose:
             pixels = pixels.swapaxes(-1, -2)
         return np.flip(pixels, tuple(axis for axis, flip in ((-1, self.flip_x), (-2, self.flip_y)) if flip))
+
+
+def _side_data(frame: VideoFrame) -> Iterable[SideData]:
+    """Return what FFmpeg says beside a frame's pixels, but for the kinds that PyAV does not know."""
+    import av
+
+    with suppress(ValueError):  # for a single one of an unknown kind (Exif, views of HEVC), which hides the others
+        return cast("Iterable[SideData]", frame.side_data)
+    with suppress(ValueError, OSError, av.error.FFmpegError):
+        return cast("Iterable[SideData]", _without_unknown(frame).side_data)
+    return ()
+
+
+def _without_unknown(frame: VideoFrame) -> VideoFrame:
+    from av.filter import Graph
+    from av.sidedata.sidedata import Type
+
+    known: set[object] = {kind.value for kind in Type}
+    graph = Graph()
+    graph.threads = 1
+    drops = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in range(_SIDE_KINDS) if kind not in known]
+    graph.link_nodes(_add_source(graph, frame), *drops, graph.add("buffersink"))
+    graph.configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 class FrameScaler:
@@ -131,10 +159,13 @@ def _build_graph(frame: VideoFrame, stored: Size) -> Graph:
 
     graph = av.filter.Graph()
     graph.threads = 1
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
-    )
     scale = graph.add("scale", f"{stored[1]}:{stored[0]}:flags=bilinear")
-    graph.link_nodes(source, scale, graph.add("format", "rgb24"), graph.add("buffersink"))
+    graph.link_nodes(_add_source(graph, frame), scale, graph.add("format", "rgb24"), graph.add("buffersink"))
     graph.configure()
     return graph
+
+
+def _add_source(graph: Graph, frame: VideoFrame) -> FilterContext:
+    return graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
+    )

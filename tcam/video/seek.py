@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tcam.types import Size
-from tcam.video.container import decode_in_order, open_container, read_packets, refuse
+from tcam.video.container import decode_in_order, naming_faults, open_container, read_packets, refuse
 from tcam.video.pixels import FrameScaler, Orientation, Pixels
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ class SeekingReader:
         """Read frames of ascending, distinct indices: uint8 ``[T, 3, h, w]``.
 
         Raises:
-            VideoError: the file ends before the last of them.
+            VideoError: the file ends before the last of them, or cannot be decoded or scaled.
         """
-        return np.stack([self._scaled(self._decode(index)) for index in indices])
+        with naming_faults(self._path):
+            return np.stack([self._scaled(self._decode(index)) for index in indices])
 
     @property
     def exact(self) -> bool:
@@ -66,8 +67,9 @@ class SeekingReader:
 
     def display_size(self) -> Size:
         """Give (height, width) of the first frame in display orientation."""
-        first = self._decode(0)
-        return Orientation.of_frame(first).size((first.height, first.width))
+        with naming_faults(self._path):
+            first = self._decode(0)
+            return Orientation.of_frame(first).size((first.height, first.width))
 
     def close(self) -> None:
         """Close the file."""

@@ -35,12 +35,13 @@ def serve(protocol: str = "HTTP/1.0") -> Iterator[Served]:
             if self.path not in served.files:
                 self.send_error(404)
                 return
-            content, start = served.files[self.path], self._start()
+            content, wanted = served.files[self.path], self._start()
+            start = wanted or 0
             if start >= len(content):
                 self.send_error(416)
                 return
-            self.send_response(206 if start else 200)
-            if start:
+            self.send_response(200 if wanted is None else 206)
+            if wanted is not None:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Accept-Ranges", "bytes" if served.knows_ranges else "none")
             self.send_header("ETag", served.tag)
@@ -56,10 +57,10 @@ def serve(protocol: str = "HTTP/1.0") -> Iterator[Served]:
             if served.stall_after is not None:
                 leaving.wait(timeout=30)
 
-        def _start(self) -> int:
+        def _start(self) -> int | None:
             wanted = self.headers.get("Range")
             fresh = self.headers.get("If-Range") in (None, served.tag)
-            return int(wanted[6:-1]) if wanted and fresh and served.knows_ranges else 0
+            return int(wanted[6:-1]) if wanted and fresh and served.knows_ranges else None
 
         def log_message(self, *_):
             pass

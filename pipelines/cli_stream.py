@@ -12,7 +12,8 @@ from pipelines.cli_videos import ClassName, Device, Half, Quiet, RunOrFile, Thre
 from tcam.errors import ConfigError
 
 Source = Annotated[
-    str, typer.Option(help="Video file, 0 (camera), rtsp://, http(s)://, udp:// or tcp:// address, or - (stdin).")
+    str,
+    typer.Option(help="Video file, 0 (camera), rtsp://, rtmp://, http(s)://, udp://, tcp:// address or - (stdin)."),
 ]
 Dropping = Annotated[
     str | None,

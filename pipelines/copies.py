@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,38 +13,49 @@ from tcam.errors import VideoError
 from tcam.video.folders import FolderEntry
 from tcam.video.frame_files import list_frame_files
 
-
-def find_copies(entries: Sequence[FolderEntry]) -> dict[str, str]:
-    """Return the ids of videos that have the content of an earlier one, each with the id of that one.
-
-    Only files whose size another one has are read.
-    """
-    same = [group for alike in _groups(entries, _size) for group in _groups(alike, _content)]
-    return {other.video_id: first.video_id for first, *others in same for other in others}
+Copies = Sequence[Sequence[FolderEntry]]
+"""Groups of videos that have the same content, the first of each before its copies."""
 
 
-def keep_together(
-    entries: Sequence[FolderEntry], given: Sequence[FolderEntry], copies: Mapping[str, str]
+def find_copies(entries: Sequence[FolderEntry]) -> Copies:
+    """Group videos that have the same content; only files whose size another one has are read."""
+    return [group for alike in _groups(entries, _size) for group in _groups(alike, hash_content)]
+
+
+def without_copies(entries: Sequence[FolderEntry], copies: Copies) -> tuple[FolderEntry, ...]:
+    """Leave out the copies of a video of the same class whose split is still to be drawn."""
+    leaders = _leaders(copies)
+    return tuple(entry for entry in entries if entry.split is not None or entry.video_id not in leaders)
+
+
+def with_copies(
+    entries: Sequence[FolderEntry], drawn: Sequence[FolderEntry], copies: Copies
 ) -> tuple[FolderEntry, ...]:
-    """Give copies whose split was drawn that of their first: no draw lets a test video into the training.
-
-    Args:
-        entries: with all splits.
-        given: the same, with those that somebody chose.
-        copies: see ``find_copies``.
-    """
-    splits = {entry.video_id: entry.split for entry in entries}
-    drawn = {entry.video_id for entry in given if entry.split is None} & copies.keys()
+    """Give all videos the splits that were ``drawn`` without copies: no draw lets a test video into the training."""
+    leaders, splits = _leaders(copies), {entry.video_id: entry.split for entry in drawn}
     return tuple(
-        replace(entry, split=splits[copies[entry.video_id]]) if entry.video_id in drawn else entry for entry in entries
+        replace(entry, split=splits[entry.video_id if entry.video_id in splits else leaders[entry.video_id]])
+        for entry in entries
     )
 
 
-def describe_copies(entries: Sequence[FolderEntry], copies: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _leaders(copies: Copies) -> dict[str, str]:
+    """Return for every copy of a video of the same class the id of that video."""
+    leaders = {}
+    for group in copies:
+        first: dict[str, str] = {}
+        for entry in group:
+            leader = first.setdefault(entry.class_name, entry.video_id)
+            leaders.update({} if leader == entry.video_id else {entry.video_id: leader})
+    return leaders
+
+
+def describe_copies(entries: Sequence[FolderEntry], copies: Copies) -> Iterator[tuple[str, str]]:
     """Say of every copy which video it repeats, and how the two differ: pairs of video id and a line."""
     known = {entry.video_id: entry for entry in entries}
-    for other, first in copies.items():
-        yield other, _describe(known[first], known[other])
+    for first, *others in copies:
+        for other in others:
+            yield other.video_id, _describe(known[first.video_id], known[other.video_id])
 
 
 def _groups(entries: Sequence[FolderEntry], key: Callable[[Path], Hashable]) -> Iterator[list[FolderEntry]]:
@@ -60,10 +71,6 @@ def _size(path: Path) -> Hashable:
     if not path.is_dir():
         return path.stat().st_size
     return tuple(sorted(file.stat().st_size for file in list_frame_files(path)))
-
-
-def _content(path: Path) -> str:
-    return hash_content(path)
 
 
 def _describe(first: FolderEntry, other: FolderEntry) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 import torch
 
-from pipelines.copies import describe_copies, find_copies, keep_together
+from pipelines.copies import Copies, describe_copies, find_copies, with_copies, without_copies
 from pipelines.failures import VideoFailure
 from pipelines.parallel import ItemFailure, Progress, ordered_map
 from pipelines.prepare_video import GoodVideo, VideoJob, check_video
@@ -66,7 +66,7 @@ class _Known:
 
     good: Mapping[str, GoodVideo]
     failures: tuple[VideoFailure, ...]
-    copies: Mapping[str, str]
+    copies: Copies
     origin: str
 
 
@@ -123,13 +123,20 @@ def prepare(
         _require_every_class(source, good, failures)
     kept = [entry for entry in source.entries if entry.video_id in good]
     copies = find_copies(kept)
-    generator = torch.Generator().manual_seed(seed)
-    entries = assign_splits(kept, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
-    entries = keep_together(entries, kept, copies)
+    entries = _draw(kept, copies, seed, val_fraction, test_fraction)
     if for_training:
         require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
     facts = _Known(good, failures, copies, _describe_origin(kept, seed))
     return _build(source, entries, facts, convention)
+
+
+def _draw(
+    videos: Sequence[FolderEntry], copies: Copies, seed: int, val_fraction: float, test_fraction: float
+) -> tuple[FolderEntry, ...]:
+    """Draw the splits that nobody gave; copies of one video share one."""
+    generator, own = torch.Generator().manual_seed(seed), without_copies(videos, copies)
+    drawn = assign_splits(own, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
+    return with_copies(videos, drawn, copies)
 
 
 def _describe_origin(entries: Sequence[FolderEntry], seed: int) -> str:

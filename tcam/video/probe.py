@@ -272,11 +272,11 @@ def _compare_decord(path: Path, tally: _Tally) -> bool:
         reader = DecordReader(path, num_frames=tally.frames, size=size)
         together = reader.read(wanted)
         apart = np.concatenate([reader.read([index]) for index in wanted[::-1]])[::-1]
+        truth = _decode_some(path, wanted, size=size)
     except (VideoError, decord.DECORDError, RuntimeError, OSError, IndexError, ValueError):
         return False
     if not np.allclose(starts, tally.times[:8], rtol=0, atol=2e-3):
         return False
-    truth = _decode_some(path, wanted, size=size)
     return len(truth) == len(wanted) and np.array_equal(together, truth) and np.array_equal(apart, truth)
 
 

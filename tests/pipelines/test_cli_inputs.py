@@ -310,6 +310,15 @@ def test_copies_are_drawn_into_one_split(tcam, clip, tmp_path):
     code, content = checked(tcam, root)
     assert code == 0
     assert [reason for _, reason in content["warnings"]] == ["has the same content as bird/v0.mp4"] * 3
+    assert content["classes"][0]["train"] >= 1
+
+
+def test_a_class_of_copies_alone_can_be_trained_on(tcam, clip, tmp_path):
+    root = lay_classes(tmp_path / "data", clip)
+    for tag in ("bird", "car"):
+        for n in (1, 2):
+            shutil.copy(root / tag / "v0.mp4", root / tag / f"v{n}.mp4")
+    assert [row["train"] for row in checked(tcam, root)[1]["classes"]] == [3, 3, 6]
 
 
 def test_relative_boxes_are_asked_about_and_taken_at_their_word(tcam, clip, tmp_path):

@@ -225,6 +225,8 @@ class EvaluateRequest:
 def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     """Score a run on videos with boxes; gives the number of videos that failed."""
     console.quiet = quiet
+    if request.overrides and request.videos is None:
+        raise ConfigError("--set is for the videos of --videos FOLDER: name them, or leave it out")
     if request.output is not None:
         _claim_results(request.output, request)
     run = load_run(open_run(request.run), device=request.device)

@@ -53,7 +53,7 @@ class Bench:
 
     def __init__(self, videos: Path, clips: int, backbone: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tcam-bench-"))
-        self.clips = sorted(find_videos(videos))[:clips]
+        self.clips = list(find_videos(videos).paths)[:clips]
         good = [check_video(job) for job in self.jobs(self.folder / "copies")]
         self.records = [
             VideoRecord(

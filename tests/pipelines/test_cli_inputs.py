@@ -337,6 +337,11 @@ def test_relative_boxes_are_asked_about_and_taken_at_their_word(tcam, clip, tmp_
     assert x1 > 1
 
 
+def test_settings_of_other_videos_need_other_videos(tcam, tiny_run):
+    found = tcam("evaluate", tiny_run.folder, "--set", "data.units=relative")
+    assert (found.code, "name them, or leave it out" in found.error) == (2, True)
+
+
 def test_frames_counted_from_1_are_asked_about(tcam, clip, tmp_path):
     root = lay_classes(tmp_path / "data", clip)
     rows = [f"bird/v0.mp4,{frame},1,2,30,40" for frame in range(1, TINY_FRAMES + 1)]

@@ -225,10 +225,7 @@ class EvaluateRequest:
 def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     """Score a run on videos with boxes; gives the number of videos that failed."""
     console.quiet = quiet
-    if request.overrides and request.videos is None:
-        raise ConfigError("--set is for the videos of --videos FOLDER: name them, or leave it out")
-    if request.output is not None:
-        _claim_results(request.output, request)
+    _claim_results(request)
     run = load_run(open_run(request.run), device=request.device)
     plain = load_localizers(run)
     saliency = plain[run.config.cam.method] if request.ddt else None
@@ -294,10 +291,12 @@ def _own_results(request: EvaluateRequest, run: Path) -> Path:
     return run / (name + ("-crf" if request.refine else "") + ("-ddt" if request.ddt else ""))
 
 
-def _claim_results(folder: Path, request: EvaluateRequest) -> None:
+def _claim_results(request: EvaluateRequest) -> None:
     """Mark the folder of an evaluation as tcam's; refuses one that holds somebody's files or lies among the videos."""
-    run = open_run(request.run)
-    if folder.resolve() == run.resolve():
+    if request.overrides and request.videos is None:
+        raise ConfigError("--set is for the videos of --videos FOLDER: name them, or leave it out")
+    run, folder = open_run(request.run), request.output
+    if folder is None or folder.resolve() == run.resolve():
         return
     inputs = [resolve_videos(request.videos)] if request.videos is not None else []
     with suppress(DataError):  # a run that does not say where its videos lie

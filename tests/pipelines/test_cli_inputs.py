@@ -378,7 +378,7 @@ def test_doubles_and_gaps_of_frames_are_reported(tcam, tmp_path):
     assert (rows["bird"], rows["car"]) == (6, 5)
     ((video, reason),) = content["warnings"]
     assert video == "car/clip"
-    assert reason == "1 frame numbers missing (first after 0002.png); 1 in another format passed over (0001.jpg)"
+    assert reason == "1 frame number missing (first after 0002.png); 1 in another format passed over (0001.jpg)"
 
 
 def test_a_link_out_of_the_folder_names_the_setting(tcam, clip, tmp_path):

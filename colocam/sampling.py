@@ -69,7 +69,7 @@ class SequenceSampler:
         return [first + place for place in places]
 
     def length(self, shot: Shot) -> int:
-        """Say how many frames a sequence of this shot has; every draw has as many."""
+        """Describe how many frames a sequence of this shot has; every draw has as many."""
         return min(self.count, len(frame_window(len(shot), self.limit)))
 
     def _adjacent(self, size: int, generator: torch.Generator) -> list[int]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, overload
 
-from pipelines.frame_feed import FrameFeed
-from pipelines.stream import find_source, localize
-from pipelines.stream_localizer import StreamLocalizer
+from pipelines.streaming.feed import FrameFeed
+from pipelines.streaming.localizer import StreamLocalizer
+from pipelines.streaming.run import find_source, localize
 from tcam.types import FrameBox
 from tcam.video.live import LiveSource
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # what a package gives by name has no common type
-    """Give ``predict`` and ``StreamLocalizer``, the names for users, and ``__version__``, made at their first use.
+    """Return ``predict`` and ``StreamLocalizer``, the names for users, and ``__version__``, made at their first use.
 
     They live in ``pipelines.api``, above this package; nothing in tcam itself may use them
     (.github/decisions/0011-one-import-for-users.md).

@@ -3,4 +3,4 @@
 from importlib import import_module
 
 if __name__ == "__main__":
-    import_module("pipelines.cli").main()  # above this package: see __init__.py
+    import_module("pipelines.cli.app").main()  # above this package: see __init__.py

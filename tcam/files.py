@@ -16,7 +16,7 @@ from tcam.errors import DataError, VideoError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; on a clean exit it is flushed to disk and takes ``path``'s place.
+    """Return a temporary name beside ``path``; on a clean exit it is flushed to disk and takes ``path``'s place.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
-    """Say in one line that a file could not be written, and why; a name that is too long is one video's fault."""
+    """Describe in one line that a file could not be written, and why; a name that is too long is one video's fault."""
     if error.errno == errno.ENAMETOOLONG:
         found = f"{path.name[:40]}..., {len(os.fsencode(path.name))} bytes and a few more while it is written"
         return VideoError(f"the name of its output is too long for the file system ({found}): rename the video")

@@ -140,7 +140,7 @@ class VideoIndex:
     version: int = 1
 
     def of_split(self, split: Split) -> tuple[VideoRecord, ...]:
-        """Give the records of one split, in index order."""
+        """Return the records of one split, in index order."""
         return tuple(record for record in self.records if record.split == split)
 
 
@@ -265,7 +265,7 @@ class FrameBox:
     ``label`` is the class's number and ``class_name`` its name (empty where nobody named the classes). ``score`` is the
     mean of the map inside the box, ``class_score`` the probability of the class, ``map_peak`` the
     largest value of the map (1 of a CAM, which is divided by it); all in 0..1. Where boxes are followed over time
-    (``tcam.localization.over_time``), ``box`` is the result, ``raw_box`` what the frame alone gave, and ``track_id``
+    (``tcam.boxes.over_time``), ``box`` is the result, ``raw_box`` what the frame alone gave, and ``track_id``
     the same number as long as it seems to be the same object; else both are None.
     """
 
@@ -282,7 +282,7 @@ class FrameBox:
     class_name: str = ""
 
     def to_supervision(self) -> supervision.Detections:
-        """Give the box to the ``supervision`` package, which draws, filters and tracks: one row, or none without a box.
+        """Return the box as the package ``supervision`` has it, which draws and tracks: one row, or none without a box.
 
         ``confidence`` is ``score``, ``class_id`` is ``label``, ``tracker_id`` is ``track_id``, ``data`` holds
         ``class_score`` and ``class_name``.

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.synthetic import write_tiny_videos
+from tests.helpers.synthetic import write_tiny_videos
 
 BUSY = (
-    "test_frame_feed.py",
+    "streaming/test_feed.py",
     "test_live_view",
-    "test_parallel.py",
+    "parallel/test_map.py",
     "test_resume.py::test_an_interrupted",
-    "test_signals.py",
-    "test_spread.py::test_cams_are_the_same_bytes_whole_or_in_ranges[layercam-ray]",
-    "test_spread.py::test_evaluations_are_the_same_bytes[ray]",
-    "test_spread.py::test_predictions_are_the_same_bytes_whole_or_in_ranges[ray]",
-    "test_spread.py::test_prepared_videos_are_the_same_bytes[ray]",
-    "test_train_team.py::test_a_worker_that_is_killed",
-    "test_train_team.py::test_interrupted_workers",
-    "test_train_team.py::test_two_workers_of_ray",
+    "run/test_signals.py",
+    "test_placement.py::test_cams_are_the_same_bytes_whole_or_in_ranges[layercam-ray]",
+    "test_placement.py::test_evaluations_are_the_same_bytes[ray]",
+    "test_placement.py::test_predictions_are_the_same_bytes_whole_or_in_ranges[ray]",
+    "test_placement.py::test_prepared_videos_are_the_same_bytes[ray]",
+    "test_launch.py::test_a_worker_that_is_killed",
+    "test_launch.py::test_interrupted_workers",
+    "test_launch.py::test_two_workers_of_ray",
     "test_two_nodes.py",
 )
 """Tests that start Ray or measure time: where several processes share the tests, one of them runs all of these."""

@@ -58,16 +58,17 @@ def test_importing_tcam_is_cheap():
 
 
 def test_the_command_line_shows_its_help_without_loading_torch():
-    assert imported_after("import pipelines.cli") & {"torch", "torchvision", "timm", "decord", "ray"} == set()
+    assert imported_after("import pipelines.cli.app") & {"torch", "torchvision", "timm", "decord", "ray"} == set()
 
 
 def test_boxes_are_made_without_loading_torch():
-    loaded = imported_after("import pipelines.predict_command, pipelines.stream, pipelines.bench, pipelines.api")
+    modules = "pipelines.commands.predict, pipelines.streaming.run, pipelines.bench.engines, pipelines.api"
+    loaded = imported_after(f"import {modules}")
     assert loaded & {"torch", "torchvision", "timm", "onnxruntime", "openvino"} == set()
 
 
 def test_the_domain_loads_without_the_fragile_packages():
-    loaded = imported_after("import tcam.types, tcam.video.dataset, tcam.localization.extract")
+    loaded = imported_after("import tcam.types, tcam.video.dataset, tcam.boxes.extract")
     assert loaded & {"decord", "ray", "pydensecrf", "pandas"} == set()
 
 
@@ -85,4 +86,4 @@ def test_ray_is_imported_in_three_files():
         if (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "ray" for alias in node.names))
         or (isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "ray")
     }
-    assert importers == {"parallel_ray", "ray_cluster", "train_ray"}
+    assert importers == {"ray", "cluster"}

@@ -132,7 +132,7 @@ class Backbone(nn.Module):
         self.last_channels: int = pyramid.last.shape[1]
 
     def forward(self, frames: Tensor) -> Pyramid:
-        """Give the features of normalised float images ``[N, 3, H, W]``.
+        """Return the features of normalised float images ``[N, 3, H, W]``.
 
         Raises:
             ValueError: another shape.

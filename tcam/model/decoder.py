@@ -53,7 +53,7 @@ class UnetDecoder(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def forward(self, levels: Sequence[Tensor], size: Size) -> Tensor:
-        """Give the map logits of ``size``, ``[N, 2, H, W]``: 0 background, 1 foreground.
+        """Return the map logits of ``size``, ``[N, 2, H, W]``: 0 background, 1 foreground.
 
         Args:
             levels: ``[N, C_i, h_i, w_i]``, fine to coarse, with the channels given at construction.

@@ -2,7 +2,7 @@
 
 Measured (2 cores with AMX, ResNet-50 and MobileNetV2 at 224 x 224, eager and compiled, float32 and bfloat16): a block's
 first convolution takes 1.2 to 3 times less time than over the enlarged maps joined with the level's; a whole network is
-6 to 29 % faster (``tools/bench_stream.py --unfused``).
+6 to 29 % faster (``tools/bench/stream.py --unfused``).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FusedDecoder(nn.Module):
         self.to(memory_format=torch.channels_last).eval()
 
     def forward(self, levels: Sequence[Tensor], size: Size) -> Tensor:
-        """Give the map logits of ``size``, ``[N, 2, H, W]``: those of the decoder less the background's, which is 0.
+        """Return the map logits of ``size``, ``[N, 2, H, W]``: those of the decoder less the background's, which is 0.
 
         Raises:
             ValueError: other levels.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tcam.model.backbone import Backbone, Pyramid
 from tcam.model.decoder import UnetDecoder
 from tcam.model.fused_decoder import FusedDecoder
+from tcam.model.heads.pooling import ClassHead
 from tcam.model.pixel_head import PixelHead
-from tcam.model.pooling import ClassHead
 from tcam.precision import at_least_float32
 from tcam.types import FrameOutput
 
@@ -58,7 +58,7 @@ class FrameCamNet(nn.Module):
         return FrameOutput(class_logits, pyramid.last, map_logits, pyramid.attention)
 
     def pyramid(self, frames: Tensor) -> Pyramid:
-        """Give the backbone's features of uint8 RGB frames ``[N, 3, H, W]``; without a graph where it is frozen.
+        """Return the backbone's features of uint8 RGB frames ``[N, 3, H, W]``; without a graph where it is frozen.
 
         Raises:
             ValueError: another shape or dtype.
@@ -69,7 +69,7 @@ class FrameCamNet(nn.Module):
         return pyramid
 
     def score_masked(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Give the class logits ``[N, K]`` of frames of which masks hide a part; what is hidden has the mean colour.
+        """Return the class logits ``[N, K]`` of frames of which masks hide a part; what is hidden has the mean colour.
 
         Args:
             frames: uint8 ``[N, 3, H, W]``, RGB.
@@ -95,7 +95,7 @@ class FrameCamNet(nn.Module):
         return (pixels - self.mean) * self.scale
 
     def fused(self) -> FrameCamNet:
-        """Give the network with its U-Net decoder fused (see ``fused_decoder``), for inference on a CPU.
+        """Return the network with its U-Net decoder fused (see ``fused_decoder``), for inference on a CPU.
 
         Backbone and head are shared with this network.
 

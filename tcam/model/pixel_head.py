@@ -28,7 +28,7 @@ class PixelHead(nn.Module):
         self.conv = nn.Conv2d(in_channels, 2, 1)
 
     def forward(self, levels: Sequence[Tensor], size: Size) -> Tensor:
-        """Give the map logits of ``size``, ``[N, 2, H, W]``: 0 background, 1 foreground.
+        """Return the map logits of ``size``, ``[N, 2, H, W]``: 0 background, 1 foreground.
 
         Args:
             levels: the last of them are the features, ``[N, D, h, w]``.

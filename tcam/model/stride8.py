@@ -48,7 +48,7 @@ class Vgg16Stride8(nn.Module):
     def forward_intermediates(
         self, images: Tensor, *, indices: Sequence[int] | None = None, **_: object
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Give the last features and the levels, as timm does; the first levels alone where there are indices."""
+        """Return the last features and the levels, as timm does; the first levels alone where there are indices."""
         return _run(self, images, [*(f"features.{i}" for i in range(len(self.features))), NEW], indices)
 
 
@@ -90,7 +90,7 @@ class InceptionStride8(nn.Module):
     def forward_intermediates(
         self, images: Tensor, *, indices: Sequence[int] | None = None, **_: object
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Give the last features and the levels, as timm does; the first levels alone where there are indices."""
+        """Return the last features and the levels, as timm does; the first levels alone where there are indices."""
         return _run(self, images, [*self.LAYERS, NEW], indices)
 
 

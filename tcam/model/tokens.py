@@ -23,7 +23,7 @@ class TokenModel(Protocol):
     has_class_token: bool
 
     def forward_intermediates(self, x: Tensor, **options: object) -> object:
-        """Give all tokens, normalised, and maps of the patch tokens after some blocks."""
+        """Return all tokens, normalised, and maps of the patch tokens after some blocks."""
 
 
 class _Attention(Protocol):
@@ -38,7 +38,7 @@ class _Attention(Protocol):
 
 
 def patch_side(model: nn.Module) -> int | None:
-    """Give the side in pixels of a vision transformer's square patches; None for another model."""
+    """Return the side in pixels of a vision transformer's square patches; None for another model."""
     embedding = getattr(model, "patch_embed", None)
     sides: tuple[int, ...] = getattr(embedding, "patch_size", ())
     is_one = all(hasattr(model, name) for name in ("blocks", "num_prefix_tokens", "has_class_token"))
@@ -46,7 +46,7 @@ def patch_side(model: nn.Module) -> int | None:
 
 
 def attends(model: nn.Module) -> bool:
-    """Say whether a vision transformer has a class token whose attention can be looked at."""
+    """Whether a vision transformer has a class token whose attention can be looked at."""
     transformer = cast("TokenModel", model)
     found = [getattr(block, "attn", None) for block in transformer.blocks]
     return transformer.has_class_token and all(hasattr(attention, "qkv") for attention in found)
@@ -101,7 +101,7 @@ def _watching(model: TokenModel) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def class_token_row(attention: _Attention, projected: Tensor) -> Tensor:
-    """Give the attention of the first token to all, ``softmax(q_0 k^T / sqrt(d))``, ``[N, heads, T]``.
+    """Return the attention of the first token to all, ``softmax(q_0 k^T / sqrt(d))``, ``[N, heads, T]``.
 
     Args:
         attention: the layer.

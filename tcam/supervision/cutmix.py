@@ -28,7 +28,7 @@ class MixedFrames:
     own_share: float
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
-        """Give ``l CE(logits, labels) + (1 - l) CE(logits, window_labels)``, ``l`` the own share; a scalar."""
+        """Return ``l CE(logits, labels) + (1 - l) CE(logits, window_labels)``, ``l`` the own share; a scalar."""
         own, other = (functional.cross_entropy(logits, labels) for labels in (self.labels, self.window_labels))
         return self.own_share * own + (1 - self.own_share) * other
 
@@ -84,7 +84,7 @@ class CutMix:
 
 
 def window(own_share: float, centre: tuple[float, float], size: Size) -> tuple[slice, slice]:
-    """Give rows and columns of a window that leaves a share of a frame, where it lies inside.
+    """Return rows and columns of a window that leaves a share of a frame, where it lies inside.
 
     Args:
         own_share: of the pixels, in 0..1; more of them are left where the window reaches over the frame's edge.

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from tcam.precision import at_least_float32
-from tcam.supervision.affinity import affinity_sum, gaussian_energies
+from tcam.supervision.crf.affinity import affinity_sum, gaussian_energies
 from tcam.types import IGNORE, PixelLabels
 
 

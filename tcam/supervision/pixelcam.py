@@ -34,5 +34,5 @@ class PixelCamObjective:
 
 
 def frame_tags(batch: ClipBatch) -> Tensor:
-    """Give every frame the tag of its clip, int64 ``[N]``, N = B T."""
+    """Return every frame the tag of its clip, int64 ``[N]``, N = B T."""
     return batch.label.repeat_interleave(batch.frames.shape[1])

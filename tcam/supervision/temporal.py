@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def temporal_max_pool(cam: Tensor, window: int) -> Tensor:
-    """Give every frame the maximum of its own CAM and those just before it (TCAM, arXiv:2208.14542, CAM-TMP).
+    """Return every frame the maximum of its own CAM and those just before it (TCAM, arXiv:2208.14542, CAM-TMP).
 
     Nothing is aligned to motion and nothing is normalised again.
 

@@ -14,7 +14,7 @@ NeighbourMode = Literal["before", "after", "before-after", "instant"]
 
 
 def frame_window(num_frames: int, limit: float) -> range:
-    """Give the middle part of a shot that training frames are drawn from (CoLo-CAM's ``sample_fr_limit``).
+    """Return the middle part of a shot that training frames are drawn from (CoLo-CAM's ``sample_fr_limit``).
 
     Frames near a cut often do not show the object. For ``limit`` 0.6 a shot of 10 frames gives 2..8, one of 4 gives
     1..3, one of 3 gives 1; shots of one or two frames are used whole.
@@ -42,7 +42,7 @@ def frame_window(num_frames: int, limit: float) -> range:
 
 
 def neighbours(frame: int, shot: Shot, *, count: int, mode: NeighbourMode) -> list[int]:
-    """Give a frame and its ``count`` neighbours on the sides of ``mode``, as temporal max-pooling uses them (TCAM).
+    """Return a frame and its ``count`` neighbours on the sides of ``mode``, as temporal max-pooling uses them (TCAM).
 
     Args:
         frame: an index inside the shot.
@@ -85,5 +85,5 @@ class FrameSampler:
         return [shot.start + window[int(torch.randint(len(window), (), generator=generator))]]
 
     def length(self, shot: Shot) -> int:  # noqa: ARG002 (every sampler has this method)
-        """Say how many frames a clip of this shot has: 1."""
+        """Describe how many frames a clip of this shot has: 1."""
         return 1

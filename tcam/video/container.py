@@ -133,7 +133,7 @@ def main_stream(path: Path | str, container: InputContainer) -> VideoStream:
 def read_packets(
     container: InputContainer, stream: VideoStream, *, on_error: list[str]
 ) -> Iterator[Packet[VideoStream] | None]:
-    """Give the packets of one stream; an input error is noted in ``on_error`` and ends the stream.
+    """Return the packets of one stream; an input error is noted in ``on_error`` and ends the stream.
 
     The last one is a flush (None, or a packet of size 0): the decoder then hands over the frames it still holds.
     """
@@ -158,7 +158,7 @@ def decode_packet(stream: VideoStream, packet: Packet[VideoStream] | None, *, on
 
 
 def decode_in_order(container: InputContainer, stream: VideoStream, *, on_error: list[str]) -> Iterator[VideoFrame]:
-    """Give every frame that decodes, in presentation order; damage is noted in ``on_error`` and skipped."""
+    """Return every frame that decodes, in presentation order; damage is noted in ``on_error`` and skipped."""
     for packet in read_packets(container, stream, on_error=on_error):
         for frame in decode_packet(stream, packet, on_error=on_error):
             if frame.width > 0 and frame.height > 0 and frame.width * frame.height <= MAX_PIXELS:
@@ -166,7 +166,7 @@ def decode_in_order(container: InputContainer, stream: VideoStream, *, on_error:
 
 
 def frame_time(frame: VideoFrame, stream: VideoStream) -> float | None:
-    """Give the presentation time of a frame in seconds, where the file has one.
+    """Return the presentation time of a frame in seconds, where the file has one.
 
     ``frame.time`` will not do: it is nan for the frames that the decoder hands over at the end.
     """
@@ -174,5 +174,5 @@ def frame_time(frame: VideoFrame, stream: VideoStream) -> float | None:
 
 
 def reason(error: BaseException) -> str:
-    """Say what a decoder complained about in a few words, without the file name."""
+    """Describe what a decoder complained about in a few words, without the file name."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

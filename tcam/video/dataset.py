@@ -132,7 +132,7 @@ class FrameDataset(Dataset[Clip]):
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Give batches of ``(epoch, slot)``: every slot once, in an order drawn from the seed and the epoch.
+    """Return batches of ``(epoch, slot)``: every slot once, in an order drawn from the seed and the epoch.
 
     A batch holds clips of one length, so that it stays one tensor without filling. Slots wait in their order until
     there are enough of their length; those left over make short batches at the end, short clips first.
@@ -173,7 +173,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def seeded_generator(seed: int, epoch: int, slot: int) -> torch.Generator:
-    """Give a generator that depends on the three numbers only, alike on every machine and in every process."""
+    """Return a generator that depends on the three numbers only, alike on every machine and in every process."""
     digest = hashlib.blake2b(f"{seed} {epoch} {slot}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
@@ -222,7 +222,7 @@ def open_original(record: VideoRecord, size: Size) -> ClipReader:
 def stream_original(
     record: VideoRecord, *, size: Size, keep_original: bool = False, only: Collection[int] | None = None
 ) -> Iterator[DecodedFrame]:
-    """Give the frames of a video as it was given, in order; see ``stream_frames``."""
+    """Return the frames of a video as it was given, in order; see ``stream_frames``."""
     return stream_frames(Path(record.path), size=size, keep_original=keep_original, only=only, runs=record.runs)
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from tcam.errors import VideoError
 from tcam.types import FrameRun, Size
 from tcam.video.container import refuse
-from tcam.video.frame_order import FrameOrder, order_frames
-from tcam.video.image_file import IMAGE_SUFFIXES, PAGED_SUFFIXES, OpenImage, ValueRange, read_image, to_pixels
+from tcam.video.pictures.image import IMAGE_SUFFIXES, PAGED_SUFFIXES, OpenImage, ValueRange, read_image, to_pixels
+from tcam.video.pictures.order import FrameOrder, order_frames
 from tcam.video.pixels import FOLDER_FPS, Pixels
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class ImageSequence:
         return ValueRange.of_extents(extents) if extents else None
 
     def notes(self) -> tuple[str, ...]:
-        """Say what a person should know of how the pictures are read, a line each: their order, their depth."""
+        """Describe what a person should know of how the pictures are read, a line each: their order, their depth."""
         found = [] if self.order is None or self.order.note is None else [self.order.note]
         if len(self) and self._is_deep(0) and self.values is not None:
             low, high = self.values.low, self.values.high

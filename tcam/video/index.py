@@ -15,7 +15,7 @@ from typing import Final, TextIO, get_args
 from tcam.errors import DataError
 from tcam.files import replacing
 from tcam.types import SPLITS, Box, Decoder, FrameRun, FrameTruth, Shot, Size, VideoIndex, VideoRecord
-from tcam.video.tables import Row, as_frame, read_table
+from tcam.video.data_folder.tables import Row, as_frame, read_table
 
 INDEX_VERSION: Final = 1
 _TRUTH_COLUMNS: Final = ("video", "frame", "x0", "y0", "x1", "y1")

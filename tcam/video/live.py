@@ -84,7 +84,7 @@ class LiveStream:
         self.endless = source.kind != "stdin" and (scheme not in ("http", "https") or container.duration is None)
 
     def frames(self, *, size: Size, keep_original: bool = False) -> Iterator[DecodedFrame]:
-        """Give the frames that decode, scaled as ``stream_frames`` does; times count from the first one.
+        """Return the frames that decode, scaled as ``stream_frames`` does; times count from the first one.
 
         Raises:
             StreamError: a camera or network source was lost.

@@ -13,7 +13,7 @@ import numpy as np
 from tcam.errors import VideoError
 from tcam.types import Pixels as Pixels
 from tcam.types import Size
-from tcam.video.image_file import read_image as read_image
+from tcam.video.pictures.image import read_image as read_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -201,7 +201,7 @@ def _note_frame(tally: _Tally, frame: VideoFrame, time_s: float | None) -> None:
 
 
 def _frames_per_second(tally: _Tally, steps: list[float]) -> float:
-    """Give the average rate of the frames seen; the header's where the times do not say."""
+    """Return the average rate of the frames seen; the header's where the times do not say."""
     span = sum(steps)
     measured = len(steps) / span if steps and span > 0 else 0.0
     if tally.rate and 0.98 < measured / tally.rate < 1.02:
@@ -210,7 +210,7 @@ def _frames_per_second(tally: _Tally, steps: list[float]) -> float:
 
 
 def _is_variable(steps: list[float]) -> bool:
-    """Say whether frames last differently: more than rounding of times (1 ms clocks) explains."""
+    """Whether frames last differently: more than rounding of times (1 ms clocks) explains."""
     if len(steps) < 2:
         return False
     middle = sorted(steps)[len(steps) // 2]
@@ -248,7 +248,7 @@ def _warn(tally: _Tally, lost: int) -> str | None:
 
 
 def decord_agrees(path: Path, tally: _Tally) -> bool:
-    """Say whether decord gives PyAV's length, first times and first, middle and last frame; False where it hangs."""
+    """Whether decord gives PyAV's length, first times and first, middle and last frame; False where it hangs."""
     plain = tally.orientation == Orientation() and tally.bits <= 8 and min(tally.stored) >= 32
     if "mpegts" in tally.container or not plain or len(tally.times) != tally.frames or not has_decord():
         return False

@@ -20,7 +20,7 @@ from tcam.errors import VideoError
 from tcam.types import Decoder, FrameRun, Size
 from tcam.video.container import decode_in_order, frame_time, open_container, reason, refuse
 from tcam.video.frame_files import ImageSequence, is_image_sequence
-from tcam.video.image_file import to_pixels
+from tcam.video.pictures.image import to_pixels
 from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, Pixels
 from tcam.video.seek import SeekingReader, count_by_packets
 
@@ -55,7 +55,7 @@ def stream_frames(
     only: Collection[int] | None = None,
     runs: Sequence[FrameRun] = (),
 ) -> Iterator[DecodedFrame]:
-    """Give the frames of a video file or a frame folder in presentation order, in display orientation.
+    """Return the frames of a video file or a frame folder in presentation order, in display orientation.
 
     Damaged parts are skipped. Memory does not grow with the length of the video.
 
@@ -108,7 +108,7 @@ class RangeStream:
             self._native = self._reader.display_size()
 
     def read(self, frames: range) -> Iterator[DecodedFrame]:
-        """Give the frames of a range.
+        """Return the frames of a range.
 
         Raises:
             VideoError: the video is damaged, so that only reading it in order counts its frames rightly.
@@ -294,7 +294,7 @@ class ClipReader:
 
 
 def has_decord() -> bool:
-    """Say whether decord can be imported; it has no wheels for every machine."""
+    """Whether decord can be imported; it has no wheels for every machine."""
     os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
     try:
         import decord  # noqa: F401

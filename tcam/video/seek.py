@@ -61,12 +61,12 @@ class SeekingReader:
         return bool(self._times)
 
     def time_s(self, index: int) -> float:
-        """Give the time of a frame, in seconds after the first one; the reader must be exact."""
+        """Return the time of a frame, in seconds after the first one; the reader must be exact."""
         base = self._stream.time_base or 0
         return float(self._times[index] * base) - float(self._times[0] * base)
 
     def display_size(self) -> Size:
-        """Give (height, width) of the first frame in display orientation."""
+        """Return (height, width) of the first frame in display orientation."""
         with naming_faults(self._path):
             first = self._decode(0)
             return Orientation.of_frame(first).size((first.height, first.width))
@@ -130,7 +130,7 @@ class SeekingReader:
 
 
 def count_by_packets(path: Path) -> int:
-    """Give the number of frames of a file from its packets alone, or 0 where those leave doubt.
+    """Return the number of frames of a file from its packets alone, or 0 where those leave doubt.
 
     Raises:
         VideoError: it is no video that may be read.
@@ -139,7 +139,7 @@ def count_by_packets(path: Path) -> int:
 
 
 def _index_frames(path: Path) -> tuple[list[int], list[int]]:
-    """Give the presentation time of every frame and which frames are key frames; nothing where they are unsure."""
+    """Return the presentation time of every frame and which frames are key frames; nothing where they are unsure."""
     errors: list[str] = []
     found: dict[int, bool] = {}
     shown = 0

@@ -77,5 +77,5 @@ def sample_crop_flip(resized: Size, size: Size, generator: torch.Generator) -> C
 
 
 def whole_frame(size: Size) -> CropFlip:
-    """Give the transform of inference: nothing cut, nothing mirrored."""
+    """Return the transform of inference: nothing cut, nothing mirrored."""
     return CropFlip(size, 0, 0, size, flipped=False)

@@ -5,7 +5,7 @@ from colocam.color_crf import joint_color_energy
 from colocam.objective import ColocamObjective
 from tcam.supervision.objective import TcamObjective
 from tcam.types import PixelLabels
-from tests.tcam.supervision.clips import as_clips
+from tests.helpers.clips import as_clips
 
 BASE = TcamObjective(seed_weight=1.0, crf_weight=2e-9, size_weight=0.01, sigma_rgb=15.0, sigma_xy=10.0)
 

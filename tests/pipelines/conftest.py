@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipelines import cli
-from pipelines.commands import TrainRequest, start_or_resume
-from pipelines.prepare import Prepared, prepare
-from pipelines.ray_cluster import set_ray_up
-from pipelines.spread import Spread
-from tests.pipelines.inputs import hash_inputs, sha256
-from tests.pipelines.tiny import SETTINGS, Outcome, TinyRun
+from pipelines.cli import app as cli
+from pipelines.commands.train import TrainRequest, start_or_resume
+from pipelines.data.prepare import Prepared, prepare
+from pipelines.parallel.cluster import set_ray_up
+from pipelines.parallel.placement import Placement
+from tests.helpers.inputs import hash_inputs, sha256
+from tests.helpers.tiny import SETTINGS, Outcome, TinyRun
 
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -27,7 +27,7 @@ CHROMIUM_FLAGS = (
 @pytest.fixture(scope="session")
 def tiny_data(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Give the index and the boxes of the tiny videos."""
-    return prepare(tiny_videos, cache_dir=tmp_path_factory.mktemp("tiny-cache"), short_side=64, spread=Spread())
+    return prepare(tiny_videos, cache_dir=tmp_path_factory.mktemp("tiny-cache"), short_side=64, spread=Placement())
 
 
 @pytest.fixture(scope="session")

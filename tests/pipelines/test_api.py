@@ -1,8 +1,8 @@
 import torch
 
 import tcam
-from pipelines.stream_localizer import StreamLocalizer
-from tests.synthetic import TINY_FRAMES
+from pipelines.streaming.localizer import StreamLocalizer
+from tests.helpers.synthetic import TINY_FRAMES
 
 
 def test_one_import_gives_the_boxes_of_a_file(tiny_run):

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.pipelines.tiny import files_of, read_errors
+from tests.helpers.tiny import files_of, read_errors
 
 SLOW_READER = """
 import sys, time
@@ -72,7 +72,7 @@ def test_what_a_killed_prediction_has_published_is_whole_and_the_rest_is_made_by
     ]
     assert tcam(*calls, f"{tmp_path / 'peace'}/").code == 0
     peace, boxes = files_of(tmp_path / "peace"), tmp_path / "killed"
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", *map(str, calls), f"{boxes}/"]
+    command = [sys.executable, "-c", "from pipelines.cli.app import main; main()", *map(str, calls), f"{boxes}/"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         while process.poll() is None and not list(boxes.glob("*.meta.json")):
             time.sleep(0.001)

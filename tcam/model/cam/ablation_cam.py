@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tcam.model.cam.scene import CamScene, pick, weigh
+from tcam.model.cam.scene import CamInputs, pick, weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class AblationCam:
     batch: int = 32
 
     @torch.no_grad()
-    def __call__(self, scene: CamScene) -> Tensor:
-        """Give ``[N, h, w]``, 0 or more."""
+    def __call__(self, scene: CamInputs) -> Tensor:
+        """Return ``[N, h, w]``, 0 or more."""
         whole = pick(scene.score(scene.features), scene.labels)
         weights = torch.zeros_like(scene.features[:, :, 0, 0])
         for i, image in enumerate(scene.features):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tcam.model.cam.scene import CamScene
+from tcam.model.cam.scene import CamInputs
 
 
-def cam(scene: CamScene) -> Tensor:
+def cam(scene: CamInputs) -> Tensor:
     """Take the head's own map of one class each (CAM, Zhou et al., arXiv:1512.04150), any sign, ``[N, h, w]``.
 
     With a linear head over average pooling ``M = sum_k w_k A_k``; its bias plays no part. Each pooling in
-    ``tcam.model.pooling`` says what its maps are.
+    ``tcam.model.heads.pooling`` says what its maps are.
 
     Raises:
         ValueError: the layer is not the head's input.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tcam.model.cam.scene import CamScene
+from tcam.model.cam.scene import CamInputs
 
 
-def cls_attention(scene: CamScene) -> Tensor:
+def cls_attention(scene: CamInputs) -> Tensor:
     """Take the class token's attention in the last block, the mean over heads (DINO, Caron et al., arXiv:2104.14294).
 
     The same for all classes: it shows what stands out, best with self-supervised weights.
@@ -21,8 +21,8 @@ def cls_attention(scene: CamScene) -> Tensor:
     return attention_of(scene)[:, -1].mean(dim=1)
 
 
-def attention_of(scene: CamScene) -> Tensor:
-    """Give the scene's attention, ``[N, blocks, heads, h, w]``.
+def attention_of(scene: CamInputs) -> Tensor:
+    """Return the scene's attention, ``[N, blocks, heads, h, w]``.
 
     Raises:
         ValueError: it has none.

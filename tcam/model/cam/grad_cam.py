@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tcam.model.cam.scene import CamScene, class_gradient, weigh
+from tcam.model.cam.scene import CamInputs, class_gradient, weigh
 
 
-def grad_cam(scene: CamScene) -> Tensor:
+def grad_cam(scene: CamInputs) -> Tensor:
     """Make GradCAM maps (Selvaraju et al., arXiv:1610.02391): ``relu(sum_k mean_p(g_k) A_k)``, ``g = dY_c / dA``.
 
     Returns:

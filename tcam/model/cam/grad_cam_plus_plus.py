@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tcam.model.cam.scene import CamScene, class_gradient, weigh
+from tcam.model.cam.scene import CamInputs, class_gradient, weigh
 
 
-def grad_cam_plus_plus(scene: CamScene) -> Tensor:
+def grad_cam_plus_plus(scene: CamInputs) -> Tensor:
     """Make GradCAM++ maps as published (Chattopadhay et al., arXiv:1710.11063, equations 5, 7 and 19).
 
     With ``g = dY_c / dA`` and the exponential of the logit as the score, ``alpha = g^2 / (2 g^2 + g^3 sum_p A_k)``; the

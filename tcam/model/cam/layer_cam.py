@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tcam.model.cam.scene import CamScene, class_gradient, weigh
+from tcam.model.cam.scene import CamInputs, class_gradient, weigh
 
 
-def layer_cam(scene: CamScene) -> Tensor:
+def layer_cam(scene: CamInputs) -> Tensor:
     """Make LayerCAM maps (Jiang et al., TIP 2021): ``relu(sum_k relu(g_k) A_k)``, ``g = dY_c / dA`` at each pixel.
 
     Returns:

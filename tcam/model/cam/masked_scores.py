@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tcam.model.cam.scene import CamScene, weigh
+from tcam.model.cam.scene import CamInputs, weigh
 
 Change = Callable[[Tensor], Tensor]
 """Alters masks ``[M, 1, H, W]``."""
 
 
-def score_weighted_cam(scene: CamScene, changes: Sequence[Change], *, batch: int) -> Tensor:
+def score_weighted_cam(scene: CamInputs, changes: Sequence[Change], *, batch: int) -> Tensor:
     """Weigh channels by ``softmax_k`` of the class logit of the image under the channel's mask, averaged over changes.
 
     A mask is the channel at the size of the image, stretched to 0..1. Published weights take the logit of a baseline

@@ -17,7 +17,7 @@ from tcam.model.cam.grad_cam import closed_grad_cam, grad_cam
 from tcam.model.cam.grad_cam_plus_plus import closed_grad_cam_plus_plus, grad_cam_plus_plus
 from tcam.model.cam.is_cam import IsCam
 from tcam.model.cam.layer_cam import closed_layer_cam, layer_cam
-from tcam.model.cam.scene import CamScene
+from tcam.model.cam.scene import CamInputs
 from tcam.model.cam.score_cam import ScoreCam
 from tcam.model.cam.smooth_grad_cam_plus_plus import SmoothGradCamPlusPlus
 from tcam.model.cam.ss_cam import SsCam
@@ -37,7 +37,7 @@ class CamMethod:
         of_attention: it looks at the attention of a vision transformer, so that other networks cannot serve.
     """
 
-    make: Callable[[CamScene], Tensor]
+    make: Callable[[CamInputs], Tensor]
     closed: Callable[[Tensor, Tensor], Tensor] | None = None
     unfit: Mapping[str, str] = field(default_factory=dict)
     of_attention: bool = False
@@ -65,7 +65,7 @@ CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
 
 
 @torch.no_grad()
-def make_cam(method: str, scene: CamScene) -> Tensor:
+def make_cam(method: str, scene: CamInputs) -> Tensor:
     """Make raw maps ``[N, h, w]`` by a method of the table, without a backward pass where it has a closed form.
 
     The maps are part of no graph.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tcam.model.pooling import ClassHead
+from tcam.model.heads.pooling import ClassHead
 
 
 @dataclass(frozen=True, slots=True)
-class CamScene:
+class CamInputs:
     """N images seen through one layer of a network.
 
     Attributes:
@@ -46,9 +46,9 @@ class CamScene:
             raise ValueError(f"features must be [N, D, h, w] and labels [N], got {shapes}")
 
 
-def from_head(features: Tensor, labels: Tensor, head: ClassHead) -> CamScene:
+def from_head(features: Tensor, labels: Tensor, head: ClassHead) -> CamInputs:
     """Make the scene of a class head and its input, for methods that look at no image."""
-    return CamScene(features, labels, head, head)
+    return CamInputs(features, labels, head, head)
 
 
 def pick(logits: Tensor, labels: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def weigh(features: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("nd,ndhw->nhw", weights, features)
 
 
-def class_gradient(scene: CamScene, features: Tensor | None = None) -> Tensor:
+def class_gradient(scene: CamInputs, features: Tensor | None = None) -> Tensor:
     """Derive each image's class logit by the layer's output: ``dY_c / dA``, ``[N, D, h, w]``.
 
     Works in inference mode, too; nothing before the layer is derived.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tcam.model.cam.masked_scores import score_weighted_cam
-from tcam.model.cam.scene import CamScene
+from tcam.model.cam.scene import CamInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,6 @@ class ScoreCam:
 
     batch: int = 32
 
-    def __call__(self, scene: CamScene) -> Tensor:
-        """Give ``[N, h, w]``, 0 or more."""
+    def __call__(self, scene: CamInputs) -> Tensor:
+        """Return ``[N, h, w]``, 0 or more."""
         return score_weighted_cam(scene, [lambda masks: masks], batch=self.batch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tcam.model.cam.scene import CamScene, class_gradient, weigh
+from tcam.model.cam.scene import CamInputs, class_gradient, weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class SmoothGradCamPlusPlus:
     samples: int = 4
     std: float = 0.3
 
-    def __call__(self, scene: CamScene) -> Tensor:
-        """Give ``[N, h, w]``, 0 or more.
+    def __call__(self, scene: CamInputs) -> Tensor:
+        """Return ``[N, h, w]``, 0 or more.
 
         Raises:
             ValueError: the scene has no images.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tcam.model.cam.masked_scores import score_weighted_cam
-from tcam.model.cam.scene import CamScene
+from tcam.model.cam.scene import CamInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class SsCam:
     std: float = 2.0
     batch: int = 32
 
-    def __call__(self, scene: CamScene) -> Tensor:
-        """Give ``[N, h, w]``, 0 or more.
+    def __call__(self, scene: CamInputs) -> Tensor:
+        """Return ``[N, h, w]``, 0 or more.
 
         Raises:
             ValueError: the scene has no images.

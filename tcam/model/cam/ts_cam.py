@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from tcam.model.cam.cls_attention import attention_of
-from tcam.model.cam.scene import CamScene
+from tcam.model.cam.scene import CamInputs
 
 
-def ts_cam(scene: CamScene) -> Tensor:
+def ts_cam(scene: CamInputs) -> Tensor:
     """Make TS-CAM maps (Gao et al., ICCV 2021, arXiv:2103.14862): ``M_c = A S_c``, pixel by pixel.
 
     ``A`` is the class token's attention to the patches, the mean over all blocks and heads; ``S_c`` the head's own map

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tcam.model.cam.scene import CamScene, class_gradient, weigh
+from tcam.model.cam.scene import CamInputs, class_gradient, weigh
 
 
-def xgrad_cam(scene: CamScene) -> Tensor:
+def xgrad_cam(scene: CamInputs) -> Tensor:
     """Make XGradCAM maps (Fu et al., arXiv:2008.02312): weights ``sum_p g_k A_k / sum_p A_k``, ``g = dY_c / dA``.
 
     A channel that sums to zero has weight 0. With a linear head over average pooling this is GradCAM.

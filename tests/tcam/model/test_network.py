@@ -3,9 +3,9 @@ import torch
 
 from tcam.model.backbone import Backbone
 from tcam.model.decoder import UnetDecoder
+from tcam.model.heads.pooling import Wgap
 from tcam.model.network import FrameCamNet
 from tcam.model.pixel_head import PixelHead
-from tcam.model.pooling import Wgap
 
 
 def _network(*, decoder=True):

@@ -7,7 +7,7 @@ import torch
 from tcam.supervision.negev import NegevObjective, negative_evidence
 from tcam.supervision.objective import TcamObjective
 from tcam.types import IGNORE, NO_CLASS, PixelLabels
-from tests.tcam.supervision.clips import as_clips, random_case
+from tests.helpers.clips import as_clips, random_case
 
 BASE = TcamObjective(seed_weight=1.0, crf_weight=2e-9, size_weight=0.01, sigma_rgb=15.0, sigma_xy=10.0)
 

@@ -6,7 +6,7 @@ import torch
 from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier
 from tcam.supervision.objective import TcamObjective
 from tcam.types import PixelLabels
-from tests.tcam.supervision.clips import as_clips
+from tests.helpers.clips import as_clips
 
 
 def _objective(**changes):

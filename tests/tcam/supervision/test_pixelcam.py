@@ -7,7 +7,7 @@ from torch.nn import functional
 from tcam.supervision.objective import TcamObjective
 from tcam.supervision.pixelcam import PixelCamObjective, frame_tags
 from tcam.types import PixelLabels
-from tests.tcam.supervision.clips import as_clips, random_case
+from tests.helpers.clips import as_clips, random_case
 
 BASE = TcamObjective(seed_weight=0.5, crf_weight=0.0, size_weight=0.0, sigma_rgb=15.0, sigma_xy=10.0)
 

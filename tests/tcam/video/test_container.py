@@ -4,7 +4,7 @@ import pytest
 
 from tcam.errors import MissingPartError, VideoError
 from tcam.video.container import naming_faults, open_container
-from tests.tcam.video.encoded import encode
+from tests.helpers.encoded import encode
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError("division by zero"), ValueError("29 is not a valid Type")])

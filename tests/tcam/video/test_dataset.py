@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipelines.parallel_process import fresh_start
+from pipelines.parallel.processes import fresh_start
 from tcam.types import Shot, VideoRecord
 from tcam.video.clips import FrameSampler
 from tcam.video.dataset import ClipDataset, EpochBatches, FrameDataset, collate_clips, seeded_generator
 from tcam.video.reader import stream_frames
-from tests.tcam.video.encoded import encode
+from tests.helpers.encoded import encode
 
 
 def record(path: Path, label: int) -> VideoRecord:

@@ -9,7 +9,7 @@ from tcam.types import FrameRun, Shot, VideoRecord
 from tcam.video.dataset import open_record, stream_original
 from tcam.video.frame_files import FrameFiles, ImageSequence, number_runs
 from tcam.video.reader import stream_frames
-from tests.tcam.video.encoded import encode
+from tests.helpers.encoded import encode
 
 
 def test_numbered_names_become_few_runs_in_order_of_their_numbers():

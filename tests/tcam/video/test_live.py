@@ -7,9 +7,9 @@ import pytest
 
 from tcam.errors import StreamError, VideoError
 from tcam.video.live import LiveSource, open_live
-from tests.pipelines.file_server import serve
-from tests.pipelines.sources import send_datagrams, serve_frames, serve_rtmp, serve_rtsp
-from tests.tcam.video.encoded import encode
+from tests.helpers.encoded import encode
+from tests.helpers.file_server import serve
+from tests.helpers.sources import send_datagrams, serve_frames, serve_rtmp, serve_rtsp
 
 SIZE = (48, 64)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tcam.errors import VideoError
 from tcam.video.probe import probe_video
-from tests.tcam.video.encoded import encode
+from tests.helpers.encoded import encode
 
 
 def test_an_ordinary_file_is_described_fully(tmp_path):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tcam.errors import VideoError
-from tcam.video.image_file import image_size
+from tcam.video.pictures.image import image_size
 from tcam.video.reader import RangeStream, count_frames, stream_frames
-from tests.tcam.video.encoded import encode
+from tests.helpers.encoded import encode
 
 SIZE = (32, 48)
 VIDEOS = {

@@ -11,7 +11,7 @@ from PIL import Image
 from tcam.errors import VideoError
 from tcam.video.probe import probe_video
 from tcam.video.reader import ClipReader, stream_frames
-from tests.tcam.video.encoded import encode, trim_by_edit_list
+from tests.helpers.encoded import encode, trim_by_edit_list
 
 SCATTERED = [7, 0, 29, 29, 3, 15, 16, 1, 28]
 KINDS = {

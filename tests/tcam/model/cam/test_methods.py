@@ -8,8 +8,8 @@ from torch import nn
 
 from tcam.model.cam.ablation_cam import AblationCam
 from tcam.model.cam.methods import CAM_METHODS, make_cam
-from tcam.model.cam.scene import CamScene, from_head, normalize_cam
-from tcam.model.pooling import POOLINGS, Wgap
+from tcam.model.cam.scene import CamInputs, from_head, normalize_cam
+from tcam.model.heads.pooling import POOLINGS, Wgap
 
 GRADIENT = ("gradcam", "gradcam++", "smoothgradcam++", "xgradcam", "layercam")
 CLOSED = [name for name, method in CAM_METHODS.items() if method.closed is not None]
@@ -52,7 +52,7 @@ def positive_square(features):
 
 
 def scene_through(score, features, **more):
-    return CamScene(features, torch.zeros(len(features), dtype=torch.int64), score, **more)
+    return CamInputs(features, torch.zeros(len(features), dtype=torch.int64), score, **more)
 
 
 def image_scene(weight, **more):
@@ -60,7 +60,7 @@ def image_scene(weight, **more):
     images = torch.zeros(1, 3, 4, 4)
     images[:, 0], images[:, 1] = case()[:, 0], case()[:, 1] / 2
     head = head_of(weight)
-    return CamScene(Twice()(images), torch.tensor([0]), head, None, lambda: images, Twice(), **more)
+    return CamInputs(Twice()(images), torch.tensor([0]), head, None, lambda: images, Twice(), **more)
 
 
 def random_scene(head, *, count=3, channels=8, seed=0):
@@ -76,7 +76,7 @@ def random_scene(head, *, count=3, channels=8, seed=0):
     labels = torch.arange(count) % 2
     noise = torch.Generator().manual_seed(seed)
     attention = torch.rand(count, 2, 3, 6, 5, generator=generator)
-    return CamScene(look(images), labels, head, head, lambda: images, look, noise, attention)
+    return CamInputs(look(images), labels, head, head, lambda: images, look, noise, attention)
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -140,7 +140,7 @@ def test_smooth_grad_cam_averages_the_derivatives_over_noisy_images():
         score = features[:, 0].square().sum(dim=(1, 2)) / 2
         return torch.stack([score, 0 * score], dim=1)
 
-    noisy = CamScene(
+    noisy = CamInputs(
         scene.features, scene.labels, squares, None, scene.images, scene.look, torch.Generator().manual_seed(3)
     )
     noise = 0.3 * torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(3))[:, 0]
@@ -185,7 +185,7 @@ def test_a_constant_channel_masks_the_whole_image():
     def look(changed):
         return changed[:, :2]
 
-    scene = CamScene(features, torch.tensor([0]), head, None, lambda: images, look)
+    scene = CamInputs(features, torch.tensor([0]), head, None, lambda: images, look)
     weights = torch.tensor([1.0, 0.0]).softmax(0)  # under channel 0 one pixel is left, under channel 1 none
     expected = (weights[:, None, None] * features[0]).sum(dim=0)[None]
     torch.testing.assert_close(make_cam("scorecam", scene), expected)
@@ -207,7 +207,7 @@ def test_a_closed_form_asks_the_network_nothing(method):
         raise AssertionError("a closed form needs no pass through the network")
 
     head = head_of([[8.0, -4.0], [1.0, 1.0]])
-    scene = CamScene(case(), torch.tensor([0]), asked, head, lambda: asked(None), asked)
+    scene = CamInputs(case(), torch.tensor([0]), asked, head, lambda: asked(None), asked)
     assert make_cam(method, scene).amax() > 0
 
 
@@ -232,7 +232,7 @@ def test_every_method_works_in_inference_mode_and_frame_by_frame(method, pooling
         assert not together.requires_grad
         assert together.isfinite().all()
         for i in range(3):
-            alone = CamScene(
+            alone = CamInputs(
                 scene.features[i : i + 1],
                 scene.labels[i : i + 1],
                 head,
@@ -251,7 +251,7 @@ def test_a_layer_before_the_last_is_mapped_through_what_follows_it(method):
     torch.manual_seed(0)
     rest = nn.Sequential(nn.Conv2d(8, 4, 3, stride=2), nn.ReLU(), Wgap(4, 3))
     plain = random_scene(Wgap(8, 3))
-    scene = CamScene(plain.features, plain.labels, rest, None, plain.images, plain.look, plain.generator)
+    scene = CamInputs(plain.features, plain.labels, rest, None, plain.images, plain.look, plain.generator)
     found = make_cam(method, scene)
     assert found.shape == (3, 6, 5)
     assert found.amax() > 0
@@ -263,13 +263,13 @@ def test_ablation_in_batches_of_channels_changes_nothing():
     torch.testing.assert_close(AblationCam(batch=3)(scene), AblationCam()(scene))
 
 
-def attentive_case() -> CamScene:
+def attentive_case() -> CamInputs:
     """Two blocks of two heads: 1 and 3 in the corner in the first block, 5 and 7 in the last row in the last block."""
     attention = torch.zeros(1, 2, 2, 4, 4)
     attention[0, 0, 0, 0, 0], attention[0, 0, 1, 0, 0] = 1.0, 3.0
     attention[0, 1, 0, 3], attention[0, 1, 1, 3] = 5.0, 7.0
     head = head_of([[8.0, -4.0], [1.0, 1.0]])
-    return CamScene(case(), torch.tensor([0]), head, head, attention=attention)
+    return CamInputs(case(), torch.tensor([0]), head, head, attention=attention)
 
 
 def test_ts_cam_couples_the_mean_attention_with_the_heads_map():
@@ -279,7 +279,7 @@ def test_ts_cam_couples_the_mean_attention_with_the_heads_map():
 
 def test_cls_attention_is_that_of_the_last_block_whatever_the_class():
     scene = attentive_case()
-    other = CamScene(scene.features, torch.tensor([1]), scene.score, scene.head, attention=scene.attention)
+    other = CamInputs(scene.features, torch.tensor([1]), scene.score, scene.head, attention=scene.attention)
     for found in (scene, other):
         torch.testing.assert_close(make_cam("clsattention", found), map_of(0, 6))
 
@@ -305,7 +305,7 @@ def test_what_a_method_needs_and_does_not_get_is_named():
     with pytest.raises(
         ValueError, match=r"features must be \[N, D, h, w\] and labels \[N\], got \[1, 2, 4, 4\] and \[2\]"
     ):
-        CamScene(case(), torch.tensor([0, 1]), positive_square)
+        CamInputs(case(), torch.tensor([0, 1]), positive_square)
 
 
 def test_stretched_maps_reach_0_and_1_and_constant_ones_are_0():

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from tcam.model.cam.methods import make_cam
-from tcam.model.cam.scene import CamScene
-from tcam.model.pooling import POOLINGS, ClassHead
+from tcam.model.cam.scene import CamInputs
+from tcam.model.heads.pooling import POOLINGS, ClassHead
 
 pytest.importorskip("pytorch_grad_cam", reason="the peer is not installed: uv pip install grad-cam")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -65,7 +65,7 @@ def test_maps_correlate_with_the_peers(method, pooling):
     with torch.no_grad():
         features, logits = network.look(images), network(images)
     labels = logits.argmax(dim=1)
-    scene = CamScene(features, labels, network.head, network.head, lambda: images, network.look)
+    scene = CamInputs(features, labels, network.head, network.head, lambda: images, network.look)
     ours = functional.interpolate(make_cam(method, scene)[:, None], size=(32, 32), mode="bilinear")[:, 0]
     with getattr(pytorch_grad_cam, PEERS[method])(model=network, target_layers=[network.layer]) as peer:
         theirs = torch.from_numpy(peer(images, [ClassifierOutputTarget(int(label)) for label in labels]))

@@ -1,0 +1,48 @@
+"""What ``tcam compare`` does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.inference.outputs import check_output_folder, mark_output_folder
+from pipelines.report.compare import compare_runs
+from pipelines.report.compare_page import (
+    COMPARISON_FILES,
+    NUM_SUMMARY_COLUMNS,
+    as_values,
+    difference_rows,
+    score_rows,
+    write_comparison_page,
+)
+from pipelines.run.console import console, print_text_table
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRequest:
+    """Flags of ``tcam compare``."""
+
+    runs: tuple[Path, ...]
+    output: Path
+    as_json: bool
+
+
+def compare_finished(request: CompareRequest, *, quiet: bool) -> None:
+    """Compare runs, show the tables and write the pages."""
+    console.quiet = quiet
+    comparison = compare_runs(request.runs)
+    check_output_folder(request.output, COMPARISON_FILES, request.runs, flag="-o")
+    mark_output_folder(request.output)
+    head, rows = score_rows(comparison)
+    print_text_table(
+        "CorLoc, mean ± standard deviation over seeds (by class: the page)",
+        head[:NUM_SUMMARY_COLUMNS],
+        [row[:NUM_SUMMARY_COLUMNS] for row in rows],
+    )
+    print_text_table("paired differences, points", *difference_rows(comparison))
+    page = write_comparison_page(request.output, comparison)
+    console.print(f"comparison: {page}")
+    if request.as_json:
+        sys.stdout.write(json.dumps(as_values(comparison)) + "\n")

@@ -1,0 +1,399 @@
+"""Every setting of a run and its default, once; read from YAML and ``--set a.b=c``, checked before anything runs.
+
+The defaults are the published settings of TCAM (arXiv 2208.14542) with a ResNet-50; those of the other methods stand in
+``config/method_defaults.py``. Files under ``configs/`` change what their data and hardware ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from pipelines.config.groups import (
+    ACOL_DEFAULTS,
+    AdlSettings,
+    CutMixSettings,
+    Fraction,
+    HideAndSeekSettings,
+    Positive,
+    Weight,
+    asks_for_acol,
+)
+from pipelines.config.groups import Settings as _Settings
+from pipelines.config.method_defaults import METHOD_DEFAULTS
+from pipelines.config.yaml_file import apply_override, explain, read_yaml
+from pipelines.run.files import write_text
+from tcam.errors import ConfigError
+from tcam.model.cam.methods import CAM_METHODS
+from tcam.model.heads.pooling import HEADS, WITH_BACKGROUND
+from tcam.video.data_folder.box_columns import Units
+from tcam.video.data_folder.clip_tables import BoxConvention
+
+
+def _one_of(names: Iterable[str]) -> AfterValidator:
+    """Take only the names of a table."""
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"expected one of {', '.join(known)}, found '{name}'")
+        return name
+
+    known = tuple(names)
+    return AfterValidator(check)
+
+
+class DataSettings(_Settings):
+    """How videos become an index and a frame cache."""
+
+    val_fraction: Fraction = Field(0.15, description="share of a class's videos, where no clips.csv names splits")
+    test_fraction: Fraction = Field(0.25, description="share of a class's videos, where no clips.csv names splits")
+    cache_short_side: Positive = Field(256, description="short side in pixels of the all-intra frame cache")
+    time_limit_s: float = Field(
+        30.0, gt=0, description="wall time to probe and cache one video, plus a second per 200 kB"
+    )
+    memory_limit_mb: float = Field(4000.0, gt=0, description="memory of a child process that works on videos")
+    workers: int = Field(2, ge=0, description="child processes that probe and cache videos")
+    follow_links: bool = Field(False, description="use videos that are links to places outside the data folder")
+    background: str | None = Field(None, description="folder of videos without any object, for the method negev")
+    units: Units | None = Field(
+        None, description="of boxes in boxes.csv, where it has no column units; null: pixels, unless they look relative"
+    )
+    first_frame: Literal[0, 1] | None = Field(
+        None, description="number of a video's first frame in boxes.csv; null: 0, unless they look counted from 1"
+    )
+
+    @property
+    def convention(self) -> BoxConvention:
+        """How boxes.csv counts."""
+        return BoxConvention(self.units, self.first_frame)
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            found = f"{self.val_fraction:g} and {self.test_fraction:g}"
+            raise ValueError(f"val_fraction and test_fraction must be below 1 in sum: found {found}")
+        return self
+
+
+class InputSettings(_Settings):
+    """What the network sees: frames resized to a square (aspect not kept), then a random crop in training."""
+
+    resize: Positive = 256
+    crop: Positive = 224
+
+    @model_validator(mode="after")
+    def _cut_inside(self) -> Self:
+        if self.crop > self.resize:
+            raise ValueError(f"crop must be at most resize: found {self.crop} and {self.resize}")
+        return self
+
+
+class ModelSettings(_Settings):
+    """The frame network."""
+
+    backbone: str = Field("resnet50", description="a timm model: convolutional, or a ViT, DeiT or DINO")
+    backbone_options: dict[str, Any] = Field(default_factory=dict, description="keywords of timm.create_model")
+    levels_used: Positive | None = Field(None, description="keep only the first levels of the pyramid")
+    output_stride: Literal[8, 16, 32] | None = Field(8, description="of the last feature map; None: the model's own")
+    weights: str = Field("imagenet", description="a file, imagenet (downloads) or random")
+    allow_missing: tuple[str, ...] = Field((), description="layer prefixes the weight file may lack")
+    decoder: Literal["unet", "pixels"] = Field("unet", description="pixels: a 1 x 1 convolution of the last features")
+    decoder_channels: tuple[Positive, ...] = Field(
+        (256, 128, 64, 32, 16), description="of a block per level, coarse to fine; one fewer: a light decoder"
+    )
+    pooling: Annotated[str, _one_of(HEADS)] = Field("wgap", description="how features become class scores")
+    background: bool = Field(False, description="one map more, of what belongs to no class; not with wgap, attention")
+
+    @model_validator(mode="after")
+    def _have_a_background(self) -> Self:
+        if self.background and self.pooling not in WITH_BACKGROUND:
+            have = ", ".join(WITH_BACKGROUND)
+            raise ValueError(f"background needs a pooling with maps of its own ({have}): found {self.pooling}")
+        return self
+
+
+class OptimizerSettings(_Settings):
+    """SGD with Nesterov momentum; the learning rate falls by ``lr_gamma`` every ``lr_step`` epochs."""
+
+    epochs: Positive = 100
+    batch: Positive = Field(32, description="frames per step, of all workers together")
+    frames_per_shot: Positive = Field(
+        1, description="random frames (sequences, with colocam) drawn from each shot per epoch"
+    )
+    frame_limit: Fraction = Field(0.6, description="central share of a shot that frames are drawn from")
+    balance_classes: bool = Field(False, description="repeat shots of rare classes so that classes are seen equally")
+    lr: float = Field(1e-3, gt=0)
+    lr_step: Positive = 15
+    lr_gamma: Fraction = 0.9
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: Weight = 1e-4
+    workers: int = Field(0, ge=0, description="decoding processes; 0 decodes in the training process")
+
+
+class ClassifierSettings(OptimizerSettings):
+    """Stage 1: the frame classifier, trained from tags.
+
+    A ``baseline`` acts in training alone; its constants are in the group of its name. ``acol`` is a class head too:
+    ``model.pooling`` is then ``acol``, and ``cam.method`` by default the head's own map, ``cam``.
+    """
+
+    baseline: Literal["none", "hide_and_seek", "cutmix", "adl", "acol"] = "none"
+    hide_and_seek: HideAndSeekSettings = HideAndSeekSettings()
+    cutmix: CutMixSettings = CutMixSettings()
+    adl: AdlSettings = AdlSettings()
+
+    late_lr_ratio: float = Field(10.0, gt=0, description="learning rate of the last level and the head, over lr")
+    freeze_batch_norm: bool = Field(False, description="keep ImageNet BatchNorm statistics (small batches)")
+    freeze_backbone: bool = Field(False, description="train the head alone: fine-tuning learns few videos by heart")
+
+    @model_validator(mode="after")
+    def _let_adl_teach_the_backbone(self) -> Self:
+        if self.baseline == "adl" and self.freeze_backbone:
+            raise ValueError("baseline adl teaches the backbone, which freeze_backbone=true keeps: found both")
+        return self
+
+
+class CamSettings(_Settings):
+    """The CAM cache that seeds the localizer, and the CAM that the cam method predicts with."""
+
+    method: Annotated[str, _one_of(CAM_METHODS)] = Field(
+        "layercam", description="scorecam, sscam and iscam run the network once or more for each channel"
+    )
+    batch: Positive = 32
+
+
+class SeedSettings(_Settings):
+    """Pseudo-labels drawn from CAMs at every step (TCAM section 3)."""
+
+    weight: Weight = 1.0
+    foreground: Positive = Field(1, description="foreground pixels drawn per frame")
+    background: Positive = Field(1, description="background pixels drawn per frame")
+    foreground_fraction: Fraction = Field(0.6, description="share of the region's strongest pixels to draw from")
+    background_fraction: Fraction = Field(0.1, description="share of the frame's weakest pixels to draw from")
+    kernel: Positive = Field(3, description="side of the square each seed grows to; odd")
+    weighted: bool = Field(True, description="draw foreground in proportion to the CAM, not uniformly")
+    region: Literal["otsu", "largest", "high_density", "frame"] = Field("otsu", description="where foreground may lie")
+    box_mask: bool = Field(False, description="widen the region to its bounding box")
+    erosion: Positive = Field(1, description="side of the square that wears the region down at its rim; odd, 1: none")
+
+    @model_validator(mode="after")
+    def _centre_the_squares(self) -> Self:
+        for name in ("kernel", "erosion"):
+            if getattr(self, name) % 2 == 0:
+                raise ValueError(f"{name} must be odd: found {getattr(self, name)}")
+        return self
+
+
+class TemporalSettings(_Settings):
+    """CAM-TMP: neighbours whose CAMs are max-pooled into a frame's own."""
+
+    neighbours: int = Field(1, ge=0)
+    mode: Literal["before", "after", "before-after"] = "before"
+    heat: Weight = Field(0.0, description="exponential overheating of CAMs before pooling; 0 is plain pooling")
+
+
+class CrfSettings(_Settings):
+    """Dense CRF energy over position and colour, of each frame.
+
+    ``weight`` multiplies the exact energy. The published 2e-9 multiplied the official filter's energy, which is 0.59
+    of the exact one: 1.2e-9 here pulls as the published term does.
+    """
+
+    weight: Weight = 1.2e-9
+    sigma_rgb: float = Field(15.0, gt=0)
+    sigma_xy: float = Field(100.0, gt=0)
+
+
+class SizeSettings(_Settings):
+    """Foreground and background areas above zero, by an extended log-barrier whose t grows every epoch."""
+
+    weight: Weight = 0.01
+    initial_t: float = Field(1.0, gt=0)
+    growth: float = Field(1.01, ge=1)
+    max_t: float = Field(10.0, gt=0)
+
+
+class SequenceSettings(_Settings):
+    """The frames that CoLo-CAM trains on together (its Table 5); a shot of fewer gives those it has."""
+
+    frames: Positive = Field(1, description="frames of a sequence; at most localizer.batch")
+    style: Literal["adjacent", "gaussian", "interval"] = Field("adjacent", description="how they are drawn")
+    side: Literal["before", "after", "before-after"] = Field("before", description="of the anchor, if adjacent")
+    spread: float = Field(1.0, gt=0, allow_inf_nan=False, description="standard deviation in frames, if gaussian")
+
+
+class JointSettings(_Settings):
+    """Dense CRF energy over colour alone, of all frames of a sequence as one image (CoLo-CAM).
+
+    ``adaptive`` divides the energy of each sequence by its size: ``weight`` then has no scale, and the published 4.0 is
+    4.0 here. Otherwise ``weight`` multiplies the exact energy; the official filter gives 0.77 of that with colour alone
+    (0.59 with position and colour), so that its 2e-9 is 1.5e-9 here. A clip shorter than ``sequence.frames`` takes part
+    with the frames it has; one of a single frame adds nothing, as that has no other to agree with.
+    """
+
+    weight: Weight = 0.0
+    adaptive: bool = True
+    sigma_rgb: float = Field(15.0, gt=0)
+
+
+class NegativeSettings(_Settings):
+    """Frames known to hold no object (NEGEV): background at every pixel."""
+
+    weight: Weight = 0.0
+
+
+class UncertaintySettings(_Settings):
+    """Max-min uncertainty: how the frozen classifier sees each side of the map alone."""
+
+    foreground: Weight = Field(0.0, description="weight of the cross-entropy of the foreground, which wants the tag")
+    background: Weight = Field(0.0, description="weight of what the background still tells, which wants nothing")
+
+
+class LocalizerSettings(OptimizerSettings):
+    """Stage 2: the decoder, trained from pseudo-labels.
+
+    ``sequence`` and ``joint`` are of the method colocam, ``negatives`` of negev, ``uncertainty`` of maxmin.
+    """
+
+    lr: float = Field(1e-2, gt=0)
+    seeds: SeedSettings = SeedSettings()
+    temporal: TemporalSettings = TemporalSettings()
+    crf: CrfSettings = CrfSettings()
+    size: SizeSettings = SizeSettings()
+    sequence: SequenceSettings = SequenceSettings()
+    joint: JointSettings = JointSettings()
+    negatives: NegativeSettings = NegativeSettings()
+    uncertainty: UncertaintySettings = UncertaintySettings()
+
+    @model_validator(mode="after")
+    def _learn_from_something(self) -> Self:
+        terms = (self.seeds.weight, self.crf.weight, self.size.weight, self.joint.weight)
+        if not any((*terms, self.uncertainty.foreground, self.uncertainty.background)):
+            raise ValueError("at least one of seeds.weight, crf.weight, size.weight and joint.weight must be above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_the_sequence(self) -> Self:
+        frames, weight, batch = self.sequence.frames, self.joint.weight, self.batch
+        if weight and frames < 2:
+            raise ValueError(f"joint.weight above 0 needs sequence.frames of 2 or more: found {weight:g} and {frames}")
+        if frames > batch:
+            found = f"found {frames} and {batch}"
+            raise ValueError(f"sequence.frames must be at most batch, which counts frames, not sequences: {found}")
+        return self
+
+
+class EvaluationSettings(_Settings):
+    """How maps become boxes and boxes become CorLoc."""
+
+    iou_threshold: Fraction = 0.5
+    threshold_step: float = Field(0.004, gt=0, le=0.5, description="grid of map thresholds from 0 to 1")
+    default_threshold: float = Field(0.5, ge=0, lt=1, description="used where no validation boxes choose one")
+    selection_frames: Positive = Field(8, description="frames per validation video that choose checkpoints")
+    batch: Positive = 8
+
+
+class RunConfig(_Settings):
+    """One run, whole."""
+
+    method: Literal["cam", "tcam", "colocam", "fcam", "pixelcam", "negev", "maxmin"] = "tcam"
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    save_every_s: float = Field(
+        30.0,
+        ge=0,
+        description="seconds between saved states of a training; longer where that would cost more than 2 % of it; "
+        "0 saves after every step",
+    )
+    data: DataSettings = DataSettings()
+    input: InputSettings = InputSettings()
+    model: ModelSettings = ModelSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+    cam: CamSettings = CamSettings()
+    localizer: LocalizerSettings = LocalizerSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _fit_cam_and_pooling(self) -> Self:
+        reason = CAM_METHODS[self.cam.method].unfit.get(self.model.pooling)
+        if reason is not None:
+            found = f"found {self.cam.method} and {self.model.pooling}"
+            raise ValueError(f"cam.method must fit model.pooling ({reason}; try cam.method=cam): {found}")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_defaults_of_the_method(cls, values: object) -> object:
+        if not isinstance(values, Mapping):
+            return values
+        if asks_for_acol(values):
+            values = _merge(values, ACOL_DEFAULTS)
+        return _merge(values, METHOD_DEFAULTS.get(str(values.get("method")), {}))
+
+    @model_validator(mode="after")
+    def _give_acol_its_head(self) -> Self:
+        baseline, pooling = self.classifier.baseline, self.model.pooling
+        if (baseline == "acol") != (pooling == "acol"):
+            raise ValueError(
+                f"classifier.baseline=acol and model.pooling=acol go together: found {baseline} and {pooling}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _leave_sequences_to_colocam(self) -> Self:
+        sequence, joint = self.localizer.sequence, self.localizer.joint
+        if self.method != "colocam" and (sequence.frames > 1 or joint.weight):
+            raise ValueError(
+                f"localizer.sequence.frames above 1 and localizer.joint.weight above 0 are of method colocam: found "
+                f"{sequence.frames} and {joint.weight:g} with method {self.method}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _leave_terms_to_their_methods(self) -> Self:
+        localizer = self.localizer
+        for name, value, method in (
+            ("data.background", self.data.background, "negev"),
+            ("localizer.negatives.weight above 0", localizer.negatives.weight, "negev"),
+            ("localizer.uncertainty.foreground above 0", localizer.uncertainty.foreground, "maxmin"),
+            ("localizer.uncertainty.background above 0", localizer.uncertainty.background, "maxmin"),
+        ):
+            if value and self.method != method:
+                raise ValueError(f"{name} is of method {method}: found {value} with method {self.method}")
+        return self
+
+
+def _merge(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over defaults, group by group."""
+    merged = {**defaults, **values}
+    for key in defaults.keys() & values.keys():
+        if isinstance(values[key], Mapping) and isinstance(defaults[key], Mapping):
+            merged[key] = _merge(values[key], defaults[key])
+    return merged
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read settings from a YAML file (or none: the defaults) and ``a.b=c`` overrides, later ones winning.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown (the known ones are listed) or a value is off.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = read_yaml(path)
+    for override in overrides:
+        apply_override(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, RunConfig, path)) from None
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write every setting, defaults included, as YAML."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

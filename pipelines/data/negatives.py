@@ -1,0 +1,117 @@
+"""Frames known to hold no object (method ``negev``): videos of nothing, and frames of training videos marked so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pipelines.config.schema import RunConfig
+from pipelines.data.prepare import Prepared, prepare
+from pipelines.parallel.placement import Placement
+from pipelines.run.console import console, item_bar
+from pipelines.run.files import hash_json
+from tcam.errors import DataError
+from tcam.types import NO_CLASS, FrameTruth, Shot, VideoIndex, VideoRecord
+from tcam.video.data_folder.scan import scan_background, scan_class_folders
+from tcam.video.index import read_index, write_index
+from tcam.video.youtube_objects.layout import find_youtube_objects
+
+_FILE: Final = "background.json"
+_WAY_OUT: Final = (
+    "name a folder of videos without any object with --background, or mark frames of training videos in boxes.csv "
+    "(rows without sides)"
+)
+
+
+def prepare_background(
+    config: RunConfig, folder: Path, *, cache_dir: Path | None, spread: Placement | None
+) -> Prepared:
+    """Probe and cache the videos without any object; leaves background.json in the folder.
+
+    Raises:
+        DataError: none of them can be used.
+    """
+    root = Path(str(config.data.background))
+    with item_bar("background") as progress:
+        prepared = prepare(
+            root,
+            cache_dir=cache_dir,
+            spread=spread or Placement(config.data.workers),
+            short_side=config.data.cache_short_side,
+            time_limit_s=config.data.time_limit_s,
+            memory_limit_mb=config.data.memory_limit_mb,
+            follow_links=config.data.follow_links,
+            for_training=False,
+            source=scan_background(root),
+            progress=progress,
+        )
+    write_index(prepared.index, folder / _FILE)
+    console.print(f"{len(prepared.index.records)} videos without any object: {root}", markup=False)
+    return prepared
+
+
+def read_background(folder: Path, config: RunConfig) -> tuple[VideoRecord, ...]:
+    """Read what ``prepare_background`` left, where the settings name a background.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    return () if config.data.background is None else read_index(folder / _FILE).records
+
+
+def find_negatives(
+    config: RunConfig, index: VideoIndex, truth: Sequence[FrameTruth], background: Sequence[VideoRecord]
+) -> tuple[Slot, ...]:
+    """List the shots without any object: those of background videos, then each marked frame of the training videos.
+
+    Returns:
+        Slots whose videos have the label ``NO_CLASS``; none for a method that does not ask.
+
+    Raises:
+        DataError: the method asks, and there is none.
+    """
+    if config.method != "negev":
+        return ()
+    slots = [(_without_class(record), shot) for record in background for shot in record.shots]
+    records = {record.video_id: _without_class(record) for record in index.of_split("train")}
+    slots += [
+        (records[item.video_id], Shot(item.frame_index, item.frame_index + 1))
+        for item in truth
+        if not item.boxes and item.video_id in records
+    ]
+    if not slots:
+        raise DataError(f"method negev needs training frames without any object, found none: {_WAY_OUT}")
+    return tuple(slots)
+
+
+def check_negatives(videos: Path, config: RunConfig) -> None:
+    """Find out without opening a video whether there can be frames without any object, where the method needs them.
+
+    Raises:
+        DataError: there are none.
+    """
+    if config.method != "negev":
+        return
+    if config.data.background is not None:
+        scan_background(Path(config.data.background))
+        return
+    source = None if find_youtube_objects(videos) else scan_class_folders(videos, convention=config.data.convention)
+    if source is None or (all(source.boxes.values()) and not source.masks):
+        raise DataError(f"method negev needs frames without any object, found none in {videos}: {_WAY_OUT}")
+
+
+def negatives_fingerprint(negatives: Sequence[Slot]) -> str:
+    """Hash what a training sees of these shots (cache files are named by content)."""
+    return hash_json(
+        [(Path(r.cache_path).name if r.cache_path else r.path, shot.start, shot.stop) for r, shot in negatives]
+    )
+
+
+def _without_class(record: VideoRecord) -> VideoRecord:
+    return replace(record, label=NO_CLASS)
+
+
+Slot = tuple[VideoRecord, Shot]
+"""A shot that clips are drawn from, and its video; its label is ``NO_CLASS`` where it holds no object."""

@@ -1,0 +1,71 @@
+"""The unsupervised floor of an evaluation: the common object of a video's frames, from the classifier's features."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.evaluation.sampling import spread_out
+from pipelines.models.localizer import Localizer
+from tcam.boxes.boxes import scale_boxes
+from tcam.boxes.ddt import Component, component_boxes, component_maps, principal_component
+from tcam.types import Size, VideoRecord
+from tcam.video.dataset import stream_original
+
+DDT: Final = "DDT (no training)"
+"""Its name in tables: deep descriptor transformation."""
+
+_BASIS_FRAMES: Final = 16
+
+
+def basis_of(frames: Sequence[int]) -> tuple[int, ...]:
+    """Choose the frames of a video, evenly spread, that say what varies in it."""
+    return tuple(frames[i] for i in spread_out(len(frames), _BASIS_FRAMES))
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSaliency:
+    """What is common to the frames of one video, and where it is in others (DDT, arXiv:1705.02758).
+
+    The features are those of the run's classifier: with ``classifier.freeze_backbone`` its pretrained backbone, which
+    has seen no tag.
+    """
+
+    localizer: Localizer
+    component: Component
+    record_size: Size
+
+    @classmethod
+    def of_video(
+        cls, localizer: Localizer, record: VideoRecord, basis: Sequence[int], *, batch: int, size: Size
+    ) -> VideoSaliency:
+        """Look at the basis frames of a video at ``size``, the network's input.
+
+        Raises:
+            VideoError: it cannot be read.
+        """
+        frames = stream_original(record, size=size, only=basis)
+        features = []
+        while chunk := list(itertools.islice(frames, batch)):
+            features.append(_features(localizer, torch.from_numpy(np.stack([frame.pixels for frame in chunk]))))
+        return cls(localizer, principal_component(torch.cat(features)), record.size)
+
+    def boxes(self, frames: Tensor) -> Tensor:
+        """Box the common object in uint8 frames ``[N, 3, H, W]``: ``[N, 4]`` in original pixels, NaN for nothing."""
+        size = (frames.shape[2], frames.shape[3])
+        found = component_boxes(component_maps(_features(self.localizer, frames), self.component), size)
+        return scale_boxes(found, size, self.record_size)
+
+
+@torch.inference_mode()
+def _features(localizer: Localizer, frames: Tensor) -> Tensor:
+    network = localizer.network
+    with localizer.compute.autocast():
+        last: Tensor = network.backbone(network.images(frames.to(localizer.compute.device))).last
+    return last.float()

@@ -1,0 +1,317 @@
+"""Stage "evaluation": localizers and floors against truth boxes, every number with its protocol.
+
+The map threshold is chosen on the validation split and stored with the run; the best threshold on the evaluated set
+itself, for all classes and for each, is reported beside it, as an oracle.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.config.schema import EvaluationSettings
+from pipelines.evaluation.ddt import DDT, VideoSaliency, basis_of
+from pipelines.evaluation.method_evaluator import (
+    BENCHMARK_THRESHOLDS,
+    EvaluatorSettings,
+    Findings,
+    MethodEvaluator,
+    Seen,
+)
+from pipelines.evaluation.metrics import Metric
+from pipelines.evaluation.results import Rows
+from pipelines.evaluation.sampling import threshold_grid
+from pipelines.evaluation.stored import describe_threshold
+from pipelines.models.localizer import Localizer, PackedLocalizer
+from pipelines.parallel.map import ItemFailure, ordered_map
+from pipelines.parallel.placement import Placement, model_time_limit_s, split_range
+from pipelines.run.console import console, item_bar
+from tcam.boxes.boxes import centre_box, full_frame_box
+from tcam.errors import DataError
+from tcam.metrics.corloc import CorLocEvaluator
+from tcam.metrics.rules import visible_boxes
+from tcam.types import IGNORE, Box, Components, FrameTruth, Size, ThresholdChoice, VideoIndex, VideoRecord
+from tcam.video.data_folder.masks import read_mask
+from tcam.video.dataset import stream_original
+
+FLOORS: Mapping[str, Callable[[Size], Box]] = {
+    "centre box (50 %)": lambda size: centre_box(size, 0.5),
+    "full frame": full_frame_box,
+}
+"""Boxes that look at no pixel: what a method must beat. Where asked for, ``DDT`` stands beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSet:
+    """What every method came to on one set of videos, by name, and the videos that could not be read."""
+
+    judges: Mapping[str, MethodEvaluator]
+    failures: tuple[tuple[str, str], ...]
+
+    @property
+    def evaluators(self) -> dict[str, CorLocEvaluator]:
+        """The CorLoc of every method."""
+        return {name: judge.corloc for name, judge in self.judges.items()}
+
+    def best_thresholds(self) -> dict[str, float]:
+        """Return every localizer's best threshold on this set (macro CorLoc)."""
+        return {name: item.best_threshold() for name, item in self.evaluators.items() if not _is_floor(item)}
+
+
+def score_videos(
+    localizers: Mapping[str, Localizer],
+    index: VideoIndex,
+    records: Sequence[VideoRecord],
+    truth: Sequence[FrameTruth],
+    *,
+    settings: EvaluationSettings,
+    size: Size,
+    spread: Placement,
+    chosen: Mapping[str, float] | None = None,
+    components: Components = "largest",
+    memory_limit_mb: float | None = None,
+    saliency: Localizer | None = None,
+) -> ScoredSet:
+    """Run localizers over the annotated frames of some videos; each frame is seen once.
+
+    Memory grows by a small row per frame. A frame whose true boxes all lie outside the picture is not judged; one that
+    is listed without boxes is known to hold no object, and counts for presence only.
+
+    Args:
+        localizers: by name.
+        index: names the classes.
+        records: the videos.
+        truth: boxes of any videos.
+        settings: of the evaluation.
+        size: network input, (height, width).
+        spread: where the work is done; the figures are the same, bit for bit.
+        chosen: map threshold by localizer, for every figure besides CorLoc; None counts CorLoc only.
+        components: the rule of boxes and overlap; any but ``largest`` is the WSOL benchmark's.
+        memory_limit_mb: of a worker.
+        saliency: also judge ``DDT``, on the features of this localizer; takes a forward pass per frame more.
+
+    Raises:
+        DataError: none of the videos has a box.
+        MissingPartError: the benchmark's rule without numba.
+    """
+    by_video = _by_video(truth, {record.video_id: record.size for record in records})
+    judged = [record for record in records if record.video_id in by_video]
+    if not any(item.boxes for frames in by_video.values() for item in frames.values()):
+        raise DataError(
+            "expected boxes to compare with (boxes.csv: video,frame,x0,y0,x1,y1), found none for these videos"
+        )
+    shared = EvaluatorSettings(index.class_names, settings.iou_threshold, components)
+    grid = threshold_grid(settings.threshold_step) if components == "largest" else BENCHMARK_THRESHOLDS
+    floors = [*FLOORS, *([] if saliency is None else [DDT])]
+    judges = {name: MethodEvaluator(name, shared, [0.0], None if chosen is None else 0.0) for name in floors}
+    for name in localizers:
+        judges[name] = MethodEvaluator(name, shared, grid, None if chosen is None else chosen[name])
+    parts = [part for record in judged for part in _cut(record, by_video[record.video_id], settings.batch)]
+    work = Score(
+        tuple(PackedLocalizer.pack(localizer) for localizer in localizers.values()),
+        tuple(judges[name] for name in localizers),
+        settings.batch,
+        size,
+        None if saliency is None else PackedLocalizer.pack(saliency),
+    )
+    failures = _score_all(parts, work, judges, spread=spread, memory_limit_mb=memory_limit_mb)
+    return ScoredSet(judges, tuple(failures.items()))
+
+
+def _score_all(
+    parts: Sequence[ScoredPart],
+    work: Score,
+    judges: Mapping[str, MethodEvaluator],
+    *,
+    spread: Placement,
+    memory_limit_mb: float | None,
+) -> dict[str, str]:
+    """Let workers compare, and count here, in order; gives why videos failed."""
+    names = [judge.name for judge in work.judges]
+    device = work.localizers[0].compute.device.type if work.localizers else "cpu"
+    failures: dict[str, str] = {}
+    with item_bar("evaluation") as progress:
+        results = ordered_map(
+            work,
+            parts,
+            spread=spread.settled(device, sum(len(part.truth) for part in parts)),
+            time_limit_s=lambda part: model_time_limit_s(part.truth[-1].frame_index + len(part.truth) * len(names)),
+            memory_limit_mb=memory_limit_mb,
+            holds_model=True,
+            progress=progress,
+        )
+        for part, result in zip(parts, results, strict=True):
+            if isinstance(result, ItemFailure):
+                failures.setdefault(part.record.video_id, result.reason)
+            else:
+                _count(part.record, result, judges, names)
+    return failures
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPart:
+    """Some annotated frames of a video: the work item; ``basis`` are frames of the whole video, for ``DDT``."""
+
+    record: VideoRecord
+    truth: tuple[FrameTruth, ...]
+    basis: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.record.video_id} {self.truth[0].frame_index}-{self.truth[-1].frame_index}"
+
+
+Batch = tuple[list[FrameTruth], list[Findings], Tensor | None]
+"""Annotated frames that went through the networks together, what each localizer's maps came to, boxes of ``DDT``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Gives the function that compares a part with its boxes, with the models loaded; its judges count nothing."""
+
+    localizers: tuple[PackedLocalizer, ...]
+    judges: tuple[MethodEvaluator, ...]
+    batch: int
+    size: Size
+    saliency: PackedLocalizer | None = None
+
+    def __call__(self) -> Callable[[ScoredPart], list[Batch]]:
+        """Load the models."""
+        loaded = [localizer.unpack() for localizer in self.localizers]
+        saliency = None if self.saliency is None else self.saliency.unpack()
+        return partial(_score_part, localizers=loaded, saliency=saliency, work=self)
+
+
+def _cut(record: VideoRecord, truth: Mapping[int, FrameTruth], batch: int) -> Iterator[ScoredPart]:
+    """Cut the annotated frames of a video into parts of whole batches."""
+    frames = sorted(truth)
+    for part in split_range(0, len(frames), batch=batch):
+        own = tuple(truth[i] for i in frames[part.start : part.stop])
+        yield ScoredPart(record, own, basis_of(frames))
+
+
+def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[str, dict[int, FrameTruth]]:
+    """Sort the truth of some videos by video and frame, without frames whose boxes all lie outside the picture."""
+    by_video: dict[str, dict[int, FrameTruth]] = {}
+    outside = 0
+    for item in truth:
+        if item.video_id not in sizes:
+            continue
+        if item.boxes and bool(visible_boxes([item], sizes[item.video_id]).isnan().all()):
+            outside += 1
+        else:
+            by_video.setdefault(item.video_id, {})[item.frame_index] = item
+    if outside:
+        console.print(f"{outside} annotated frames are not judged: their true boxes lie outside the picture")
+    return by_video
+
+
+def _score_part(
+    part: ScoredPart, *, localizers: Sequence[Localizer], saliency: Localizer | None, work: Score
+) -> list[Batch]:
+    truth, size = {item.frame_index: item for item in part.truth}, work.size
+    common = None
+    if saliency is not None:
+        common = VideoSaliency.of_video(saliency, part.record, part.basis, batch=work.batch, size=size)
+    frames = stream_original(part.record, size=size, only=truth)
+    batches: list[Batch] = []
+    while chunk := list(itertools.islice(frames, work.batch)):
+        annotated = [truth[frame.index] for frame in chunk]
+        stacked = torch.from_numpy(np.stack([frame.pixels for frame in chunk]))
+        labels = torch.full((len(chunk),), part.record.label)
+        masks = _read_masks(annotated, size)
+        found = []
+        for localizer, judge in zip(localizers, work.judges, strict=True):
+            maps = localizer(stacked, labels)
+            seen = Seen(maps.maps.float().cpu(), maps.probabilities.float().cpu(), masks)
+            found.append(judge.look(annotated, part.record.size, seen))
+        batches.append((annotated, found, None if common is None else common.boxes(stacked)))
+    return batches
+
+
+def _count(
+    record: VideoRecord, batches: Sequence[Batch], judges: Mapping[str, MethodEvaluator], names: Sequence[str]
+) -> None:
+    for truth, found, common in batches:
+        for name, findings in zip(names, found, strict=True):
+            judges[name].add(truth, record.size, findings)
+        for name, make in FLOORS.items():
+            box = torch.tensor(list(make(record.size)), dtype=torch.float64)
+            judges[name].add_boxes(truth, record.size, box)
+        if common is not None:
+            judges[DDT].add_boxes(truth, record.size, common)
+
+
+def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:
+    """Read the frames' masks, ``[N, H, W]``, all ``IGNORE`` for a frame without; None where none has one."""
+    if not any(item.mask for item in truth):
+        return None
+    nothing = torch.full(size, IGNORE, dtype=torch.uint8)
+    return torch.stack([read_mask(Path(item.mask), size) if item.mask else nothing for item in truth])
+
+
+def results_table(scored: ScoredSet, thresholds: Mapping[str, float], chosen_on: str = "validation") -> Rows:
+    """List (method, result) rows: floors, then each localizer with the given threshold, its oracle, that per class.
+
+    ``chosen_on`` says where the thresholds come from: ``validation`` or ``default``.
+    """
+    evaluators = scored.evaluators
+    choice: ThresholdChoice = "validation" if chosen_on == "validation" else "default"
+    rows = [(name, item.table("none", 0.0)) for name, item in evaluators.items() if _is_floor(item)]
+    names = [name for name, item in evaluators.items() if not _is_floor(item)]
+    rows += [(name, evaluators[name].table(choice, thresholds[name])) for name in names if name in thresholds]
+    rows += [(name, evaluators[name].table("oracle")) for name in names]
+    rows += [(name, evaluators[name].table("oracle per class")) for name in names]
+    return rows
+
+
+def _is_floor(evaluator: CorLocEvaluator) -> bool:
+    """Whether a method has no map threshold to choose."""
+    return len(evaluator.thresholds) == 1
+
+
+def print_table(rows: Rows, title: str) -> None:
+    """Show the rows on stderr as people read them."""
+    classes = list(rows[0][1].per_class)
+    columns = ["method", "threshold", *classes, "mean", "frames %"]
+    lines = [
+        [name, describe_threshold(result), *map(percent, (*result.per_class.values(), result.macro, result.micro))]
+        for name, result in rows
+    ]
+    _print_lines(title, columns, lines, [str(result.protocol) for _, result in rows])
+
+
+def print_metrics(metrics: Sequence[Metric]) -> None:
+    """Show the figures besides CorLoc on stderr, one line per metric, one column per method."""
+    methods = list(dict.fromkeys(metric.method for metric in metrics))
+    known = [metric for metric in metrics if metric.value is not None]
+    values = {(metric.name, metric.method): metric.value or 0.0 for metric in known}
+    notes = {metric.name: metric.protocol for metric in known}  # that of the last method, which has a map
+    lines = [[name, *(percent(values.get((name, method), math.nan)) for method in methods)] for name in notes]
+    _print_lines("other figures, in percent", ["metric", *methods], lines, [f"{k}: {v}" for k, v in notes.items()])
+
+
+def _print_lines(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+    for note in dict.fromkeys(notes):
+        console.print(note, style="dim", markup=False)
+
+
+def percent(value: float) -> str:
+    """Write a percentage, or a dash where there is none."""
+    return "-" if math.isnan(value) else f"{value:.1f}"

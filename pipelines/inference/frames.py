@@ -1,0 +1,130 @@
+"""Videos in, one row per frame out: batches of a few frames, whatever the length of the video."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.models.engine import Engine, FoundMaps
+from tcam.boxes.extract import extract_boxes
+from tcam.types import FrameBox, FrameGeometry, Size
+from tcam.video.pixels import Pixels
+from tcam.video.reader import DecodedFrame
+
+_MOST_ON_CPU: Final = 8
+"""Frames: as many as `stream` takes of a file at a time (`stream.BATCH`), so that both give the same bits."""
+
+_Chunk = list[DecodedFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class FramePrediction:
+    """One frame, what was found in it, its original size, and (where asked for) its pixels and map."""
+
+    box: FrameBox
+    size: Size
+    original: Pixels | None
+    map: NDArray[np.float32]
+
+
+def predict_video(
+    engine: Engine,
+    video_id: str,
+    frames: Iterator[DecodedFrame],
+    *,
+    threshold: float,
+    class_names: Sequence[str],
+    batch: int = 8,
+    label: int | None = None,
+    threads: Executor | None = None,
+    ahead: int = 1,
+) -> Iterator[FramePrediction]:
+    """Localize in every frame of a video, in order.
+
+    Args:
+        engine: the trained run, or an exported file.
+        video_id: what the rows are called.
+        frames: of the video, at the size of the network's input, as ``stream_frames`` gives them.
+        threshold: of the map, relative to its maximum, 0..1.
+        class_names: names behind the labels.
+        batch: frames per forward pass; of a network in PyTorch on a CPU 8 at most, as more are no faster there, and
+            from some number on give other last bits.
+        label: the class to look for; None takes the most probable one in each frame.
+        threads: where the engine is called, see ``network_threads``; None: here.
+        ahead: batches that are there, with the one whose boxes are made, before more frames are taken.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+
+    def find(chunk: Sequence[DecodedFrame]) -> FoundMaps:
+        return engine.find(np.stack([frame.pixels for frame in chunk]), label)
+
+    chunks = _chunks(frames, batch if engine.threads == "all" else min(batch, _MOST_ON_CPU))
+    results = ((chunk, find(chunk)) for chunk in chunks) if threads is None else _ahead(threads, find, chunks, ahead)
+    for chunk, result in results:
+        yield from find_boxes(result, video_id, chunk, threshold=threshold, class_names=class_names)
+
+
+def _ahead(
+    threads: Executor, find: Callable[[_Chunk], FoundMaps], chunks: Iterator[_Chunk], ahead: int
+) -> Iterator[tuple[_Chunk, FoundMaps]]:
+    """Look at some chunks ahead of the one that is given."""
+    running: deque[tuple[_Chunk, Future[FoundMaps]]] = deque()
+    try:
+        for chunk in chunks:
+            running.append((chunk, threads.submit(find, chunk)))
+            if len(running) >= ahead:
+                first, found = running.popleft()
+                yield first, found.result()
+        while running:
+            first, found = running.popleft()
+            yield first, found.result()
+    finally:
+        for _, found in running:
+            found.cancel()
+
+
+def _chunks(frames: Iterator[DecodedFrame], batch: int) -> Iterator[list[DecodedFrame]]:
+    while chunk := list(itertools.islice(frames, batch)):
+        yield chunk
+
+
+def find_boxes(
+    result: FoundMaps,
+    video_id: str,
+    chunk: Sequence[DecodedFrame],
+    *,
+    threshold: float,
+    class_names: Sequence[str],
+) -> Iterator[FramePrediction]:
+    """Make the boxes of the frames that some maps are of."""
+    input_size = (result.maps.shape[1], result.maps.shape[2])
+    geometries = [FrameGeometry.plain_resize(frame.original_size, input_size) for frame in chunk]
+    boxes = extract_boxes(result.maps, threshold, geometries)
+    for i, (frame, box) in enumerate(zip(chunk, boxes, strict=True)):
+        score = 0.0
+        if box is not None:
+            height, width = frame.original_size
+            rows = slice(round(box.y0 / height * input_size[0]), max(1, round(box.y1 / height * input_size[0])))
+            columns = slice(round(box.x0 / width * input_size[1]), max(1, round(box.x1 / width * input_size[1])))
+            score = float(result.maps[i, rows, columns].mean())
+        found = FrameBox(
+            video_id=video_id,
+            frame_index=frame.index,
+            time_s=frame.time_s,
+            label=int(result.labels[i]),
+            class_score=float(result.class_scores[i]),
+            score=score,
+            box=box,
+            map_peak=float(result.maps[i].max()),
+            class_name=class_names[int(result.labels[i])],
+        )
+        yield FramePrediction(found, frame.original_size, frame.original, result.maps[i])

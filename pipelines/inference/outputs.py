@@ -1,0 +1,171 @@
+"""Before anything runs: no output may take the place of an input, or of a file that tcam did not write."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from pipelines.inference.box_table import COLUMNS, sidecar
+from pipelines.run.files import write_text
+from tcam.errors import ConfigError
+from tcam.video.writer import is_drawn
+
+_MARK: Final = ".tcam"
+"""File that marks a folder of tcam's results: what it holds under tcam's names may be replaced."""
+_CSV_HEADS: Final = (",".join(COLUMNS), "video,reason")
+_KEYS: Final = ({"frame", "class_score"}, {"end"})
+"""Of the first line of a file of JSON Lines that tcam wrote: a row of a box table or of a stream, or its end."""
+_EXPORT_KEY: Final = b'weights_hash"'
+"""In the metadata of every exported file (in XML, quotes are written otherwise but for the end of this)."""
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], *, flag: str) -> None:
+    """Refuse outputs that are an input, lie in one (a frame folder), or exist and were not written by tcam.
+
+    Args:
+        outputs: the files that a command will write.
+        inputs: the files and frame folders that it reads.
+        flag: of the command line, for the message.
+
+    Raises:
+        ConfigError: names the first file concerned.
+    """
+    sources = {_identity(path): path for path in inputs}
+    for output in outputs:
+        taken = sources.get(_identity(output)) or next(
+            (sources[key] for key in map(_identity, output.absolute().parents) if key in sources), None
+        )
+        if taken is not None:
+            raise ConfigError(
+                f"{flag}: {output} would be written over the input {taken}; choose another folder or name"
+            )
+        if not is_replaceable(output):
+            raise ConfigError(
+                f"{flag}: {output} exists and was not written by tcam, so it is not replaced; move it, or choose "
+                "another name"
+            )
+
+
+def check_output_folder(folder: Path, names: Sequence[str], inputs: Iterable[Path], *, flag: str) -> None:
+    """Refuse a folder for results that is an input or lies in one, or that holds such files of somebody else.
+
+    Args:
+        folder: where a command will write its results.
+        names: of the files and folders that it writes there.
+        inputs: files and folders that it reads.
+        flag: of the command line, for the message.
+
+    Raises:
+        ConfigError: the folder cannot be used.
+    """
+    sources = {_identity(path): path for path in inputs}
+    for place in (folder, *folder.absolute().parents):
+        if _identity(place) in sources:
+            raise ConfigError(
+                f"{flag}: {folder} lies in {sources[_identity(place)]}, which is read: results there would be taken "
+                "for part of it; choose a folder outside"
+            )
+    if (folder / _MARK).is_file():
+        return
+    for name in names:
+        if (folder / name).exists():
+            raise ConfigError(
+                f"{flag}: {folder / name} exists and was not written by tcam, so it is not replaced; choose another "
+                "folder"
+            )
+
+
+def mark_output_folder(folder: Path) -> None:
+    """Make a folder for results known as tcam's.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    if not (folder / _MARK).is_file():
+        write_text(folder / _MARK, "Results of tcam; a later run replaces what it finds under the same names.\n")
+
+
+def free_names(names: Iterable[str], suffix: str, *, reserved: Iterable[str] = ()) -> dict[str, str]:
+    """Choose a file name for every video: its own with the suffix, and a number where another one has that.
+
+    Names that differ only in case or Unicode form count as the same, as they do on some disks.
+
+    Args:
+        names: of the videos; one that has the suffix already keeps its name.
+        suffix: of the files.
+        reserved: file names that are not free.
+    """
+    taken = {_folded(name) for name in reserved}
+    chosen: dict[str, str] = {}
+    for name in names:
+        stem = name.removesuffix(suffix)
+        numbered = (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}" for number in count(1))
+        chosen[name] = next(free for free in numbered if _folded(free) not in taken)
+        taken.add(_folded(chosen[name]))
+    return chosen
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether there is no such file, an empty one, a device or pipe, or one that tcam wrote."""
+    try:
+        if not path.is_file() or path.stat().st_size == 0:
+            return not path.is_dir()
+    except OSError:
+        return True  # no such name can be: writing it says so
+    check = _WRITTEN_BY_TCAM.get(path.suffix.lower())
+    with suppress(OSError, ValueError):
+        return check is not None and check(path)
+    return False
+
+
+def _identity(path: Path) -> object:
+    """Name a file alike by whatever path: its place on the disk, or where it would lie."""
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_csv(path: Path) -> bool:
+    if sidecar(path).is_file():  # a table that was cut off has its sidecar
+        return True
+    with path.open(encoding="utf-8") as file:
+        return file.readline().strip() in _CSV_HEADS
+
+
+def _is_json_lines(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        first = json.loads(file.readline(100_000))
+    return isinstance(first, dict) and any(keys <= first.keys() for keys in _KEYS)
+
+
+def _is_parquet(path: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    return bool(pq.read_schema(path).names == list(COLUMNS))
+
+
+def _is_export(path: Path) -> bool:
+    beside = path.with_suffix(".xml")
+    content = (beside if path.suffix.lower() == ".bin" else path).read_bytes()
+    return _EXPORT_KEY in content or _EXPORT_KEY.replace(b'"', b"&quot;") in content
+
+
+_WRITTEN_BY_TCAM: Final[Mapping[str, Callable[[Path], bool]]] = {
+    ".csv": _is_csv,
+    ".jsonl": _is_json_lines,
+    ".parquet": _is_parquet,
+    ".mp4": is_drawn,
+    **dict.fromkeys((".onnx", ".xml", ".bin", ".pt2"), _is_export),
+}

@@ -1,0 +1,74 @@
+"""A video with maps and boxes drawn, written by a thread while frames pass through."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from pipelines.inference.frames import FramePrediction
+from pipelines.inference.overlay import draw_overlay
+from tcam.types import Box
+from tcam.video.pixels import FrameScaler
+from tcam.video.writer import VideoWriter
+
+_WAITING: Final = 4
+"""Frames that wait to be drawn and encoded at most, at their original size: 25 MB of Full HD."""
+
+
+def save_overlay(
+    frames: Iterator[FramePrediction],
+    target: Path,
+    class_names: Sequence[str],
+    *,
+    truth: Mapping[int, Sequence[Box]] | None = None,
+    uneven: bool = False,
+) -> Iterator[FramePrediction]:
+    """Hand predictions on while an mp4 with map, box and (where known) true boxes is written.
+
+    Drawing and encoding take turns in a thread of their own; who takes the frames waits only where it cannot keep up.
+
+    Args:
+        frames: predictions with their original pixels, in order.
+        target: the mp4; it appears when the last frame is through.
+        class_names: names behind the labels.
+        truth: boxes by frame index.
+        uneven: show every frame at its own time, as where some were left out.
+
+    Raises:
+        DataError: the disk refuses the video.
+    """
+    first = next(frames, None)
+    if first is None:
+        return
+    second = next(frames, None)
+    gap_s = second.box.time_s - first.box.time_s if second is not None else 0.0
+    fps = min(max(1 / gap_s, 1.0), 120.0) if gap_s > 0 else 25.0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scale = FrameScaler()
+
+    def draw(frame: FramePrediction) -> None:
+        if frame.original is None:
+            raise ValueError("an overlay needs predictions made with keep_original=True")
+        boxes = truth.get(frame.box.frame_index, ()) if truth else ()
+        caption = f"{class_names[frame.box.label]} {frame.box.class_score:.2f}"
+        drawn = draw_overlay(frame.original, frame.box.box, map=frame.map, truth=boxes, caption=caption)
+        if frame.size != first.size:  # pictures of several sizes
+            drawn = scale.resize(drawn.transpose(1, 2, 0), first.size)
+        writer.write(drawn, time_s=frame.box.time_s - first.box.time_s)
+
+    # The pool is the inner block: it ends, all drawn, before the video is closed.
+    with (
+        VideoWriter(target, size=first.size, fps=fps, uneven=uneven, drawn=True) as writer,
+        ThreadPoolExecutor(1, thread_name_prefix="overlay") as artist,
+    ):
+        waiting: list[Future[None]] = []
+        for frame in itertools.chain((item for item in (first, second) if item is not None), frames):
+            if len(waiting) == _WAITING:
+                waiting.pop(0).result()
+            waiting.append(artist.submit(draw, frame))
+            yield frame
+        for drawing in waiting:
+            drawing.result()

@@ -1,0 +1,225 @@
+"""Many videos, or long ones, shared out among workers: looked at first, cut into ranges of frames, joined in order."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.data.find import Source
+from pipelines.inference.frames import FramePrediction, predict_video
+from pipelines.inference.overlay_video import save_overlay
+from pipelines.models.engine import PackedEngine
+from pipelines.parallel.map import ItemFailure, ordered_map
+from pipelines.parallel.placement import Placement, model_time_limit_s, split_range
+from pipelines.run.console import item_bar
+from pipelines.run.files import hash_content
+from tcam.errors import VideoError
+from tcam.types import FrameBox, Size
+from tcam.video.frame_files import ImageSequence, is_image_sequence
+from tcam.video.reader import DecodedFrame, RangeStream, count_frames, stream_frames
+
+_LONGEST_S = 3 * 3600.0
+"""Wall clock of a video that cannot be cut: its number of frames is not known beforehand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a first look found.
+
+    ``content`` is a hash of it (where asked for), ``num_frames`` 0 where they are unsure; ``notes`` say how pictures
+    are read.
+    """
+
+    content: str | None
+    num_frames: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPart:
+    """Some frames of a video, or (``frames`` None) all from ``first`` on, read in order: the work item."""
+
+    source: Source
+    frames: range | None
+    num_frames: int
+    first: int = 0
+
+    def __str__(self) -> str:
+        part = "" if self.frames is None else f" {self.frames.start}-{self.frames.stop}"
+        return f"{self.source}{part}"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFrame:
+    """One row to be, and the size of its original frame."""
+
+    box: FrameBox
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Predict:
+    """Gives the function that predicts a part, with the model loaded.
+
+    Attributes:
+        engine: the trained run, or an exported file.
+        size: network input, (height, width).
+        threshold: of the map, relative to its maximum.
+        batch: frames per forward pass.
+        class_names: names behind the labels.
+        label: the class to look for; None takes the most probable one in each frame.
+    """
+
+    engine: PackedEngine
+    size: Size
+    threshold: float
+    batch: int
+    class_names: tuple[str, ...]
+    label: int | None
+
+    def __call__(self) -> Callable[[VideoPart], list[FoundFrame] | None]:
+        """Load the model."""
+        return Predictor(self)
+
+
+class Predictor:
+    """Holds the model, and the file it read last; gives None for a part of a video that proves damaged."""
+
+    def __init__(self, settings: Predict) -> None:
+        self._settings = settings
+        self._engine = settings.engine.unpack()
+        self._stream: RangeStream | None = None
+
+    def __call__(self, part: VideoPart) -> list[FoundFrame] | None:
+        """Predict the frames of a part."""
+        if part.frames is None:
+            return self._read_on(part.source, part.first)
+        try:
+            if self._stream is None or self._stream.path != part.source.path:
+                if self._stream is not None:
+                    self._stream.close()
+                size = self._settings.size
+                self._stream = RangeStream(part.source.path, num_frames=part.num_frames, size=size)
+            return list(map(_row, self._predict(part.source, self._stream.read(part.frames))))
+        except VideoError:
+            self._stream = None
+            return None
+
+    def _read_on(self, source: Source, first: int) -> list[FoundFrame]:
+        """Predict a video from a frame on, reading it in order from its start: right whatever is damaged."""
+        frames = stream_frames(source.path, size=self._settings.size, keep_original=source.overlay is not None)
+        found = self._predict(source, (frame for frame in frames if frame.index >= first))
+        if source.overlay is not None:
+            found = save_overlay(found, source.overlay, self._settings.class_names)
+        return [_row(frame) for frame in found]
+
+    def _predict(self, source: Source, frames: Iterator[DecodedFrame]) -> Iterator[FramePrediction]:
+        settings = self._settings
+        return predict_video(
+            self._engine,
+            source.video_id,
+            frames,
+            threshold=settings.threshold,
+            class_names=settings.class_names,
+            batch=settings.batch,
+            label=settings.label,
+        )
+
+
+def _row(frame: FramePrediction) -> FoundFrame:
+    return FoundFrame(frame.box, frame.size)
+
+
+def look_at(sources: Sequence[Source], *, spread: Placement, memory_limit_mb: float, hashed: bool) -> list[Known | str]:
+    """Count the frames of videos and, where asked for, hash their content; a text says why one cannot be looked at."""
+    with item_bar("look") as progress:
+        results = ordered_map(
+            _start_hashing if hashed else _start_counting,
+            sources,
+            spread=spread,
+            time_limit_s=lambda source: 60.0 + _size_of(source.path) / 5e6,
+            memory_limit_mb=memory_limit_mb,
+            holds_model=True,  # actors: on Ray they end with this map
+            progress=progress,
+        )
+        return [result.reason if isinstance(result, ItemFailure) else result for result in results]
+
+
+def _start_counting() -> Callable[[Source], Known]:
+    return lambda source: _look(source.path, hashed=False)  # made in the worker: it need not pickle
+
+
+def _start_hashing() -> Callable[[Source], Known]:
+    return lambda source: _look(source.path, hashed=True)
+
+
+def _look(path: Path, *, hashed: bool) -> Known:
+    content = hash_content(path) if hashed else None
+    try:
+        if is_image_sequence(path):
+            with ImageSequence(path) as images:
+                return Known(content, len(images), images.notes())
+        return Known(content, count_frames(path))
+    except VideoError:
+        return Known(content, 0)  # predicting it says what is wrong with it
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def predict_all(
+    videos: Sequence[tuple[Source, Known]], work: Predict, *, spread: Placement, memory_limit_mb: float
+) -> Iterator[tuple[Source, Iterator[FoundFrame]]]:
+    """Return the rows of every video, in order; the rows are the same bytes however the work is spread.
+
+    Those of one video must be taken before the next video is; taking them raises ``VideoError`` where it cannot be read
+    or a worker failed.
+    """
+    parts = [part for source, known in videos for part in _cut(source, known, work)]
+    frames = sum(known.num_frames for _, known in videos)
+    settled = spread.settled(work.engine.device_type, frames)
+    # The rest of a damaged video is for a process of its own: all workers are taken.
+    alone = settled if settled.here else Placement(1)
+    run = functools.partial(ordered_map, work, time_limit_s=_time_limit_s, memory_limit_mb=memory_limit_mb)
+    with item_bar("predict") as progress:
+        results = run(parts, spread=settled, holds_model=True, progress=progress)
+        pairs = zip(parts, results, strict=True)
+        for source, found in itertools.groupby(pairs, key=lambda pair: pair[0].source):
+            yield source, _join(found, lambda rest: next(run([rest], spread=alone)))
+
+
+def _time_limit_s(part: VideoPart) -> float:
+    return _LONGEST_S if part.frames is None else model_time_limit_s(len(part.frames))
+
+
+def _cut(source: Source, known: Known, work: Predict) -> Iterator[VideoPart]:
+    if source.overlay is not None or not known.num_frames:  # an encoder needs the frames in order
+        yield VideoPart(source, None, known.num_frames)
+        return
+    for frames in split_range(0, known.num_frames, batch=work.batch):
+        yield VideoPart(source, frames, known.num_frames)
+
+
+def _join(
+    found: Iterator[tuple[VideoPart, list[FoundFrame] | ItemFailure | None]],
+    read_on: Callable[[VideoPart], list[FoundFrame] | ItemFailure | None],
+) -> Iterator[FoundFrame]:
+    for part, rows in found:
+        if rows is None and part.frames is not None:
+            # The packets before this part all gave their frame; what comes now can only be counted in order.
+            yield from _checked(read_on(VideoPart(part.source, None, part.num_frames, part.frames.start)))
+            return
+        yield from _checked(rows)
+
+
+def _checked(rows: list[FoundFrame] | ItemFailure | None) -> list[FoundFrame]:
+    if isinstance(rows, ItemFailure):
+        raise VideoError(rows.reason)
+    return rows or []

@@ -1,0 +1,121 @@
+"""A localizer whose network `torch.compile` made faster, for batches of one size and so many threads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from pipelines.models.engine import FoundMaps, Threads
+from pipelines.models.exported import quiet_loggers
+from pipelines.models.localizer import Localizer, PackedLocalizer
+from tcam.errors import MissingPartError
+from tcam.model.network import FrameCamNet
+from tcam.types import Size
+from tcam.video.pixels import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledLocalizer:
+    """An ``Engine``; a smaller batch (the last of a video) is filled up, as another size would be compiled anew.
+
+    ``plain`` is what was compiled, for frames of ``size``.
+    """
+
+    localizer: Localizer
+    plain: Localizer
+    size: Size
+    batch: int
+    threads: Threads
+    torch_threads: int
+
+    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+        """Look at no more than ``batch`` frames: see ``Engine``."""
+        count = len(frames)
+        rows = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))  # as frames of a file lie; another way: compiled anew
+        filled = rows if count == self.batch else np.resize(rows, (self.batch, *rows.shape[1:]))
+        with _torch_threads(self.torch_threads):  # with another number of threads, too
+            found = self.localizer.find(filled.transpose(0, 3, 1, 2), label)
+        return FoundMaps(found.maps[:count], found.labels[:count], found.class_scores[:count])
+
+    def pack(self) -> PackedCompiled:
+        """Make it ready for another process, which compiles it for itself."""
+        return PackedCompiled(self.plain.pack(), self.size, self.batch, self.threads)
+
+    def after_fork(self) -> CompiledLocalizer:
+        """Return itself, as ``Localizer`` does."""
+        return replace(self, localizer=self.localizer.after_fork())
+
+
+@dataclass(frozen=True, slots=True)
+class PackedCompiled:
+    """A compiled localizer on its way to another process: it is compiled where it is unpacked."""
+
+    packed: PackedLocalizer
+    size: Size
+    batch: int
+    threads: Threads
+
+    @property
+    def device_type(self) -> str:
+        """Where it is unpacked to."""
+        return self.packed.device_type
+
+    def unpack(self) -> CompiledLocalizer:
+        """Bring the network to its device and compile it, which takes a while."""
+        return compile_localizer(self.packed.unpack(), self.size, batch=self.batch, threads=self.threads)
+
+
+def compile_localizer(localizer: Localizer, size: Size, *, batch: int, threads: Threads = "all") -> CompiledLocalizer:
+    """Compile the network, which takes some 10 to 60 s, and look at a first batch.
+
+    On a CPU the weights are frozen into the code, which folds normalisation into the convolutions and lays them out
+    once.
+
+    Args:
+        localizer: stays as it is.
+        size: (height, width) of the frames.
+        batch: how many of them at a time.
+        threads: ``each``: for a single thread, so that batches go side by side; else for as many as torch has now.
+
+    Raises:
+        MissingPartError: torch.compile does not work here.
+    """
+    on_cpu = localizer.compute.device.type == "cpu"
+    network = cast("FrameCamNet", torch.compile(localizer.network, dynamic=False))
+    single = threads == "each" and on_cpu
+    compiled = CompiledLocalizer(
+        replace(localizer, network=network),
+        localizer,
+        size,
+        batch,
+        "each" if single else "all",
+        1 if single else torch.get_num_threads(),
+    )
+    try:
+        import torch._inductor.config as inductor
+
+        with quiet_loggers(), inductor.patch(freezing=on_cpu):
+            compiled.find(np.zeros((batch, 3, *size), np.uint8), None)
+    except Exception as error:  # the compiler has dozens of its own
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
+        raise MissingPartError(f"torch.compile does not work here ({reason}); it needs a C++ compiler") from None
+    return compiled
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Let this thread's torch use so many threads."""
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,237 @@
+"""A trained run as one object: uint8 frames in, localization maps and class probabilities out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipelines.config.schema import ModelSettings, RunConfig
+from pipelines.models.device import Compute
+from pipelines.models.engine import FoundMaps, Threads
+from pipelines.models.forks import end_threads_before_forks, fork_error, naming_forks
+from pipelines.run.memory import keep_freed_memory
+from tcam.boxes.refine import MeanField
+from tcam.errors import ConfigError
+from tcam.model.backbone import Backbone
+from tcam.model.cam.methods import CAM_METHODS, make_cam
+from tcam.model.cam.scene import CamInputs, normalize_cam
+from tcam.model.decoder import UnetDecoder
+from tcam.model.heads.pooling import HEADS
+from tcam.model.network import FrameCamNet
+from tcam.model.pixel_head import PixelHead
+from tcam.precision import at_least_float32
+from tcam.types import FrameOutput
+from tcam.video.pixels import Pixels
+
+MapMethod = str
+"""A name of ``CAM_METHODS``, or ``decoder``."""
+
+Refine = Callable[[Tensor, Tensor], Tensor]
+"""Makes better maps ``[N, H, W]`` in 0..1 of maps and uint8 frames ``[N, 3, H, W]``, such as ``MeanField``."""
+
+
+def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, seed: int) -> FrameCamNet:
+    """Build the frame network with freshly drawn weights; pretrained ones are loaded into ``.backbone`` after.
+
+    Raises:
+        ConfigError: timm has no such model, or the model has no feature pyramid or not this stride.
+    """
+    torch.manual_seed(seed)
+    backbone = Backbone(
+        settings.backbone,
+        output_stride=settings.output_stride,
+        options=settings.backbone_options,
+        levels_used=settings.levels_used,
+    )
+    options = {"background": True} if settings.background else {}
+    head = HEADS[settings.pooling](backbone.last_channels, num_classes, **options)
+    maps: UnetDecoder | PixelHead | None = None
+    if decoder and settings.decoder == "pixels":
+        maps = PixelHead(backbone.last_channels)
+    elif decoder:
+        maps = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels)
+    network: FrameCamNet = FrameCamNet(backbone, head, maps).to(memory_format=torch.channels_last)
+    return network
+
+
+def check_fit(config: RunConfig, network: FrameCamNet) -> None:
+    """Find out whether CAM method, input size and what is to be trained suit a network.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    method, backbone, crop = config.cam.method, network.backbone, config.input.crop
+    if CAM_METHODS[method].of_attention and not backbone.attends:
+        raise ConfigError(
+            f"cam.method={method} looks at the attention of a class token: model '{backbone.name}' has none; take a "
+            "vision transformer such as deit_small_patch16_224, or another cam.method"
+        )
+    if config.classifier.freeze_backbone and backbone.has_new_stage:
+        raise ConfigError(
+            f"classifier.freeze_backbone=true would leave the new last stage of '{backbone.name}' at stride 8 random: "
+            "set it to false, or model.output_stride to null"
+        )
+    if backbone.patch is not None and crop % backbone.patch:
+        raise ConfigError(
+            f"input.crop must be a multiple of {backbone.patch}, the patch of model '{backbone.name}', got {crop}; "
+            f"set it to {max(crop // backbone.patch, 1) * backbone.patch}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMaps:
+    """What a localizer says of N frames.
+
+    Attributes:
+        maps: float32 ``[N, H, W]`` in 0..1 at input size.
+        probabilities: ``[N, K]``.
+        labels: int64 ``[N]``, the class each map is of: the given one, or the most probable.
+    """
+
+    maps: Tensor
+    probabilities: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Localizer:
+    """A frame network and the way its maps are made; ``refine`` goes over each map, given its frame, at the end."""
+
+    network: FrameCamNet
+    method: MapMethod
+    compute: Compute
+    refine: Refine | None = None
+
+    @property
+    def threads(self) -> Threads:
+        """How it computes best: decoders keep nothing between calls, CAM methods may."""
+        if self.compute.device.type != "cpu":
+            return "all"
+        return "each" if self.method == "decoder" else "one"
+
+    @torch.inference_mode()
+    def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps:
+        """Localize in uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` say whose maps to make (CAM methods only)."""
+        if self.compute.device.type == "cuda" and frames.device.type == "cpu":
+            frames = frames.pin_memory()  # only from there is the copy beside other work
+        frames = frames.to(self.compute.device, non_blocking=True)
+        with self.compute.autocast():
+            output: FrameOutput = self.network(frames)
+        probabilities = output.class_logits.softmax(dim=1)
+        chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
+        if output.map_logits is not None and self.method == "decoder":
+            background, foreground = output.map_logits.unbind(1)
+            maps = (foreground - background).sigmoid_()  # their softmax, at a third of its cost
+        else:
+            coarse = class_activation(self, frames, output=output, labels=chosen)
+            size = (frames.shape[2], frames.shape[3])
+            maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return FrameMaps(maps if self.refine is None else self.refine(maps, frames), probabilities, chosen)
+
+    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+        """Do the same with arrays, for one class or the most probable ones: an ``Engine``.
+
+        Raises:
+            ForkError: in a process forked from one whose PyTorch had done what no child can go on with.
+        """
+        labels = None if label is None else torch.full((len(frames),), label)
+        with naming_forks():
+            found = self(torch.from_numpy(frames), labels)
+        scores = found.probabilities.gather(1, found.labels[:, None])[:, 0]
+        return FoundMaps(found.maps.cpu().numpy(), found.labels.cpu().numpy(), scores.cpu().numpy())
+
+    def pack(self) -> PackedLocalizer:
+        """Make it ready to be pickled; what is on the CPU is shared, not copied."""
+        return PackedLocalizer.pack(self)
+
+    def after_fork(self) -> Localizer:
+        """Return itself: on a CPU it works in a forked process as well.
+
+        Raises:
+            ForkError: it is on a GPU.
+        """
+        if self.compute.device.type != "cpu":
+            raise fork_error("that had used a GPU")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLocalizer:
+    """A localizer on its way to another process: its network lies on the CPU until it is unpacked there."""
+
+    network: FrameCamNet
+    method: MapMethod
+    compute: Compute
+    refine: Refine | None = None
+
+    @classmethod
+    def pack(cls, localizer: Localizer) -> PackedLocalizer:
+        """Make a localizer ready to be pickled; that on the CPU is shared, not copied."""
+        network = localizer.network
+        if localizer.compute.device.type != "cpu":
+            network = copy.deepcopy(network).cpu()
+        return cls(network, localizer.method, localizer.compute, localizer.refine)
+
+    @property
+    def device_type(self) -> str:
+        """Where it is unpacked to."""
+        return self.compute.device.type
+
+    def unpack(self) -> Localizer:
+        """Bring the network to its device.
+
+        Where that is the CPU, its decoder is fused, and this process begins to keep the memory it frees and to end
+        its threads before it forks.
+        """
+        network = self.network.to(self.compute.device).eval()
+        if self.device_type == "cpu":
+            keep_freed_memory()
+            end_threads_before_forks()
+            network = network.fused()
+        return Localizer(network, self.method, self.compute, self.refine)
+
+
+def refined_localizers(localizers: Mapping[str, Localizer], thresholds: Mapping[str, float]) -> dict[str, Localizer]:
+    """Return each localizer again, its maps refined by a CRF about its map threshold, under a name that says so.
+
+    Raises:
+        MissingPartError: pydensecrf is not installed.
+    """
+    return {
+        f"{name} + crf": replace(localizer, refine=MeanField(threshold=thresholds[name]))
+        for name, localizer in localizers.items()
+    }
+
+
+def class_activation(localizer: Localizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:
+    """Make the normalised CAMs ``[N, h, w]`` in 0..1 of some frames at feature resolution.
+
+    Args:
+        localizer: names the method.
+        frames: uint8 ``[N, 3, H, W]``, on its device.
+        output: what its network says of them.
+        labels: int64 ``[N]``, the class to map.
+    """
+    network = localizer.network
+
+    def look(images: Tensor) -> Tensor:
+        with localizer.compute.autocast():
+            last: Tensor = network.backbone(images).last
+        return at_least_float32(last)
+
+    scene = CamInputs(
+        at_least_float32(output.features),
+        labels,
+        score=network.head,
+        head=network.head,
+        images=lambda: network.images(frames),
+        look=look,
+        generator=torch.Generator().manual_seed(0),  # of each batch: a map does not depend on those made before it
+        attention=output.attention,
+    )
+    return normalize_cam(make_cam(localizer.method, scene))

@@ -1,0 +1,164 @@
+"""A run folder: its settings, its data, its stages, and what it has learnt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pipelines.config.fingerprint import settings_that_count
+from pipelines.config.schema import RunConfig, load_config
+from pipelines.data.negatives import Slot, find_negatives, negatives_fingerprint, read_background
+from pipelines.models.checkpoint import load_weights
+from pipelines.models.device import Compute, choose_compute
+from pipelines.models.localizer import Localizer, build_network
+from pipelines.run.files import hash_file, hash_json, without
+from pipelines.run.stage import Stage
+from tcam.errors import DataError
+from tcam.types import FrameTruth, Size, VideoIndex, VideoRecord
+from tcam.video.index import read_index, read_truth
+
+FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
+"""Part of each stage's fingerprint: raise a stage's number when the same settings would give another result."""
+
+
+REFINED: Final = Path("evaluation-crf/thresholds.json")
+"""In a run folder: map thresholds that ``tcam evaluate --refine crf`` chose for refined maps."""
+
+
+ADDED = {"pooling": "wgap", "background": False}
+"""Settings of the model that came later, and what went without saying: left out, so that older stages still count."""
+
+
+ADDED_TO_LOCALIZER = {
+    "seeds": {"erosion": 1},
+    "negatives": {"weight": 0.0},
+    "uncertainty": {"foreground": 0.0, "background": 0.0},
+}
+"""The same for settings of the localizer, group by group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run folder, its settings and its data; the methods below are its stages, in order."""
+
+    folder: Path
+    config: RunConfig
+    compute: Compute
+    index: VideoIndex
+    truth: tuple[FrameTruth, ...]
+    background: tuple[VideoRecord, ...] = ()
+
+    @property
+    def input_size(self) -> Size:
+        """Network input, (height, width)."""
+        return self.config.input.crop, self.config.input.crop
+
+    def stage(self, name: str, depends_on: Mapping[str, Any]) -> Stage:
+        """Name a stage's folder and hash all it depends on."""
+        return Stage(self.folder / name, hash_json({"format": FORMATS[name], "stage": name, **depends_on}))
+
+    def classifier_stage(self) -> Stage:
+        """The stage that trains the frame classifier."""
+        config = self.config.model_dump(mode="json")
+        weights = self.config.model.weights
+        return self.stage(
+            "classifier",
+            {
+                **{key: config[key] for key in ("seed", "precision", "input", "evaluation")},
+                "classifier": settings_that_count(_that_matters(config["classifier"])),
+                "model": {
+                    key: value
+                    for key, value in config["model"].items()
+                    if key not in ("decoder", "decoder_channels", "weights") and (key, value) not in ADDED.items()
+                },
+                "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
+                "cam": config["cam"]["method"],
+                "data": _data_fingerprint(self.index, self.truth),
+            },
+        )
+
+    def cams_stage(self) -> Stage:
+        """The stage that caches the training frames' CAMs."""
+        return self.stage("cams", {"classifier": self.classifier_stage().fingerprint, "cam": self.config.cam.method})
+
+    def localizer_stage(self) -> Stage:
+        """The stage that trains the decoder."""
+        config = self.config.model_dump(mode="json")
+        decoder, negatives = self.config.model.decoder, self.negatives()
+        return self.stage(
+            "localizer",
+            {
+                "cams": self.cams_stage().fingerprint,
+                "method": config["method"],
+                "localizer": _that_matters(without(config["localizer"], ADDED_TO_LOCALIZER)),
+                "decoder": config["model"]["decoder_channels"] if decoder == "unet" else decoder,
+                **({"negatives": negatives_fingerprint(negatives)} if negatives else {}),
+            },
+        )
+
+    def negatives(self) -> tuple[Slot, ...]:
+        """List the shots without any object that the method trains on."""
+        return find_negatives(self.config, self.index, self.truth, self.background)
+
+
+def load_run(folder: Path, *, device: str = "auto") -> Run:
+    """Open a finished run for prediction or evaluation."""
+    config = load_config(folder / "config.yaml")
+    index = read_index(folder / "index" / "index.json")
+    truth = read_truth(folder / "index" / "truth.csv", index)
+    background = read_background(folder / "index", config)
+    return Run(folder, config, choose_compute(device, config.precision), index, truth, background)
+
+
+def load_localizers(run: Run) -> dict[str, Localizer]:
+    """Load what the run has learnt, by name: its CAM and, for a localizer method, that.
+
+    Raises:
+        WeightsError: a checkpoint is missing or damaged.
+    """
+    config, classes = run.config, len(run.index.class_names)
+    loaded: dict[str, Localizer] = {}
+    classifier = build_network(config.model, classes, decoder=False, seed=0)
+    load_weights(classifier, run.folder / "classifier" / "best_localization.safetensors")
+    loaded[config.cam.method] = Localizer(classifier.to(run.compute.device).eval(), config.cam.method, run.compute)
+    if config.method != "cam":
+        network = build_network(config.model, classes, decoder=True, seed=0)
+        load_weights(network, run.folder / "localizer" / "best_localization.safetensors")
+        loaded[config.method] = Localizer(network.to(run.compute.device).eval(), "decoder", run.compute)
+    return loaded
+
+
+def main_localizer(run: Run) -> str:
+    """Name the localizer that ``tcam predict`` uses."""
+    return run.config.cam.method if run.config.method == "cam" else run.config.method
+
+
+def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training without the number of workers: any number gives the same clips."""
+    return {**settings, "workers": 0}
+
+
+def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:
+    """Hash what training and selection see: tags, frames (cache files are named by content) and validation boxes."""
+    records = [
+        (r.video_id, r.label, r.num_frames, r.split, Path(r.cache_path).name if r.cache_path else r.path)
+        for r in index.records
+    ]
+    val = {record.video_id for record in index.of_split("val")}
+    boxes = [(t.video_id, t.frame_index, [list(box) for box in t.boxes]) for t in truth if t.video_id in val]
+    return hash_json([index.class_names, records, boxes])
+
+
+def videos_of_run(run: Path) -> Path:
+    """Return the folder of videos that a run was trained on.
+
+    Raises:
+        DataError: the run does not say it.
+    """
+    try:
+        return Path(json.loads((run / "env.json").read_text(encoding="utf-8"))["videos"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{run / 'env.json'} does not say which videos the run is of: pass --videos FOLDER") from None

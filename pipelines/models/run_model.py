@@ -1,0 +1,80 @@
+"""The folder of a finished run as a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pipelines.models.device import half_compute
+from pipelines.models.localizer import PackedLocalizer, refined_localizers
+from pipelines.models.open import Model
+from pipelines.models.run import REFINED, Run, load_localizers, load_run, main_localizer
+from pipelines.models.thresholds import read_presence, read_thresholds
+from pipelines.run.console import console
+from pipelines.run.files import hash_file
+from pipelines.run.folder import open_run
+
+
+def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:
+    """Load a finished run; see ``open_model``."""
+    run = load_run(open_run(folder), device=device)
+    if half:
+        fast, run = run.compute.dtype, replace(run, compute=half_compute(run.compute.device))
+        if fast == torch.float32 and run.config.precision == "auto":
+            console.print("--half: no 16-bit arithmetic here, so this is slower than without; leave it out")
+    name, localizers = main_localizer(run), load_localizers(run)
+    threshold, presence = own_threshold(run, name), own_presence(run, name)
+    if refine:
+        localizers, name = refined_localizers({name: localizers[name]}, {name: threshold}), f"{name} + crf"
+        threshold = refined_threshold(run, name)
+    return Model(
+        packed=PackedLocalizer.pack(localizers[name]),
+        class_names=run.index.class_names,
+        size=run.input_size,
+        threshold=threshold,
+        presence=presence,
+        memory_limit_mb=run.config.data.memory_limit_mb,
+        about={
+            "run": run.folder.name,
+            "method": name,
+            "classes": list(run.index.class_names),
+            "weights_hash": weights_hash(run),
+            "arithmetic": str(run.compute.dtype).removeprefix("torch."),
+            "config": run.config.model_dump(mode="json"),
+        },
+    )
+
+
+def own_threshold(run: Run, name: str) -> float:
+    """Return the map threshold that a run chose for one of its localizers.
+
+    Raises:
+        DataError: the run has chosen none yet.
+    """
+    return read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
+
+
+def refined_threshold(run: Run, name: str) -> float:
+    """Return the map threshold of refined maps: the one chosen on validation, or 0.5, as probable as not."""
+    if (run.folder / REFINED).is_file():
+        return read_thresholds(run.folder / REFINED)[0][name]
+    console.print(f"--refine crf: map threshold 0.5; 'tcam evaluate {run.folder} --refine crf' chooses one on boxes")
+    return 0.5
+
+
+def own_presence(run: Run, name: str) -> float | None:
+    """Return the level of presence that a run chose for one of its localizers; None: it has no validation videos.
+
+    Raises:
+        DataError: the run has no thresholds yet.
+    """
+    return read_presence(run.folder / "evaluation" / "thresholds.json").get(name)
+
+
+def weights_hash(run: Run) -> str | None:
+    """Hash the weights that predictions are made with."""
+    stage = "classifier" if run.config.method == "cam" else "localizer"
+    checkpoint = run.folder / stage / "best_localization.safetensors"
+    return hash_file(checkpoint) if checkpoint.is_file() else None

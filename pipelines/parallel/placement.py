@@ -1,0 +1,71 @@
+"""Where work over videos is done, and how a long video is cut so that several can share it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+RANGE_FRAMES: Final = 512
+"""Frames of a work item at most: a two-hour video keeps twenty workers busy, and a lost worker costs little."""
+COPY_FRAMES: Final = 32
+"""The same for clean copies, of key frames alone, where a cut costs nothing: workers end at about the same time."""
+_FEW_FRAMES: Final = 500
+"""Below this, child processes cost more to start than they save."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the work is done.
+
+    Attributes:
+        workers: child processes, or Ray tasks at a time; 0 works in this process. None leaves it open: see ``settled``;
+            on Ray it means one per CPU.
+        ray: work on a Ray cluster.
+        address: of a running cluster; None starts one on this machine, which ends with the work.
+        actors: Ray workers that hold a model; None takes ``workers``, or as many as there is room for.
+        gpus_per_actor: share of a GPU that each of them gets.
+    """
+
+    workers: int | None = None
+    ray: bool = False
+    address: str | None = None
+    actors: int | None = None
+    gpus_per_actor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers must be 0 or more, got {self.workers}")
+
+    @property
+    def here(self) -> bool:
+        """Whether this process does the work itself."""
+        return not self.ray and not self.workers
+
+    def for_probing(self) -> Placement | None:
+        """Return where foreign files are opened; None leaves it to the settings (child processes)."""
+        return self if self.ray or self.workers is not None else None
+
+    def settled(self, device: str, frames: int) -> Placement:
+        """Decide what was left open: a process per processor where a CPU has many frames to look at, else this one."""
+        if self.workers is not None or self.ray or device != "cpu" or frames < _FEW_FRAMES:
+            return self
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return replace(self, workers=processors)
+
+
+AUTO: Final = Placement()
+"""Left open: processes where they pay, else this process."""
+
+
+def split_range(start: int, stop: int, *, batch: int, most: int | None = None) -> Iterator[range]:
+    """Cut frames into ranges of whole batches, so that no batch depends on how the work is spread."""
+    step = batch * max(1, (most or RANGE_FRAMES) // batch)
+    for first in range(start, stop, step):
+        yield range(first, min(first + step, stop))
+
+
+def model_time_limit_s(frames: int) -> float:
+    """Return the wall clock that a network may take for some frames: many times what a slow processor needs."""
+    return 120.0 + 2.0 * frames

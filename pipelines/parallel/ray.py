@@ -1,0 +1,219 @@
+"""A Ray cluster as a pool: tasks for work without a model, actors for work with one. The only user of ray.
+
+A Ray worker does no work itself: it minds one child process (``parallel_process.Child``), so that limits, crashes and
+their wording are the same as on one machine. Jobs and results are small; frames never travel.
+Signals wait until a call of Ray is over: an exception raised within comes out of it as a ``SystemError``.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from pipelines.parallel.cluster import ClusterError, connect_ray, import_ray, leave_ray
+from pipelines.parallel.map import Answer, Job, one_line
+from pipelines.parallel.placement import Placement
+from pipelines.parallel.processes import Child
+from pipelines.run.signals import finishing
+from tcam.errors import TcamError
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+START_LIMIT_S: Final = 600.0
+_WAIT_S: Final = 0.2
+_SPARE: Final = 30 * 2**20
+
+
+class Minder:
+    """Runs in a Ray worker: keeps one child that holds the function, and gives jobs to it one by one."""
+
+    _kept: ClassVar[dict[int, Minder]] = {}
+
+    def __init__(self, start: bytes) -> None:
+        self._start = start
+        self._child: Child | None = None
+
+    def ready(self) -> bool:
+        """Start the child; the actor is there once this returns.
+
+        Raises:
+            TcamError: it cannot start.
+        """
+        self._child = self._child if self._child is not None and not self._child.ended else Child(self._start)
+        while not self._child.ready:
+            self._child.pipe.poll(_WAIT_S)
+            self._child.look()
+        return True
+
+    def run(self, job: Job) -> bytes:
+        """Return the pickled answer of one job."""
+        try:
+            self.ready()
+        except TcamError as error:
+            return pickle.dumps(Answer(job.index, "failed", one_line(error)))
+        child = self._child
+        if child is None:
+            raise AssertionError("a minder that is ready has a child")
+        child.begin(job)
+        while True:
+            child.pipe.poll(_WAIT_S)
+            answer = child.look()
+            if answer is not None:
+                return pickle.dumps(answer)
+
+    @classmethod
+    def of_process(cls, key: int, start: bytes) -> Minder:
+        """Return the minder of this Ray worker, which serves many tasks of one map; that of an older map goes."""
+        if key not in cls._kept:
+            for old in cls._kept.values():
+                if old._child is not None and not old._child.ended:
+                    old._child.end()
+            cls._kept.clear()
+            cls._kept[key] = cls(start)
+        return cls._kept[key]
+
+
+def _run_task(key: int, start: bytes, job: Job) -> bytes:
+    return Minder.of_process(key, start).run(job)
+
+
+class RayPool:
+    """Tasks or actors of a cluster.
+
+    Raises:
+        MissingPartError: ray is not installed.
+        ClusterError: no cluster answers, or it has no room.
+    """
+
+    def __init__(self, start: bytes, spread: Placement, *, items: int, holds_model: bool) -> None:
+        self._ray = import_ray()
+        self._address = spread.address
+        self._began = connect_ray(self._address)
+        self._holds_model = holds_model
+        self._gpus = spread.gpus_per_actor
+        try:
+            self.size = max(1, min(items, self._room_for(spread)))
+            self._start = self._put(start)
+        except BaseException:
+            self.close()
+            raise
+        self._task = self._ray.remote(num_cpus=1, max_retries=0)(_run_task)
+        self._key = time.monotonic_ns()
+        self._jobs: dict[Any, tuple[int, Any]] = {}
+        self._hiring: dict[Any, tuple[Any, float]] = {}
+        self._idle: list[Any] = []
+        self._alone_since = time.monotonic()
+
+    def _room_for(self, spread: Placement) -> int:
+        resources = self._ray.cluster_resources()
+        room = cpus = int(resources.get("CPU", 0))
+        if not self._holds_model:
+            return spread.workers or room
+        if self._gpus:
+            room = min(room, int(resources.get("GPU", 0) / self._gpus + 1e-6))
+        if room < 1:
+            raise ClusterError(
+                f"the Ray cluster has no room for one actor of 1 CPU and {self._gpus:g} GPU: it has {cpus} CPU and "
+                f"{resources.get('GPU', 0):g} GPU; lower --gpus-per-actor or add nodes"
+            )
+        return min(spread.actors or spread.workers or room, room)
+
+    def _put(self, start: bytes) -> ObjectRef[Any]:
+        """Share the function with all nodes.
+
+        Raises:
+            ClusterError: it does not fit into the object store of a node.
+        """
+        stores = [node["Resources"].get("object_store_memory", 0.0) for node in self._ray.nodes() if node["Alive"]]
+        needed, smallest = len(start) + _SPARE, min(stores, default=0.0)
+        if smallest < needed:
+            raise ClusterError(
+                f"Ray's object store is too small: the model needs {needed / 2**20:.0f} MB, a node has "
+                f"{smallest / 2**20:.0f} MB; start Ray with --object-store-memory {needed * 2}, or leave --ray out"
+            )
+        shared: ObjectRef[Any] = self._ray.put(start)
+        return shared
+
+    def room(self, waiting: int) -> int:
+        """Hire actors for the jobs that wait, and say how many jobs may be handed out."""
+        with finishing():
+            if not self._holds_model:
+                return min(waiting, self.size - len(self._jobs))
+            while len(self._hiring) + len(self._idle) + len(self._jobs) < min(self.size, len(self._jobs) + waiting):
+                actor = self._ray.remote(Minder).options(num_cpus=1, num_gpus=self._gpus, max_restarts=0)
+                hired = actor.remote(self._start)
+                self._hiring[hired.ready.remote()] = (hired, time.monotonic() + START_LIMIT_S)
+            return min(waiting, len(self._idle))
+
+    def hand_out(self, job: Job) -> None:
+        """Submit a job."""
+        with finishing():
+            if self._holds_model:
+                actor = self._idle.pop()
+                self._jobs[actor.run.remote(job)] = (job.index, actor)
+            else:
+                self._jobs[self._task.remote(self._key, self._start, job)] = (job.index, None)
+
+    def wait(self) -> list[Answer]:
+        """Collect what is ready, one by one: a lost worker costs its own job alone."""
+        with finishing():
+            pending = [*self._jobs, *self._hiring]
+            ready, _ = self._ray.wait(pending, num_returns=1, timeout=_WAIT_S) if pending else ([], [])
+            answers = []
+            for reference in ready:
+                if reference in self._hiring:
+                    self._greet(reference)
+                else:
+                    answers.append(self._collect(reference))
+            self._check_staff()
+            return answers
+
+    def _greet(self, reference: ObjectRef[Any]) -> None:
+        actor, _ = self._hiring.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayActorError:
+            return  # its node went away meanwhile: ``room`` hires another
+        except self._ray.exceptions.RayTaskError as error:
+            raise ClusterError(one_line(error.cause if isinstance(error.cause, TcamError) else error)) from None
+        self._idle.append(actor)
+
+    def _collect(self, reference: ObjectRef[Any]) -> Answer:
+        index, actor = self._jobs.pop(reference)
+        try:
+            answer: Answer = pickle.loads(self._ray.get(reference))  # noqa: S301 (from our own worker)
+        except self._ray.exceptions.RayTaskError as error:
+            return Answer(index, "failed", one_line(error))
+        except self._ray.exceptions.RayError as error:
+            return Answer(index, "died", f"its Ray worker or node was lost ({type(error).__name__})")
+        if actor is not None:
+            self._idle.append(actor)
+        return answer
+
+    def _check_staff(self) -> None:
+        """Give up where nobody works and nobody comes.
+
+        Raises:
+            ClusterError: no node takes an actor.
+        """
+        if self._jobs or self._idle or not self._hiring:
+            return
+        if time.monotonic() > min(until for _, until in self._hiring.values()):
+            raise ClusterError(
+                f"no Ray node had room for an actor (1 CPU, {self._gpus:g} GPU) within {START_LIMIT_S:.0f} s: wait for "
+                "other jobs to end, or add nodes"
+            )
+
+    def close(self) -> None:
+        """End our workers, and the cluster where we started it."""
+        for reference, (_, actor) in getattr(self, "_jobs", {}).items():
+            if actor is None:
+                self._ray.cancel(reference, force=True)
+            else:
+                self._ray.kill(actor)
+        for actor in [*getattr(self, "_idle", []), *(hired for hired, _ in getattr(self, "_hiring", {}).values())]:
+            self._ray.kill(actor)
+        if self._began:
+            leave_ray(self._address)

@@ -1,0 +1,192 @@
+"""The way of the data through one run: prepare -> classifier -> CAM cache -> localizer -> evaluation.
+
+Each stage reads files of the stages before it and leaves a folder; it is skipped where its inputs did not change.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.config.schema import RunConfig
+from pipelines.data.negatives import read_background
+from pipelines.data.stage import prepare_data
+from pipelines.evaluation.results import save_results
+from pipelines.evaluation.score import ScoredSet, results_table, score_videos
+from pipelines.evaluation.stored import evaluation_of, read_evaluation
+from pipelines.inference.frames import predict_video
+from pipelines.inference.overlay_video import save_overlay
+from pipelines.models.device import choose_compute
+from pipelines.models.localizer import Localizer, build_network, check_fit
+from pipelines.models.run import REFINED, Run, load_localizers, main_localizer
+from pipelines.models.thresholds import save_thresholds
+from pipelines.parallel.placement import AUTO, Placement
+from pipelines.report.run import PictureSource, write_run_report
+from pipelines.run.console import console
+from pipelines.run.lock import locked
+from pipelines.run.log import RunLog
+from pipelines.run.signals import advise
+from pipelines.run.stage import run_stage
+from pipelines.training.classifier_steps import check_baseline
+from pipelines.training.run_stage import TrainStage, make_cams, train_here
+from pipelines.training.validation import Validator
+from tcam.errors import VideoError
+from tcam.files import sweep_leftovers
+from tcam.metrics.corloc import CorLocResult
+from tcam.model.backbone import load_backbone_weights
+from tcam.types import Components
+from tcam.video.dataset import stream_original
+
+SAMPLE_FRAMES = 250
+"""Length of the overlay video beside the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run has to say."""
+
+    rows: list[tuple[str, CorLocResult]]
+    failures: int
+
+
+def train_run(
+    videos: Path, config: RunConfig, folder: Path, *, cache_dir: Path, train_stage: TrainStage = train_here
+) -> RunResult:
+    """Take tagged videos to a trained run and its tables; goes on where an earlier call in this folder stopped.
+
+    Args:
+        videos: the data folder.
+        config: all settings.
+        folder: of the run.
+        cache_dir: where frame caches live.
+        train_stage: what trains the two stages.
+
+    Raises:
+        TcamError: another process works in this folder, or data, weights or settings do not allow it; what was
+            finished stays.
+        Interrupted: by a signal; the same call goes on.
+    """
+    with locked(folder):
+        sweep_leftovers(folder)
+        advise(f"'tcam train --resume {folder}' goes on from the last step")
+        return _train_stages(videos, config, folder, cache_dir, train_stage)
+
+
+def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path, train_stage: TrainStage) -> RunResult:
+    compute = choose_compute(config.device, config.precision)
+    prepared = prepare_data(videos, config, folder / "index", cache_dir=cache_dir)
+    background = read_background(folder / "index", config)
+    run = Run(folder, config, compute, prepared.index, prepared.truth, background)
+    run.negatives()  # refused, where there are none and the method needs some, before anything is trained
+    with RunLog(folder) as log:
+        validator = Validator(run.index, run.truth, settings=config.evaluation, size=run.input_size)
+        run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
+        if config.method != "cam":
+            run_stage(run.cams_stage(), lambda: make_cams(run))
+            run_stage(run.localizer_stage(), lambda: train_stage(run, "localizer", validator, log))
+    rows = evaluate_and_report(run)
+    return RunResult(rows, len(prepared.failures))
+
+
+def check_settings(config: RunConfig) -> None:
+    """Find out before anything is written whether device, network and weights fit together.
+
+    Raises:
+        TcamError: they do not.
+    """
+    choose_compute(config.device, config.precision)
+    network = build_network(config.model, 1, decoder=config.method != "cam", seed=config.seed)
+    load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
+    check_baseline(config.classifier, network)
+    check_fit(config, network)
+
+
+def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
+    """Choose thresholds on the validation split, score the test split, write tables and report."""
+    localizers = load_localizers(run)
+    thresholds, chosen_on = choose_thresholds(run, localizers)
+    settings = run.config.evaluation
+    validator = Validator(run.index, run.truth, settings=settings, size=run.input_size)
+    presence = {name: validator.presence(localizer) for name, localizer in localizers.items()}
+    target = run.folder / "evaluation" / "thresholds.json"
+    save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence)
+    (run.folder / REFINED).unlink(missing_ok=True)  # chosen for the maps of earlier weights
+    annotated = {item.video_id for item in run.truth if item.boxes}
+    test = [record for record in run.index.of_split("test") if record.video_id in annotated]
+    rows: list[tuple[str, CorLocResult]] = []
+    if test:
+        scored = score_split(run, localizers, "test", chosen=thresholds)
+        rows = [*results_table(scored, thresholds, chosen_on)]
+        folder = run.folder / "evaluation"
+        save_results(folder, rows, scored.judges, thresholds, split="test", chosen_on=chosen_on)
+    overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
+    evaluation = read_evaluation(run.folder / "evaluation") if test else evaluation_of([])
+    write_run_report(run.folder, evaluation, picture_source(run, localizers), thresholds=thresholds, video=overlay)
+    return rows
+
+
+def picture_source(run: Run, localizers: Mapping[str, Localizer]) -> PictureSource:
+    """Describe what the frames of a report are drawn from."""
+    return PictureSource(localizers, run.index, run.truth, run.input_size)
+
+
+def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Path | None:
+    """Draw map, predicted and true box over one test video (a validation or training one where there is none)."""
+    order = [*run.index.of_split("test"), *run.index.of_split("val"), *run.index.of_split("train")]
+    record, target = order[0], run.folder / "report" / "overlay.mp4"
+    truth = {item.frame_index: item.boxes for item in run.truth if item.video_id == record.video_id}
+    frames = predict_video(
+        localizer,
+        record.video_id,
+        stream_original(record, size=run.input_size, keep_original=True),
+        threshold=threshold,
+        class_names=run.index.class_names,
+        label=record.label,
+    )
+    try:
+        for _ in save_overlay(itertools.islice(frames, SAMPLE_FRAMES), target, run.index.class_names, truth=truth):
+            pass
+    except VideoError:
+        return None  # the report goes without; evaluation has listed the video
+    return target
+
+
+def choose_thresholds(
+    run: Run, localizers: Mapping[str, Localizer], *, components: Components = "largest", spread: Placement = AUTO
+) -> tuple[dict[str, float], str]:
+    """Return each localizer's map threshold and where it comes from: the validation boxes, or else the default."""
+    annotated = {item.video_id for item in run.truth if item.boxes}
+    if any(record.video_id in annotated for record in run.index.of_split("val")):
+        scored = score_split(run, localizers, "val", components=components, spread=spread)
+        return scored.best_thresholds(), "validation"
+    console.print("no validation boxes: map thresholds are the default", style="dim")
+    return dict.fromkeys(localizers, run.config.evaluation.default_threshold), "default"
+
+
+def score_split(
+    run: Run,
+    localizers: Mapping[str, Localizer],
+    split: str,
+    *,
+    chosen: Mapping[str, float] | None = None,
+    components: Components = "largest",
+    spread: Placement = AUTO,
+    saliency: Localizer | None = None,
+) -> ScoredSet:
+    """Score localizers and floors on the annotated frames of one split, or of all (``all``); see ``score_videos``."""
+    records = [record for record in run.index.records if split in (record.split, "all")]
+    return score_videos(
+        localizers,
+        run.index,
+        records,
+        run.truth,
+        settings=run.config.evaluation,
+        size=run.input_size,
+        spread=spread,
+        memory_limit_mb=run.config.data.memory_limit_mb,
+        chosen=chosen,
+        components=components,
+        saliency=saliency,
+    )

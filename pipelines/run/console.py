@@ -1,0 +1,52 @@
+"""What people read: everything goes to stderr, as stdout is for data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipelines.run.progress import Progress as WorkProgress
+
+console = Console(stderr=True, highlight=False, markup=False, emoji=False, width=None if sys.stderr.isatty() else 160)
+"""Everything a person reads goes to stderr; stdout is for data. No markup: names of files may look like it."""
+
+
+def print_text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show a table of text on stderr."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for number, name in enumerate(head):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def progress_bar(*columns: str) -> Progress:
+    """A bar on stderr, where that is a terminal; ``columns`` name fields that stand behind it."""
+    fields = [TextColumn(f"{{task.fields[{column}]}}") for column in columns]
+    return Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *fields,
+        console=console,
+        disable=console.quiet or not console.is_terminal,  # a log file gets the line of each epoch instead
+    )
+
+
+@contextmanager
+def item_bar(description: str) -> Iterator[Callable[[WorkProgress], None]]:
+    """A bar for work over items: failed, rate, time left and the slowest item stand behind it.
+
+    Gives what to call after every item.
+    """
+    with progress_bar("note") as bar:
+        task = bar.add_task(description, total=None, note="")
+        yield lambda state: bar.update(task, completed=state.done, total=state.total, note=str(state))

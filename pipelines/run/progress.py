@@ -1,0 +1,34 @@
+"""How far work over many items is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the work is; ``slowest`` names the item that took longest so far."""
+
+    done: int
+    failed: int
+    total: int
+    elapsed_s: float
+    slowest: str = ""
+    slowest_s: float = 0.0
+
+    @property
+    def rate_per_s(self) -> float:
+        """Items per second so far."""
+        return self.done / max(self.elapsed_s, 1e-9)
+
+    @property
+    def eta_s(self) -> float:
+        """Seconds that the rest will take at this rate."""
+        return (self.total - self.done) / max(self.rate_per_s, 1e-9)
+
+    def __str__(self) -> str:
+        minutes, seconds = divmod(round(self.eta_s), 60)
+        return (
+            f"{self.failed} failed, {self.rate_per_s:.3g}/s, {minutes}:{seconds:02d} left, "
+            f"slowest {self.slowest} {self.slowest_s:.1f} s"
+        )

@@ -1,0 +1,74 @@
+"""The stages of a run: done once, kept or taken over where their inputs are the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.run.console import console
+from pipelines.run.files import copy_folder, write_json
+from tcam.errors import DataError
+from tcam.files import temporary_name
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a run: its folder and the hash of all it depends on."""
+
+    folder: Path
+    fingerprint: str
+
+    @property
+    def done(self) -> bool:
+        """Whether the folder holds the finished result of just these inputs."""
+        try:
+            mark = json.loads((self.folder / "stage.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(mark, dict) and mark.get("fingerprint") == self.fingerprint
+
+    def finish(self) -> None:
+        """Mark the stage as finished; nothing is written into its folder afterwards."""
+        write_json(self.folder / "stage.json", {"fingerprint": self.fingerprint})
+
+
+def run_stage(stage: Stage, work: Callable[[], None]) -> None:
+    """Do a stage unless it is done here, or was done with the same inputs in a neighbouring run: then it is copied."""
+    name, run = stage.folder.name, stage.folder.parent
+    if stage.done:
+        console.print(f"{name}: unchanged, kept", style="dim")
+        return
+    for other in sorted(run.parent.glob(f"*/{name}/stage.json")):
+        if other.parent != stage.folder and Stage(other.parent, stage.fingerprint).done:
+            _take_over(other.parent, stage.folder)
+            console.print(f"{name}: unchanged, taken from {other.parent.parent.name}", style="dim")
+            return
+    started = stage.folder / "started.json"
+    if stage.folder.exists() and not (
+        started.is_file() and json.loads(started.read_text())["fingerprint"] == stage.fingerprint
+    ):
+        shutil.rmtree(stage.folder)  # left by other inputs: nothing of it may be mixed in
+    write_json(started, {"fingerprint": stage.fingerprint})
+    work()
+    stage.finish()
+
+
+def _take_over(source: Path, target: Path) -> None:
+    """Copy a finished stage whole or not at all; nothing that was there before stays.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    partial = temporary_name(target)
+    try:
+        copy_folder(source, partial)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+    except OSError as error:
+        raise DataError(f"cannot copy {source} to {target}: {error.strerror or error}; free space") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,185 @@
+"""A trained run on one stream of frames: frame in, box out, in the caller's pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.inference.frames import FramePrediction, predict_video
+from pipelines.models.engine import Engine
+from pipelines.models.open import open_model
+from pipelines.streaming.network_threads import network_threads
+from tcam.boxes.over_time import BoxFollower, OverTime
+from tcam.errors import ConfigError, DataError
+from tcam.types import FrameBox, Size
+from tcam.video.pixels import FOLDER_FPS, FrameScaler
+from tcam.video.reader import DecodedFrame
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class StreamLocalizer:
+    """Localizes in the frames of one stream, in order; make one for each stream.
+
+    It can be pickled, and works in a process forked from this one: a copy of its own, which goes on from where the
+    stream was, with the number of the next frame and the boxes followed so far. Where it is unpickled, an exported file
+    is loaded from its path again.
+
+    Args:
+        engine: what makes maps of frames.
+        class_names: names behind the labels.
+        size: (height, width) of the network's input.
+        threshold: of the map, relative to its maximum, 0..1.
+        label: the class to look for; None takes the most probable one in each frame.
+        over_time: follow boxes over time; None leaves every frame to itself.
+        video_id: what the stream is called.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        class_names: tuple[str, ...],
+        size: Size,
+        threshold: float,
+        label: int | None = None,
+        over_time: OverTime | None = None,
+        video_id: str = "stream",
+    ) -> None:
+        self.class_names, self.size, self.threshold, self.video_id = class_names, size, threshold, video_id
+        self.over_time = over_time
+        self._engine, self._label = engine, label
+        self._follow = None if over_time is None else BoxFollower(over_time)
+        self._scale, self._frames = FrameScaler(), 0
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engine": self._engine.pack()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _engine=state["_engine"].unpack(), _process=os.getpid())
+
+    @classmethod
+    def of_run(
+        cls,
+        run: str | Path,
+        *,
+        threshold: float | None = None,
+        class_name: str | None = None,
+        over_time: OverTime | None = None,
+        device: str = "auto",
+        half: bool = False,
+        compiled_for: int | None = None,
+        presence: bool = False,
+        video_id: str = "stream",
+    ) -> StreamLocalizer:
+        """Load a finished run or an exported file; a threshold of None is its own, ``half`` is of a run alone.
+
+        With ``presence``, the run's own level takes the place of ``min_score`` of ``over_time``. With ``compiled_for``,
+        the network of a run is compiled for batches of so many frames (``torch.compile``), which takes a while; several
+        of a file then go side by side.
+
+        Raises:
+            DataError: it is neither, or has no level of presence.
+            ConfigError: no such device, a class the run does not know, or an exported file to be compiled.
+            MissingPartError: its weights are missing or damaged, or the package that runs the file is not installed;
+                or torch.compile does not work here.
+        """
+        model = open_model(Path(run), device=device, half=half)
+        if presence:
+            if model.presence is None:
+                raise DataError(f"{run} has no level of presence: it has no validation videos; name a number")
+            over_time = replace(over_time or OverTime(), min_score=model.presence)
+        engine = model.packed.unpack()
+        if compiled_for is not None:
+            from pipelines.models.compiled import compile_localizer
+            from pipelines.models.localizer import Localizer
+
+            if not isinstance(engine, Localizer):
+                raise ConfigError(f"--compile is for a run, got the exported file {run}: leave it out")
+            engine = compile_localizer(
+                engine, model.size, batch=compiled_for, threads="all" if compiled_for == 1 else "each"
+            )
+        return cls(
+            engine,
+            class_names=model.class_names,
+            size=model.size,
+            threshold=model.threshold if threshold is None else threshold,
+            label=model.label_of(class_name),
+            over_time=over_time,
+            video_id=video_id,
+        )
+
+    def step(self, frame: Tensor | NDArray[np.uint8], *, time_s: float | None = None) -> FrameBox:
+        """Localize in the next frame.
+
+        Args:
+            frame: uint8 ``[H, W, 3]``, RGB, of any size.
+            time_s: when it was filmed, for boxes over time; None counts 25 frames to the second.
+
+        Raises:
+            ValueError: another shape or type.
+            ForkError: in a process forked from one that used a GPU, or made maps from gradients.
+        """
+        pixels = np.asarray(frame if isinstance(frame, np.ndarray) else frame.cpu())
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise ValueError(f"frame must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
+        decoded = DecodedFrame(
+            index=self._frames,
+            time_s=self._frames / FOLDER_FPS if time_s is None else time_s,
+            pixels=self._scale.resize(pixels, self.size),
+            original=None,
+            original_size=(pixels.shape[0], pixels.shape[1]),
+        )
+        self._frames += 1
+        return next(self.through(iter([decoded]))).box
+
+    def through(
+        self, frames: Iterator[DecodedFrame], *, batch: int = 1, at_once: int | None = None
+    ) -> Iterator[FramePrediction]:
+        """Localize in decoded frames of the network's size, ``batch`` at a time; each is given once.
+
+        With ``at_once``, that happens in threads of their own: so many batches side by side where the engine gains by
+        it, and the next one while boxes are made.
+        """
+        found = self._found(frames, batch) if at_once is None else self._found_by_threads(frames, batch, at_once)
+        if self._follow is None:
+            return found
+        return self._followed(found, self._follow)
+
+    def _found(
+        self, frames: Iterator[DecodedFrame], batch: int, threads: Executor | None = None, ahead: int = 1
+    ) -> Iterator[FramePrediction]:
+        return predict_video(
+            self._engine_here(),
+            self.video_id,
+            frames,
+            threshold=self.threshold,
+            class_names=self.class_names,
+            batch=batch,
+            label=self._label,
+            threads=threads,
+            ahead=ahead,
+        )
+
+    def _found_by_threads(self, frames: Iterator[DecodedFrame], batch: int, at_once: int) -> Iterator[FramePrediction]:
+        with network_threads(self._engine_here().threads, at_once) as (threads, count):
+            yield from self._found(frames, batch, threads, 1 if batch == 1 else count + 1)
+
+    def _engine_here(self) -> Engine:
+        """Return the engine; in a process forked since it was loaded, one that works there."""
+        if self._process != os.getpid():
+            self._engine, self._process = self._engine.after_fork(), os.getpid()
+        return self._engine
+
+    def _followed(self, found: Iterator[FramePrediction], follow: BoxFollower) -> Iterator[FramePrediction]:
+        for frame in found:
+            yield replace(frame, box=follow(frame.box, frame.size))

@@ -1,0 +1,39 @@
+"""Threads that look at batches while another one reads frames and makes boxes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from pipelines.models.engine import Threads
+
+
+@contextmanager
+def network_threads(kind: Threads, most: int) -> Iterator[tuple[Executor, int]]:
+    """Return threads for an engine, and how many they are: one, or (``each``) as many as torch may use, but ``most``.
+
+    Unless the engine is one for ``all``, each of them computes on one processor; how many torch uses elsewhere stays.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or kind == "all":
+        with ThreadPoolExecutor(1, thread_name_prefix="network") as pool:
+            yield pool, 1
+        return
+    before = torch.get_num_threads()
+    count = min(most, before) if kind == "each" else 1
+    begun = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # else the first use of torch in this thread would set it to the number of the others
+        torch.set_num_threads(1)  # of this thread, and of those that begin later
+        begun.wait()
+
+    with ThreadPoolExecutor(count, thread_name_prefix="network", initializer=begin) as pool:
+        for _ in range(count):
+            pool.submit(int)
+        begun.wait()
+        torch.set_num_threads(before)
+        yield pool, count

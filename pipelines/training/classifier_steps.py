@@ -1,0 +1,109 @@
+"""What a step of the classifier's training does to frames, network and loss: nothing, or a published baseline.
+
+The baselines act in training alone: the network that is saved is plain, and knows nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipelines.config.schema import ClassifierSettings
+from pipelines.training.distributed.process_group import Share
+from tcam.model.adl import AttentionDropout
+from tcam.model.heads.acol import Acol
+from tcam.model.network import FrameCamNet
+from tcam.supervision.cutmix import CutMix
+from tcam.supervision.hide_and_seek import HideAndSeek
+from tcam.types import LossTerms
+
+ClassifierStep = Callable[[Tensor, Tensor, Share, torch.Generator], LossTerms]
+"""From uint8 frames ``[N, 3, H, W]``, labels ``[N]``, their place in the batch and the randomness to losses."""
+
+
+def classifier_lesson(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
+    """Turn settings into a step of the classifier's training."""
+    return _STEPS[settings.baseline](settings, network)
+
+
+def check_baseline(settings: ClassifierSettings, network: FrameCamNet) -> None:
+    """Find out whether a baseline can act on a network, whose state may change.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if settings.baseline == "adl":
+        _attention_dropout(settings).check(network.backbone)
+
+
+def _plain(_: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
+    def lesson(frames: Tensor, labels: Tensor, _: Share, __: torch.Generator) -> LossTerms:
+        return _tag_loss(network(frames).class_logits, labels)
+
+    return lesson
+
+
+def _hide_and_seek(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
+    hide = HideAndSeek(settings.hide_and_seek.patches, settings.hide_and_seek.hide)
+
+    def lesson(frames: Tensor, labels: Tensor, share: Share, generator: torch.Generator) -> LossTerms:
+        hidden = hide(frames, generator, colour=network.backbone.mean, first=share.first, total=share.total)
+        return _tag_loss(network(hidden).class_logits, labels)
+
+    return lesson
+
+
+def _cutmix(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
+    mix = CutMix(settings.cutmix.probability)
+
+    def lesson(frames: Tensor, labels: Tensor, share: Share, generator: torch.Generator) -> LossTerms:
+        mixed = mix(frames, labels, generator, first=share.first, total=share.total)
+        error = mixed.cross_entropy(network(mixed.frames).class_logits)
+        return LossTerms({"classes": error}, {"classes": 1.0}, {"classes": len(labels)})
+
+    return lesson
+
+
+def _adl(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
+    dropout = _attention_dropout(settings)
+
+    def lesson(frames: Tensor, labels: Tensor, _: Share, generator: torch.Generator) -> LossTerms:
+        with dropout.acting_on(network.backbone, generator):
+            output = network(frames)
+        return _tag_loss(output.class_logits, labels)
+
+    return lesson
+
+
+def _acol(_: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
+    head = network.head
+    if not isinstance(head, Acol):
+        raise ValueError(f"baseline acol needs the class head acol, got {type(head).__name__}")
+
+    def lesson(frames: Tensor, labels: Tensor, _: Share, __: torch.Generator) -> LossTerms:
+        logits, others = head.both_logits(network.pyramid(frames).last, labels)
+        scores = {"classes": logits, "erased": others}
+        terms = {name: functional.cross_entropy(values, labels) for name, values in scores.items()}
+        return LossTerms(terms, dict.fromkeys(terms, 1.0), dict.fromkeys(terms, len(labels)))
+
+    return lesson
+
+
+def _tag_loss(logits: Tensor, labels: Tensor) -> LossTerms:
+    error = functional.cross_entropy(logits, labels)
+    return LossTerms({"classes": error}, {"classes": 1.0}, {"classes": len(labels)})
+
+
+def _attention_dropout(settings: ClassifierSettings) -> AttentionDropout:
+    return AttentionDropout(settings.adl.drop_rate, settings.adl.threshold, settings.adl.levels)
+
+
+_STEPS: Final[Mapping[str, Callable[[ClassifierSettings, FrameCamNet], ClassifierStep]]] = MappingProxyType(
+    {"none": _plain, "hide_and_seek": _hide_and_seek, "cutmix": _cutmix, "adl": _adl, "acol": _acol}
+)
+"""Names in settings, and what they mean."""

@@ -1,0 +1,136 @@
+"""Stages "classifier" and "localizer": what each trains, from which clips, with which losses."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from colocam.sampling import SequenceSampler
+from pipelines.config.schema import OptimizerSettings
+from pipelines.data.negatives import Slot
+from pipelines.evaluation.sampling import spread_out
+from pipelines.models.localizer import Localizer
+from pipelines.parallel.processes import fresh_start
+from pipelines.training.cam_cache import CamCache
+from pipelines.training.classifier_steps import classifier_lesson
+from pipelines.training.distributed.process_group import Share
+from pipelines.training.loop import EpochOrder, Trainer, TrainingContext
+from pipelines.training.methods import clip_sampler, joint_groups, localizer_groups, localizer_objective, seed_sampler
+from tcam.model.network import FrameCamNet
+from tcam.types import ClipBatch, LossTerms, VideoIndex
+from tcam.video.clips import FrameSampler
+from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
+
+
+def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
+    """Train a frame classifier from tags; leaves best_classification, best_localization and last in the folder."""
+    settings = context.config.classifier
+    groups = joint_groups(network, settings, lr=settings.lr)
+    slots = training_slots(context.index, settings)
+    choose_frames = FrameSampler(settings.frame_limit)
+    loader, order = _loader(context, settings, slots, choose_frames=choose_frames, read_cams=None)
+
+    lesson = classifier_lesson(settings, network)
+
+    def losses(batch: ClipBatch, share: Share, generator: torch.Generator) -> LossTerms:
+        per_clip = batch.frames.shape[1]
+        labels = batch.label.repeat_interleave(per_clip)
+        with context.compute.autocast():
+            return lesson(batch.frames.flatten(0, 1), labels, share.times(per_clip), generator)
+
+    localizer = Localizer(network, context.config.cam.method, context.compute)
+    trainer = Trainer(context, "classifier", settings, localizer, groups)
+    trainer.run(loader, order, losses, keep=("best_localization", "best_classification"))
+
+
+def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext) -> None:
+    """Train the maps of a network from pseudo-labels; leaves best_localization and last.
+
+    What learns beside the decoder, and from what, is the method's: see ``pipelines.training.methods``.
+    """
+    settings = context.config.localizer
+    groups = localizer_groups(network, context.config)
+
+    def score_masked(frames: Tensor, masks: Tensor) -> Tensor:
+        with context.compute.autocast():
+            return network.score_masked(frames, masks)
+
+    make_labels, objective = seed_sampler(settings), localizer_objective(context.config, score_masked)
+    slots = training_slots(context.index, settings)
+    slots += negative_slots(context.negatives, settings, most=len(slots))
+    loader, order = _loader(context, settings, slots, choose_frames=clip_sampler(context.config), read_cams=cams)
+
+    def losses(batch: ClipBatch, share: Share, generator: torch.Generator) -> LossTerms:
+        with context.compute.autocast():
+            output = network(batch.frames.flatten(0, 1))
+        if batch.cams is None:
+            raise ValueError("the localizer stage needs cached CAMs")
+        frames = share.times(batch.frames.shape[1])
+        labels = make_labels(batch.cams.flatten(0, 1), generator, first=frames.first, total=frames.total)
+        barrier_t = min(settings.size.initial_t * settings.size.growth**order.epoch, settings.size.max_t)
+        return objective(output, batch, labels, barrier_t=barrier_t)
+
+    localizer = Localizer(network, "decoder", context.compute)
+    trainer = Trainer(context, "localizer", settings, localizer, groups)
+    trainer.run(loader, order, losses, keep=("best_localization",))
+
+
+def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[Slot]:
+    """List the shots of one epoch, one entry per clip drawn; rare classes are repeated where classes are balanced."""
+    by_label: dict[int, list[Slot]] = {}
+    for record in index.of_split("train"):
+        by_label.setdefault(record.label, []).extend((record, shot) for shot in record.shots)
+    most = max(len(shots) for shots in by_label.values())
+    slots = []
+    for shots in by_label.values():
+        count = (most if settings.balance_classes else len(shots)) * settings.frames_per_shot
+        slots += [shots[i % len(shots)] for i in range(count)]
+    return slots
+
+
+def negative_slots(negatives: Sequence[Slot], settings: OptimizerSettings, *, most: int) -> list[Slot]:
+    """List the shots without any object of one epoch: all as often as others, evenly thinned to ``most`` clips."""
+    repeated = [slot for slot in negatives for _ in range(settings.frames_per_shot)]
+    return [repeated[i] for i in spread_out(len(repeated), most)]
+
+
+def _loader(
+    context: TrainingContext,
+    settings: OptimizerSettings,
+    slots: Sequence[Slot],
+    *,
+    choose_frames: FrameSampler | SequenceSampler,
+    read_cams: CamCache | None,
+) -> tuple[DataLoader[Clip], EpochOrder]:
+    resize, crop = context.config.input.resize, context.config.input.crop
+    dataset = ClipDataset(
+        slots,
+        resize=(resize, resize),
+        crop=(crop, crop),
+        choose_frames=choose_frames,
+        seed=context.config.seed,
+        read_cams=read_cams,
+    )
+    lengths = [choose_frames.length(shot) for _, shot in slots]
+    batches = EpochBatches(lengths, frames_per_batch=settings.batch, seed=context.config.seed)
+    order = EpochOrder(batches, context.team)
+    loader: DataLoader[Clip] = DataLoader(
+        dataset,
+        batch_sampler=order,
+        collate_fn=collate_clips,
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        multiprocessing_context=fresh_start() if settings.workers else None,
+        pin_memory=context.compute.device.type == "cuda",
+        generator=torch.Generator(),
+        worker_init_fn=_leave_interrupts_to_the_parent,
+    )
+    return loader, order
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the children too; the parent ends them

@@ -1,0 +1,107 @@
+"""How good is the network right now? A few frames of every validation video answer after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from pipelines.config.schema import EvaluationSettings
+from pipelines.evaluation.sampling import spread_out, threshold_grid
+from pipelines.models.localizer import Localizer
+from tcam.boxes.boxes import scale_boxes
+from tcam.boxes.extract import boxes_at_thresholds
+from tcam.boxes.over_time import presence_of
+from tcam.metrics.corloc import CorLocEvaluator
+from tcam.metrics.rules import match_boxes
+from tcam.types import ClipBatch, FrameTruth, Size, VideoIndex, VideoRecord
+from tcam.video.dataset import FrameDataset, collate_clips
+
+
+def best_level(present: Sequence[float], absent: Sequence[float]) -> float | None:
+    """Return the lowest level with the largest share of ``present`` reaching it less that of ``absent`` (Youden's J).
+
+    Without any that is absent, it is the lowest that is present; without any present, None.
+    """
+    levels = np.unique(present)
+    reached = [1 - np.searchsorted(np.sort(values), levels) / max(len(values), 1) for values in (present, absent)]
+    return float(levels[np.argmax(reached[0] - reached[1])]) if len(levels) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationScores:
+    """Percent; ``corloc`` is None where no validation frame has a box, ``accuracy`` where there is no video."""
+
+    corloc: float | None
+    accuracy: float | None
+
+
+class Validator:
+    """Scores a localizer on fixed validation frames, decoded when first asked and kept in memory."""
+
+    def __init__(
+        self, index: VideoIndex, truth: Sequence[FrameTruth], *, settings: EvaluationSettings, size: Size
+    ) -> None:
+        self._settings = settings
+        self._class_names = index.class_names
+        self._truth = {(item.video_id, item.frame_index): item for item in truth if item.boxes}
+        self._sizes = {record.video_id: record.size for record in index.records}
+        frames = [
+            (record, frame)
+            for record in index.of_split("val")
+            for frame in _chosen_frames(record, self._truth.keys(), settings.selection_frames)
+        ]
+        self._loader = DataLoader(
+            FrameDataset(frames, size=size),
+            batch_size=settings.batch,
+            collate_fn=collate_clips,
+            generator=torch.Generator(),
+        )
+        self._batches: list[ClipBatch] | None = None
+
+    def __call__(self, localizer: Localizer) -> ValidationScores:
+        """Return the macro CorLoc at its best single threshold, and the share of frames classified right."""
+        localizer.network.eval()
+        thresholds = threshold_grid(self._settings.threshold_step)
+        evaluator = CorLocEvaluator(self._class_names, thresholds, iou_threshold=self._settings.iou_threshold)
+        right, seen, judged = 0, 0, 0
+        for batch in self._frames():
+            result = localizer(batch.frames.flatten(0, 1), batch.label)
+            boxes = boxes_at_thresholds(result.maps, thresholds)
+            right += int((result.probabilities.argmax(1).cpu() == batch.label).sum())
+            seen += len(batch.label)
+            for i, video_id in enumerate(batch.video_id):
+                truth = self._truth.get((video_id, int(batch.frame_index[i, 0])))
+                if truth is not None:
+                    size, input_size = self._sizes[video_id], (result.maps.shape[1], result.maps.shape[2])
+                    scaled = scale_boxes(boxes[i, None], input_size, size)
+                    evaluator.add([truth], match_boxes(scaled, [truth], size).value)
+                    judged += 1
+        corloc = evaluator.table("oracle").macro if judged else None
+        return ValidationScores(corloc, 100.0 * right / seen if seen else None)
+
+    def presence(self, localizer: Localizer) -> float | None:
+        """Return the level of ``presence_of`` that best tells each frame's tag from other classes; None: no video."""
+        tagged: list[float] = []
+        others: list[float] = []
+        for batch in self._frames():
+            result = localizer(batch.frames.flatten(0, 1), batch.label)
+            peaks = result.maps.flatten(1).amax(dim=1).tolist()
+            for scores, peak, label in zip(result.probabilities.tolist(), peaks, batch.label.tolist(), strict=True):
+                tagged.append(presence_of(scores.pop(label), peak))
+                others += [presence_of(score, peak) for score in scores]
+        return best_level(tagged, others)
+
+    def _frames(self) -> list[ClipBatch]:
+        if self._batches is None:
+            self._batches = list(self._loader)
+        return self._batches
+
+
+def _chosen_frames(record: VideoRecord, annotated: Collection[tuple[str, int]], wanted: int) -> list[int]:
+    with_boxes = [frame for frame in range(record.num_frames) if (record.video_id, frame) in annotated]
+    candidates = with_boxes or list(range(record.num_frames))
+    return [candidates[i] for i in spread_out(len(candidates), wanted)]

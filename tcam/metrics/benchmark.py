@@ -1,0 +1,91 @@
+"""The WSOL benchmark's own boxes: contours on a grid of 224 x 224 (Choe et al., CVPR 2020; TCAM, arXiv:2208.14542).
+
+Numbers of papers that evaluate with its code depend on these conventions, which differ from ours (`extract.py`): the
+contour with the largest area in place of the component with most pixels (or all contours, holes included), a box that
+ends at ``min(x + width, 223)``, true boxes scaled to the grid and cut down to whole numbers, ``0, 0, 0, 0`` where
+nothing lies above the threshold, and inclusive-pixel IoU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tcam.boxes.boxes import scale_boxes
+from tcam.boxes.extract import at_thresholds
+from tcam.errors import MissingPartError
+from tcam.types import Size
+
+GRID: Final[Size] = (224, 224)
+"""(height, width) that maps and true boxes are brought to."""
+
+
+def largest_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float]) -> Tensor:
+    """Return the box of the contour with the largest area at many thresholds.
+
+    Args:
+        maps: ``[N, H, W]``, in 0..1; another size than the grid's is resized (bilinear).
+        thresholds: ``[L]``, float64, each 0..1.
+
+    Returns:
+        float64 ``[N, L, 4]`` on the CPU, in pixels of the grid.
+
+    Raises:
+        MissingPartError: numba is not installed.
+        ValueError: another shape, values that are not numbers in 0..1, or a threshold outside 0..1.
+    """
+    contours = _contours()
+    return at_thresholds(_on_grid(maps), thresholds, contours.largest_contours).nan_to_num(0.0)
+
+
+def best_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float], truth: Tensor) -> Tensor:
+    """Give, out of the boxes of all contours, the one that overlaps a true box most, at many thresholds.
+
+    Args:
+        maps: as for ``largest_contour_boxes``.
+        thresholds: ``[L]``, float64, each 0..1.
+        truth: ``[N, G, 4]`` on the grid (``boxes_on_grid``), NaN where a frame has fewer than G.
+
+    Returns:
+        float64 ``[N, L, 4]``, as there; errors as there.
+    """
+    contours = _contours()
+    found = at_thresholds(
+        _on_grid(maps), thresholds, lambda rank, layers: contours.best_contours(rank, layers, truth.double().numpy())
+    )
+    return found.nan_to_num(0.0)
+
+
+def boxes_on_grid(boxes: Tensor, size: Size) -> Tensor:
+    """Scale boxes ``[..., 4]`` of a frame of some (height, width) to the grid and drop the fractions; NaN stays NaN.
+
+    Raises:
+        ValueError: a last axis that does not hold 4 coordinates, or an empty size.
+    """
+    height, width = size
+    scale_boxes(boxes, size, GRID)  # checks both
+    # x * 224 / W, in this order, as the benchmark computes it: x * (224 / W) may fall just below a whole number.
+    sides = boxes.new_tensor([width, height, width, height], dtype=torch.float64)
+    grid = boxes.new_tensor([GRID[1], GRID[0], GRID[1], GRID[0]], dtype=torch.float64)
+    return (boxes.double() * grid / sides).trunc()
+
+
+def _on_grid(maps: Tensor) -> Tensor:
+    if maps.ndim != 3 or tuple(maps.shape[1:]) == GRID:
+        return maps
+    return functional.interpolate(maps[:, None].float(), size=GRID, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _contours() -> ModuleType:
+    try:
+        from tcam.boxes import contours
+    except ImportError as error:
+        raise MissingPartError(
+            f"the benchmark's contours need numba, which cannot be imported ({error}): pip install numba"
+        ) from None
+    return contours

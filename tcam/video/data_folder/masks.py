@@ -1,0 +1,62 @@
+"""Masks of frames: ``<root>/masks/<video>/<frame>.png`` (frame from 0), bright where the object is.
+
+``<video>`` is a video id, with or without its suffix: ``masks/dog/rex/000012.png`` is of frame 12 of ``dog/rex.mp4``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tcam.errors import DataError
+from tcam.types import Box, Size
+from tcam.video.data_folder.find import MASKS
+from tcam.video.pictures.image import IMAGE_SUFFIXES, read_image
+
+
+def find_masks(root: Path, videos: Sequence[str]) -> dict[tuple[str, int], Path]:
+    """List the masks of a data folder by video id and frame, unopened.
+
+    Raises:
+        DataError: a mask of no such video, or a name that is no frame number.
+    """
+    folder = root / MASKS
+    by_name = {_composed(str(Path(video).with_suffix(""))): video for video in videos}
+    by_name |= {_composed(video): video for video in videos}
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        video = by_name.get(_composed(path.parent.relative_to(folder).as_posix()))
+        if video is None:
+            raise DataError(f"{path}: a mask lies in {MASKS}/<class>/<video>/, and {root} holds no such video")
+        if not (path.stem.isascii() and path.stem.isdigit()):
+            raise DataError(f"{path}: a mask is named after its frame, counted from 0, such as 000012.png")
+        found[video, int(path.stem)] = path
+    return found
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def read_mask(path: Path, size: Size) -> Tensor:
+    """Read a mask as uint8 ``[h, w]``, 1 where it is above half of its brightest pixel, at ``size`` (nearest).
+
+    Raises:
+        VideoError: it is not an image that can be read.
+    """
+    grey = torch.from_numpy(read_image(path, None)).amax(dim=0)
+    inside = (2 * grey.int() > grey.max().int()).byte()
+    return functional.interpolate(inside[None, None], size=size, mode="nearest")[0, 0]
+
+
+def mask_box(mask: Tensor) -> Box | None:
+    """Return the box around all pixels of a mask ``[h, w]``, or None for an empty one."""
+    rows, columns = (torch.nonzero(mask.any(dim=axis)).flatten().tolist() for axis in (1, 0))
+    return Box(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if rows else None

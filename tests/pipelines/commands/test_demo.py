@@ -1,0 +1,49 @@
+"""The tour that a newcomer takes first."""
+
+import pandas as pd
+import pytest
+import torch
+
+from pipelines.commands import demo
+from pipelines.commands.demo import join_tables
+from tcam.metrics.corloc import CorLocEvaluator
+from tcam.types import Box, FrameTruth
+from tcam.video.probe import probe_video
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path, monkeypatch):
+    # One epoch of six is enough to beat the centre box; `tools/demo` is the whole one, four minutes on two cores.
+    shorter = ("classifier.epochs=1", "localizer.epochs=1")
+    monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS + shorter)
+    found = tcam("demo", "-o", tmp_path, "--device", "cpu")
+    assert found.code == 0, found.err
+    assert found.out == ""
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"demo-tcam-001", "demo-colocam-001"}
+    assert "cams: unchanged, taken from demo-tcam-001" in " ".join(found.err.split())
+    rows = pd.read_csv(tmp_path / "report" / "table.csv")
+    learnt = ["layercam", "tcam", "colocam"]
+    assert list(rows["method"]) == ["centre box (50 %)", "full frame", *learnt, *learnt, *learnt]  # three thresholds
+    table = rows.drop_duplicates("method").set_index("method")["mean over classes"]
+    assert table["full frame"] < table["layercam"]
+    assert table["centre box (50 %)"] < min(table["tcam"], table["colocam"])
+    overlay = probe_video(tmp_path / "report" / "overlay.mp4")
+    assert (overlay.codec, overlay.num_frames) == ("h264", 28)
+    boxes = pd.read_csv(tmp_path / "boxes.csv")
+    assert list(boxes["frame"]) == list(range(28))
+    assert (tmp_path / "report" / "report.html").read_text().count("<img") == 12 * 4  # the frame and three maps
+
+
+def test_tables_of_the_same_videos_are_joined_row_by_row():
+    def table(name):
+        rows = [("floor", "none"), ("cam", "validation"), (name, "validation"), ("cam", "oracle"), (name, "oracle")]
+        return [(method, evaluator.table(choice, None if choice == "oracle" else 0.5)) for method, choice in rows]
+
+    evaluator = CorLocEvaluator(("a",), [0.5])
+    evaluator.add([FrameTruth("video", 0, 0, (Box(0, 0, 2, 2),))], torch.ones(1, 1))
+    joined = join_tables([table("one"), table("two")])
+    assert [(name, result.protocol.threshold_choice) for name, result in joined] == [
+        ("floor", "none"),
+        *((name, "validation") for name in ("cam", "one", "two")),
+        *((name, "oracle") for name in ("cam", "one", "two")),
+    ]

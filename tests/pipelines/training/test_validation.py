@@ -1,0 +1,103 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.evaluation.sampling import spread_out, threshold_grid
+from pipelines.models.localizer import Localizer
+from pipelines.training.validation import Validator, best_level
+from tcam.types import VideoIndex
+from tests.helpers.tiny import SIDE, tiny_config, tiny_localizer, whole_frame_truth
+
+SETTINGS = tiny_config().evaluation
+
+
+def decided(localizer: Localizer, label: int) -> Localizer:
+    """Let the network see one class everywhere."""
+    with torch.no_grad():
+        localizer.network.head.weight.zero_()
+        next(p for name, p in localizer.network.head.named_parameters() if name.endswith("bias"))[label] = 1.0
+    return localizer
+
+
+def validator(index: VideoIndex, truth) -> Validator:
+    return Validator(index, truth, settings=SETTINGS, size=(SIDE, SIDE))
+
+
+def test_the_grid_starts_at_0_and_ends_below_1():
+    assert threshold_grid(0.5) == [0.0, 0.5]
+    assert threshold_grid(0.3) == [0.0, 0.3, 0.6, 0.9]
+    assert threshold_grid(0.01) == [i / 100 for i in range(100)]
+
+
+@given(st.floats(0.001, 0.5))
+def test_every_grid_ascends_and_reaches_1_within_a_step(step):
+    grid = threshold_grid(step)
+    assert grid[0] == 0
+    assert grid == sorted(set(grid))
+    assert grid[-1] < 1 <= grid[-1] + step + 1e-5
+
+
+def test_positions_are_the_middles_of_equal_parts():
+    assert spread_out(10, 2) == [2, 7]
+    assert spread_out(9, 3) == [1, 4, 7]
+    assert spread_out(3, 8) == [0, 1, 2]
+    assert spread_out(0, 2) == []
+
+
+@given(st.integers(0, 500), st.integers(1, 50))
+def test_spread_positions_are_distinct_and_inside(count, wanted):
+    positions = spread_out(count, wanted)
+    assert len(positions) == min(count, wanted)
+    assert positions == sorted(set(positions))
+    assert all(0 <= position < count for position in positions)
+
+
+def test_accuracy_is_the_share_of_frames_classified_right(tiny_data):
+    score = validator(tiny_data.index, ())
+    for label in (0, 1):
+        found = score(decided(tiny_localizer(), label))
+        assert found.accuracy == 50.0
+        assert found.corloc is None
+
+
+def test_corloc_is_that_of_the_best_threshold_on_annotated_frames(tiny_data):
+    # A decoder that says "maybe" everywhere boxes the whole frame at threshold 0 and nothing at others.
+    localizer = tiny_localizer("decoder")
+    with torch.no_grad():
+        localizer.network.decoder.head.weight.zero_()
+    truth = whole_frame_truth(tiny_data.index)
+    assert validator(tiny_data.index, truth)(localizer).corloc == 100.0
+    tiny_boxes = tuple(
+        type(item)(item.video_id, item.frame_index, item.label, (type(item.boxes[0])(0, 0, 8, 8),)) for item in truth
+    )
+    assert validator(tiny_data.index, tiny_boxes)(localizer).corloc == 0.0
+    both = (*(t for t in truth if t.label == 0), *(t for t in tiny_boxes if t.label == 1))
+    assert validator(tiny_data.index, both)(localizer).corloc == 50.0
+
+
+def test_the_level_parts_what_is_there_from_what_is_not():
+    assert best_level([0.9, 0.8, 0.7, 0.2], [0.1, 0.3, 0.6, 0.75]) == 0.7
+    assert best_level([0.9, 0.8], [0.1]) == 0.8
+    assert best_level([0.4, 0.9], []) == 0.4
+    assert best_level([], [0.4]) is None
+
+
+def test_presence_is_learnt_from_tags_alone(tiny_data):
+    found = validator(tiny_data.index, ()).presence(decided(tiny_localizer("decoder"), 1))
+    # It sees class 1 everywhere, so that half of the tags are the less probable class: the level lies at the other.
+    assert 0.5 < found <= torch.tensor([0.0, 1.0]).softmax(0)[1] + 1e-6
+
+
+def test_without_validation_videos_there_is_no_score(tiny_data):
+    index = VideoIndex(tiny_data.index.class_names, tiny_data.index.of_split("train"))
+    found = validator(index, whole_frame_truth(index))(tiny_localizer())
+    assert (found.corloc, found.accuracy) == (None, None)
+    assert validator(index, ()).presence(tiny_localizer()) is None
+
+
+def test_scoring_changes_no_weight_and_no_statistic(tiny_data):
+    localizer = tiny_localizer()
+    localizer.network.train()
+    before = {name: tensor.clone() for name, tensor in localizer.network.state_dict().items()}
+    validator(tiny_data.index, tiny_data.truth)(localizer)
+    assert all(torch.equal(before[name], tensor) for name, tensor in localizer.network.state_dict().items())

@@ -1,0 +1,244 @@
+"""The ablation on real tagged clips: LayerCAM, seeds, + CRF, + size, + pooling (TCAM), + joint term (CoLo-CAM).
+
+    .venv/bin/python tools/bench/real.py --videos ../shared/data/clips --seeds 0 1 2
+
+Rows build on one another as in Table 2 of CoLo-CAM (arXiv:2303.09044), the last two both on `+ crf + size`. Each row
+and seed is one `tcam train` run; runs of a seed share classifier and CAMs. Prints Markdown (for configs/README.md) on
+stdout and draws the maps of every row into RUNS/report/report.html. A finished run is read, not made again; an
+interrupted one goes on. Minutes are wall time of a row's own work: for LayerCAM classifier, evaluation and report,
+for the others localizer, evaluation and report; making the CAM cache, which they share, is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+BENCH = "bench.json"
+SOME_VIDEOS_FAILED = 4
+
+NO_POOLING, NO_CRF, NO_SIZE = "localizer.temporal.neighbours=0", "localizer.crf.weight=0", "localizer.size.weight=0"
+ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "layercam": ("tcam.yaml", ("method=cam",)),
+    "seeds": ("tcam.yaml", (NO_POOLING, NO_CRF, NO_SIZE)),
+    "+ crf": ("tcam.yaml", (NO_POOLING, NO_SIZE)),
+    "+ crf + size": ("tcam.yaml", (NO_POOLING,)),
+    "tcam": ("tcam.yaml", ()),
+    "colocam": ("colocam.yaml", ()),
+}
+"""Config file and settings of each row, by its name in the tables."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--configs", type=Path, default=REPO / "configs/real", help="folder of the config files")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="layercam is always among them")
+    parser.add_argument("--runs", type=Path, default=REPO / "runs" / "bench-real")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, for all rows")
+    parser.add_argument(
+        "--transductive", action="store_true", help="also score the training videos (seen without boxes)"
+    )
+    options = parser.parse_args()
+    options.videos, options.runs = options.videos.resolve(), options.runs.resolve()
+    rows = [name for name in ROWS if name == "layercam" or name in options.rows]
+    check_runs(rows, options)
+    folders: dict[str, list[Path]] = {name: [] for name in rows}
+    for seed in options.seeds:
+        for name in rows:  # layercam first: it trains the classifier that the others take over
+            folders[name].append(train(name, seed, options))
+            if options.transductive:
+                evaluate_train(folders[name][-1], options.videos)
+    report(folders, options)
+
+
+def run_folder(name: str, seed: int, runs: Path) -> Path:
+    return runs / f"{run_name(name, seed)}-001"
+
+
+def run_name(name: str, seed: int) -> str:
+    plain = name.removeprefix("+ ").replace(" - ", "-no-").replace(" + ", "+")
+    return f"{plain}-seed{seed}"
+
+
+def settings_of(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, list[str]]:
+    file, overrides = ROWS[name]
+    return options.configs.resolve() / file, [*options.set, *overrides, f"seed={seed}"]
+
+
+def check_runs(rows: Sequence[str], options: argparse.Namespace) -> None:
+    """Find wrong settings, and runs made with others, before anything is trained."""
+    from pipelines.config.schema import load_config
+    from tcam.errors import TcamError
+
+    for name in rows:
+        for seed in options.seeds:
+            folder = run_folder(name, seed, options.runs)
+            try:
+                wanted = load_config(*settings_of(name, seed, options))
+                if not folder.exists():
+                    continue
+                made = load_config(folder / "config.yaml")
+            except TcamError as error:
+                sys.exit(f"bench_real: error: row '{name}': {error}")
+            weights = REPO / wanted.model.weights  # a run stores the path of a file whole
+            stored = str(weights.resolve()) if weights.is_file() else wanted.model.weights
+            model = wanted.model.model_copy(update={"weights": stored})
+            videos = json.loads((folder / "env.json").read_text())["videos"]
+            if made != wanted.model_copy(update={"model": model}) or videos != str(options.videos):
+                sys.exit(f"bench_real: error: {folder} was made with other settings or videos: choose another --runs")
+
+
+def train(name: str, seed: int, options: argparse.Namespace) -> Path:
+    """Return the finished run of one row and seed; train it, or the rest of it, where there is none."""
+    config, overrides = settings_of(name, seed, options)
+    folder = run_folder(name, seed, options.runs)
+    print(f"bench_real: {name}, seed {seed}", file=sys.stderr)
+    train_into(folder, options.videos, ["--config", config, *(part for text in overrides for part in ("--set", text))])
+    return folder
+
+
+def train_into(folder: Path, videos: Path, settings: Sequence[object]) -> None:
+    """Train the run ``folder`` (``<name>-001``), or the rest of it; a finished one is left as it is."""
+    if (folder / "evaluation" / "results.json").is_file():
+        return
+    command = ["train", "--resume", folder]
+    if not folder.exists():
+        name = folder.name.removesuffix("-001")
+        command = ["train", "--videos", videos, "--runs", folder.parent, "--name", name, *settings]
+    began, began_s = time.time(), time.monotonic()
+    try:
+        tcam(command)
+    finally:
+        if folder.is_dir():  # an interrupted run adds up its attempts
+            add_minutes(folder, (time.monotonic() - began_s) / 60, cams_minutes(folder / "cams", began))
+
+
+def add_minutes(folder: Path, total: float, cams: float) -> None:
+    before = read_bench(folder)
+    found = {"minutes": before.get("minutes", 0) + total - cams, "cams_minutes": before.get("cams_minutes", 0) + cams}
+    (folder / BENCH).write_text(json.dumps({**found, "commit": commit()}) + "\n")
+
+
+def cams_minutes(stage: Path, began: float) -> float:
+    """Return how long the CAM cache took, 0 where it was taken from another run or made before."""
+    first, last = stage / "started.json", stage / "stage.json"
+    if not last.is_file() or first.stat().st_mtime < began:  # files of another run keep their times
+        return 0.0
+    return (last.stat().st_mtime - first.stat().st_mtime) / 60
+
+
+def read_bench(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / BENCH).read_text()) if (folder / BENCH).is_file() else {}
+
+
+def evaluate_train(folder: Path, videos: Path) -> None:
+    output = folder / "evaluation-train"
+    if not (output / "results.json").is_file():
+        tcam(["evaluate", folder, "--videos", videos, "--split", "train", "-o", output])
+
+
+def tcam(arguments: Sequence[object]) -> None:
+    command = [str(part) for part in (Path(sys.executable).with_name("tcam"), *arguments)]
+    done = subprocess.run(command, check=False, cwd=REPO, stdout=sys.stderr)
+    if done.returncode not in (0, SOME_VIDEOS_FAILED):
+        sys.exit(done.returncode)
+
+
+def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -> None:
+    """Print the tables of each split and draw the maps of the first seed."""
+    from tables import collect, score_table, seed_table
+
+    from pipelines.evaluation.results import read_rows
+    from pipelines.models.run import load_run
+
+    run = load_run(folders["layercam"][0])
+    frames = Counter(item.video_id for item in run.truth)
+    videos = {record.video_id: (record.label, frames[record.video_id]) for record in run.index.records}
+    minutes = {name: [read_bench(folder).get("minutes") for folder in made] for name, made in folders.items()}
+    facts = describe(folders, options)
+    print(facts)
+    tables = {"test": "evaluation/results.json"}
+    if options.transductive:
+        tables["train (transductive)"] = "evaluation-train/results.json"
+    for split, file in tables.items():
+        results = collect(
+            {name: [read_rows(folder / file) for folder in made] for name, made in folders.items()},
+            floors_of="layercam",
+        )
+        scores = score_table(results, minutes if split == "test" else {})
+        luck = seed_table(results, options.seeds, videos, baseline="tcam")
+        print("\n".join(["", f"**{split}**, {scores[0]}", *scores[1:], "", f"**{split}**, {luck[0]}", *luck[1:]]))
+    page = draw_report({name: made[0] for name, made in folders.items()}, options, facts)
+    print(f"bench_real: maps of every row: {page}", file=sys.stderr)
+
+
+def describe(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -> str:
+    """Say in a sentence what the tables depend on besides the settings."""
+    import torch
+
+    from pipelines.run.environment import processor_name
+
+    made = {str(bench["commit"]) for row in folders.values() for folder in row if (bench := read_bench(folder))}
+    now = commit()
+    runs = "" if made <= {now} else f" (runs made at {', '.join(sorted(made))})"
+    cams = [read_bench(folder).get("cams_minutes", 0) for row in folders.values() for folder in row]
+    shared = f"; a seed's CAM cache took {sum(cams) / len(options.seeds):.1f} min more" if any(cams) else ""
+    return (
+        f"Seeds {', '.join(map(str, options.seeds))}; commit {now}{runs}; {processor_name()}, {os.cpu_count()} cores; "
+        f"torch {torch.__version__}{shared}."
+    )
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO).stdout.strip() or "unknown"
+
+
+def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts: str) -> Path:
+    """Write RUNS/report: the table of the first seed, and every test video as each row's localizer sees it."""
+    from pipelines.evaluation.results import read_rows
+    from pipelines.models.run import load_localizers, load_run, main_localizer
+    from pipelines.models.thresholds import read_thresholds
+    from pipelines.report.page import write_report
+    from pipelines.report.run import draw_maps
+
+    localizers, thresholds, table = {}, {}, []
+    for name, folder in folders.items():
+        run = load_run(folder)
+        main = main_localizer(run)
+        localizers[name] = load_localizers(run)[main]
+        thresholds[name] = read_thresholds(folder / "evaluation" / "thresholds.json")[0][main]
+        rows = read_rows(folder / "evaluation" / "results.json")
+        table += [(name, result) for method, result in rows if method == main]
+        floors = [row for row in rows if row[1].threshold is None]
+    table.sort(key=lambda row: row[1].protocol.threshold_choice, reverse=True)  # validation before oracle
+    return write_report(
+        options.runs,
+        title=f"Ablation, seed {options.seeds[0]}",
+        rows=[*floors, *table],
+        pictures=draw_maps(
+            run.index.of_split("test"),
+            run.truth,
+            localizers,
+            thresholds,
+            class_names=run.index.class_names,
+            size=run.input_size,
+        ),
+        protocol=[facts],
+        lead="Each row adds a term of the loss. Table and pictures are of one seed.",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Tables of an ablation over several seeds, as Markdown; imported by bench_real.py, needs no finished run."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tcam.metrics.corloc import CorLocResult
+
+Results = dict[str, dict[str, list[CorLocResult]]]
+"""By method, by choice of the map threshold: one result per seed."""
+
+Rows = Sequence[tuple[str, CorLocResult]]
+"""What one run stores: floors, each localizer at its validation threshold, each at its oracle; its own method last."""
+
+
+def collect(runs: Mapping[str, Sequence[Rows]], *, floors_of: str) -> Results:
+    """Take from the runs of each ablation row (one per seed) their own method, and the floors from one row's runs."""
+    results: Results = {}
+    floors = {name for rows in runs[floors_of] for name, result in rows if _choice(result) == "none"}
+    for name in sorted(floors):
+        results[name] = {"none": [dict(rows)[name] for rows in runs[floors_of]]}
+    for row, per_seed in runs.items():
+        for rows in per_seed:
+            for name, result in rows:
+                if name == rows[-1][0]:
+                    results.setdefault(row, {}).setdefault(_choice(result), []).append(result)
+    return results
+
+
+def score_table(results: Results, minutes: Mapping[str, Sequence[float | None]]) -> list[str]:
+    """Return mean ± sample standard deviation over seeds of every method under every choice of threshold.
+
+    ``minutes`` of some methods, one per seed, make a last column; None where nobody took the time.
+    """
+    some = next(iter(next(iter(results.values())).values()))[0]
+    head = ["method", "map threshold", "mean", "over frames", *some.per_class, *(["minutes"] if minutes else [])]
+    lines = [f"{some.num_frames} frames", "", _line(head), "|---|---|" + "---:|" * (len(head) - 2)]
+    for choice, text in (
+        ("none", "no map"),
+        *((choice, choice) for choice in ("validation", "oracle", "oracle per class")),
+    ):
+        for method, by_choice in results.items():
+            if choice in by_choice:
+                same = by_choice[choice]
+                values = [[result.macro for result in same], [result.micro for result in same]]
+                values += [[result.per_class[name] for result in same] for name in some.per_class]
+                cells = [method, text, *map(spread, values)]
+                if minutes:
+                    cells.append(spread(minutes[method]) if method in minutes else "")
+                lines.append(_line(cells))
+    return lines
+
+
+def seed_table(
+    results: Results, seeds: Sequence[int], videos: Mapping[str, tuple[int, int]], *, baseline: str
+) -> list[str]:
+    """Return each seed's macro CorLoc, its difference to the baseline of that seed, and how far videos may carry it.
+
+    Args:
+        results: of one split.
+        seeds: of the results, in order.
+        videos: (label, annotated frames) of every video by id.
+        baseline: the method that others are compared with.
+    """
+    choice = "validation" if any("validation" in found for found in results.values()) else "oracle"
+    learnt = {method: found[choice] for method, found in results.items() if choice in found}
+    base = learnt.get(baseline)
+    head = ["method", *(f"seed {seed}" for seed in seeds)]
+    extra = [f"minus {baseline}", "95 % of video draws", "draws above 0"] if base else []
+    lines = [f"mean over classes, map threshold: {choice}", "", _line([*head, *extra])]
+    lines.append("|---|" + "---:|" * (len(seeds) + len(extra)))
+    for method, same in learnt.items():
+        if base is None or method == baseline:
+            cells = [f"{result.macro:.1f}" for result in same] + [""] * len(extra)
+        else:
+            gaps = [result.macro - other.macro for result, other in zip(same, base, strict=True)]
+            cells = [f"{result.macro:.1f} ({gap:+.1f})" for result, gap in zip(same, gaps, strict=True)]
+            cells += [spread(gaps, sign="+"), *_luck(same, base, videos)]
+        lines.append(_line([method, *cells]))
+    return lines
+
+
+def _luck(a: Sequence[CorLocResult], b: Sequence[CorLocResult], videos: Mapping[str, tuple[int, int]]) -> list[str]:
+    if any(result.per_video.keys() != a[0].per_video.keys() for result in (*a, *b)):
+        return ["videos differ", ""]
+    drawn = resample_difference(a, b, videos)
+    low, high = drawn.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return [f"{low:+.1f} .. {high:+.1f}", f"{100 * float((drawn > 0).double().mean()):.0f} %"]
+
+
+def resample_difference(
+    a: Sequence[CorLocResult],
+    b: Sequence[CorLocResult],
+    videos: Mapping[str, tuple[int, int]],
+    *,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> Tensor:
+    """Draw the videos anew with replacement, the same for both methods, and give the macro CorLoc of a minus b.
+
+    The seeds are averaged, not drawn. As in ``CorLocEvaluator.resample_macro`` a class that a draw misses is left out.
+
+    Args:
+        a: one result per seed, all of the same videos.
+        b: the same of the other method.
+        videos: (label, annotated frames) by video id.
+        samples: number of draws, S.
+        seed: of the draws.
+
+    Returns:
+        float64 ``[S]``, points.
+    """
+    names = sorted(a[0].per_video)
+    labels = torch.tensor([videos[name][0] for name in names])
+    frames = torch.tensor([videos[name][1] for name in names], dtype=torch.float64)
+    by_class = torch.zeros(len(names), int(labels.max()) + 1, dtype=torch.float64)
+    by_class[torch.arange(len(names)), labels] = frames
+    gap = torch.tensor([_mean_of(a, name) - _mean_of(b, name) for name in names], dtype=torch.float64)
+    drawn = torch.randint(len(names), (samples, len(names)), generator=torch.Generator().manual_seed(seed))
+    times = torch.zeros(samples, len(names), dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(samples, len(names), dtype=torch.float64)
+    )
+    return (times @ (gap[:, None] * by_class) / (times @ by_class)).nanmean(dim=1)
+
+
+def _mean_of(results: Sequence[CorLocResult], video: str) -> float:
+    return statistics.mean(result.per_video[video] for result in results)
+
+
+def spread(values: Sequence[float | None], sign: str = "") -> str:
+    """Write mean ± sample standard deviation of the values that are known."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    if not known:
+        return "–"
+    mean = f"{statistics.mean(known):{sign}.1f}"
+    return mean if max(known) == min(known) else f"{mean} ± {statistics.stdev(known):.1f}"
+
+
+def _choice(result: CorLocResult) -> str:
+    return result.protocol.threshold_choice
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

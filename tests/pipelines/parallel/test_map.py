@@ -195,7 +195,7 @@ from pathlib import Path
 from pipelines.parallel.map import ordered_map
 from pipelines.parallel.placement import Placement
 from pipelines.run.signals import Interrupted, raising_signals
-from tests.pipelines import test_parallel
+from tests.pipelines.parallel import test_map as test_parallel
 if __name__ == "__main__":
     with raising_signals():
         try:

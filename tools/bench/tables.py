@@ -1,4 +1,4 @@
-"""Tables of an ablation over several seeds, as Markdown; imported by bench_real.py, needs no finished run."""
+"""Tables of an ablation over several seeds, as Markdown; imported by real.py, needs no finished run."""
 
 from __future__ import annotations
 

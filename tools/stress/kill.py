@@ -33,7 +33,7 @@ import torch
 from safetensors import safe_open
 
 from pipelines.cli import app as cli
-from pipelines.commands import runs as commands
+from pipelines.commands import train as commands
 from pipelines.synthetic.videos import write_synthetic_videos
 from tcam.model.backbone import Backbone
 

@@ -137,7 +137,7 @@ def serve(frames: int, fps: int | None) -> Iterator[tuple[LiveSource, Synchroniz
         process.start()
         source = LiveSource.parse(f"tcp://127.0.0.1:{server.getsockname()[1]}")
         if source is None:
-            raise SystemExit("check_live: tcp:// is no live source")
+            raise SystemExit("live.py: tcp:// is no live source")
         yield source, began
         process.kill()
         process.join()

@@ -59,7 +59,7 @@ def raising_signals() -> Iterator[None]:
         if _state.signum is not None:
             return  # a terminal, its shell and a launcher may all pass on the same wish
         if _CHILD_ENDED is not None:
-            child_watch = signal.signal(_CHILD_ENDED, signal.SIG_DFL)
+            child_watch = signal.signal(_CHILD_ENDED, _take_no_notice)
         _state.signum = signum
         hard_end.start()
         if not _state.holding:
@@ -77,6 +77,10 @@ def raising_signals() -> Iterator[None]:
         if child_watch is not None and _CHILD_ENDED is not None:
             signal.signal(_CHILD_ENDED, child_watch)
         _state.signum = None
+
+
+def _take_no_notice(_signum: int, _frame: FrameType | None) -> None:
+    """Handle the end of a child: with SIG_DFL, Python would complain of one that had ended just before."""
 
 
 @contextmanager

@@ -252,7 +252,7 @@ def test_an_interrupted_command_leaves_soon_with_its_children_and_says_how_to_go
         lines = process.stderr.read().splitlines()
     assert took < 10
     assert lines[-1] == f"tcam: interrupted by {number.name}; 'tcam train --resume {run}' goes on from the last step"
-    assert not [line for line in lines if "Traceback" in line]
+    assert not [line for line in lines if "Traceback" in line], "\n".join(lines)
     assert not living_processes(process.pid)
     assert position_of(run / "classifier")["epoch"] >= 1
     assert (run / ".lock").read_text() == ""

@@ -82,7 +82,7 @@ def check_output_folder(folder: Path, names: Sequence[str], inputs: Iterable[Pat
 
 
 def mark_output_folder(folder: Path) -> None:
-    """Make a folder for results known as tcam's.
+    """Mark a folder for results as tcam's.
 
     Raises:
         DataError: it cannot be written.

@@ -21,7 +21,7 @@ from tcam.video.pixels import Pixels
 
 @dataclass(frozen=True, slots=True)
 class CompiledLocalizer:
-    """An ``Engine``; a smaller batch (the last of a video) is filled up, as another size would be compiled anew.
+    """An ``Engine``; a smaller batch (the last of a video) is filled up, as another size would be compiled again.
 
     ``plain`` is what was compiled, for frames of ``size``.
     """
@@ -43,7 +43,7 @@ class CompiledLocalizer:
         return FoundMaps(found.maps[:count], found.labels[:count], found.class_scores[:count])
 
     def pack(self) -> PackedCompiled:
-        """Make it ready for another process, which compiles it for itself."""
+        """Return it packed for another process, which compiles it for itself."""
         return PackedCompiled(self.plain.pack(), self.size, self.batch, self.threads)
 
     def after_fork(self) -> CompiledLocalizer:

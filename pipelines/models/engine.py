@@ -46,7 +46,7 @@ class Engine(Protocol):
         ...
 
     def pack(self) -> PackedEngine:
-        """Make it ready for another process."""
+        """Return it packed for another process."""
         ...
 
     def after_fork(self) -> Engine:

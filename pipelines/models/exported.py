@@ -92,7 +92,7 @@ class ExportedEngine:
         return PackedExport(self.path)
 
     def after_fork(self) -> ExportedEngine:
-        """Load the file anew, as the threads of its runtime stayed in the parent process."""
+        """Load the file again, as the threads of its runtime stayed in the parent process."""
         keep_for_ever(self.graph)
         return self.pack().unpack()
 

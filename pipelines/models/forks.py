@@ -46,7 +46,7 @@ def naming_forks() -> Iterator[None]:
 
 
 def fork_error(parent: str) -> ForkError:
-    """Say that a localizer cannot work in this process, by what its parent had done."""
+    """Return the error of a localizer that cannot work in this process, by what its parent had done."""
     return ForkError(
         f"the localizer cannot work in a process forked from one {parent}: start the process by "
         "multiprocessing.get_context('spawn') and hand the localizer over, or load it there"

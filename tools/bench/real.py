@@ -3,7 +3,7 @@
     .venv/bin/python tools/bench/real.py --videos ../shared/data/clips --seeds 0 1 2
 
 Rows build on one another as in Table 2 of CoLo-CAM (arXiv:2303.09044), the last two both on `+ crf + size`. Each row
-and seed is one `tcam train` run; runs of a seed share classifier and CAMs. Prints Markdown (for configs/README.md) on
+and seed is one `tcam train` run; runs of a seed share classifier and CAMs. Prints Markdown (for docs/results.md) on
 stdout and draws the maps of every row into RUNS/report/report.html. A finished run is read, not made again; an
 interrupted one goes on. Minutes are wall time of a row's own work: for LayerCAM classifier, evaluation and report,
 for the others localizer, evaluation and report; making the CAM cache, which they share, is told apart.

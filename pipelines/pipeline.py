@@ -120,7 +120,7 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
         scored = score_split(run, localizers, "test", chosen=thresholds)
         rows = [*results_table(scored, thresholds, chosen_on)]
         folder = run.folder / "evaluation"
-        save_results(folder, rows, scored.judges, thresholds, split="test", chosen_on=chosen_on)
+        save_results(folder, rows, scored.methods, thresholds, split="test", chosen_on=chosen_on)
     overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
     evaluation = read_evaluation(run.folder / "evaluation") if test else evaluation_of([])
     write_run_report(run.folder, evaluation, picture_source(run, localizers), thresholds=thresholds, video=overlay)
@@ -154,12 +154,12 @@ def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Pa
 
 
 def choose_thresholds(
-    run: Run, localizers: Mapping[str, Localizer], *, components: Components = "largest", spread: Placement = AUTO
+    run: Run, localizers: Mapping[str, Localizer], *, components: Components = "largest", placement: Placement = AUTO
 ) -> tuple[dict[str, float], str]:
     """Return each localizer's map threshold and where it comes from: the validation boxes, or else the default."""
     annotated = {item.video_id for item in run.truth if item.boxes}
     if any(record.video_id in annotated for record in run.index.of_split("val")):
-        scored = score_split(run, localizers, "val", components=components, spread=spread)
+        scored = score_split(run, localizers, "val", components=components, placement=placement)
         return scored.best_thresholds(), "validation"
     console.print("no validation boxes: map thresholds are the default", style="dim")
     return dict.fromkeys(localizers, run.config.evaluation.default_threshold), "default"
@@ -172,10 +172,10 @@ def score_split(
     *,
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
-    spread: Placement = AUTO,
-    saliency: Localizer | None = None,
+    placement: Placement = AUTO,
+    ddt: Localizer | None = None,
 ) -> ScoredSet:
-    """Score localizers and floors on the annotated frames of one split, or of all (``all``); see ``score_videos``."""
+    """Score localizers and baselines on the annotated frames of a split, or of all (``all``); see ``score_videos``."""
     records = [record for record in run.index.records if split in (record.split, "all")]
     return score_videos(
         localizers,
@@ -184,9 +184,9 @@ def score_split(
         run.truth,
         settings=run.config.evaluation,
         size=run.input_size,
-        spread=spread,
+        placement=placement,
         memory_limit_mb=run.config.data.memory_limit_mb,
         chosen=chosen,
         components=components,
-        saliency=saliency,
+        ddt=ddt,
     )

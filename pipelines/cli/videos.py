@@ -38,8 +38,8 @@ class Refinement(StrEnum):
     crf = "crf"
 
 
-class Floor(StrEnum):
-    """Floors that ``tcam evaluate`` judges where asked."""
+class Baseline(StrEnum):
+    """Floors that ``tcam evaluate`` methods where asked."""
 
     ddt = "ddt"
 
@@ -107,8 +107,8 @@ def prepare(
     """
     from pipelines.commands.prepare import prepare_videos
 
-    spread = choose_placement(workers, ray, ray_address, None, 0.0)
-    leave(prepare_videos(source, config, tuple(set_ or ()), output=output, spread=spread, quiet=quiet))
+    placement = choose_placement(workers, ray, ray_address, None, 0.0)
+    leave(prepare_videos(source, config, tuple(set_ or ()), output=output, placement=placement, quiet=quiet))
 
 
 def cams(
@@ -124,8 +124,8 @@ def cams(
     """Make the CAM cache of a run whose classifier is trained; tcam train --resume then finds it ready."""
     from pipelines.commands.prepare import cache_cams
 
-    spread = choose_placement(workers, ray, ray_address, actors, gpus_per_actor)
-    cache_cams(run, device=device, spread=spread, quiet=quiet)
+    placement = choose_placement(workers, ray, ray_address, actors, gpus_per_actor)
+    cache_cams(run, device=device, placement=placement, quiet=quiet)
 
 
 def predict(
@@ -170,7 +170,7 @@ def predict(
         batch=batch,
         device=device,
         half=half,
-        spread=choose_placement(workers, ray, ray_address, actors, gpus_per_actor),
+        placement=choose_placement(workers, ray, ray_address, actors, gpus_per_actor),
     )
     leave(predict_sources(request, quiet=quiet))
 
@@ -195,8 +195,8 @@ def evaluate(
         typer.Option(help="ours: largest component, plain IoU; benchmark: the WSOL benchmark's contours and IoU."),
     ] = Protocol.ours,
     refine: Refine = None,
-    floor: Annotated[
-        Floor | None, typer.Option(help="ddt: also judge what the frames of a video have in common, untrained.")
+    baseline: Annotated[
+        Baseline | None, typer.Option(help="ddt: also measure what the frames of a video have in common, untrained.")
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -206,7 +206,7 @@ def evaluate(
     gpus_per_actor: GpusPerActor = 0.0,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a run's boxes with true ones: CorLoc per class and mean, beside centre-box and full-frame floors."""
+    """Compare a run's boxes with true ones: CorLoc per class and mean, beside centre-box and full-frame baselines."""
     from pipelines.commands.evaluate import EvaluateRequest, evaluate_run
 
     request = EvaluateRequest(
@@ -217,10 +217,10 @@ def evaluate(
         output=output,
         as_json=json_,
         device=device,
-        spread=choose_placement(workers, ray, ray_address, actors, gpus_per_actor),
+        placement=choose_placement(workers, ray, ray_address, actors, gpus_per_actor),
         benchmark=protocol is Protocol.benchmark,
         refine=refine is not None,
-        ddt=floor is not None,
+        ddt=baseline is not None,
     )
     leave(evaluate_run(request, quiet=quiet))
 

@@ -119,7 +119,7 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
 def join_tables(tables: Sequence[Rows]) -> list[tuple[str, CorLocResult]]:
     """Lay tables of the same test videos one over the other: a row that several have, such as the CAM's, stands once.
 
-    Rows keep their order among those whose threshold was chosen alike: floors, validation, oracle.
+    Rows keep their order among those whose threshold was chosen alike: baselines, validation, oracle.
     """
     rows: dict[str, dict[str, CorLocResult]] = {}
     for name, result in itertools.chain.from_iterable(tables):

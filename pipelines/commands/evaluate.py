@@ -45,7 +45,7 @@ class EvaluateRequest:
     refine: bool = False
     ddt: bool = False
     overrides: tuple[str, ...] = ()
-    spread: Placement = AUTO
+    placement: Placement = AUTO
 
 
 def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
@@ -54,17 +54,17 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
     _claim_results(request)
     run = load_run(open_run(request.run), device=request.device)
     plain = load_localizers(run)
-    saliency = plain[run.config.cam.method] if request.ddt else None
+    ddt = plain[run.config.cam.method] if request.ddt else None
     stored = run.folder / "evaluation" / "thresholds.json"
     refined = refined_localizers(plain, read_thresholds(stored)[0]) if request.refine else {}
     localizers = {**plain, **refined}
     components: Components = "largest contour" if request.benchmark else "largest"
     if request.benchmark:  # a rule of boxes has thresholds of its own, and so have refined maps
-        thresholds, chosen_on = choose_thresholds(run, localizers, components=components, spread=request.spread)
+        thresholds, chosen_on = choose_thresholds(run, localizers, components=components, placement=request.placement)
     else:
         thresholds, chosen_on = read_thresholds(stored)
         if refined:
-            thresholds |= choose_thresholds(run, refined, spread=request.spread)[0]
+            thresholds |= choose_thresholds(run, refined, placement=request.placement)[0]
             if request.output is None:
                 chosen = {name: thresholds[name] for name in refined}
                 save_thresholds(run.folder / REFINED, chosen, chosen_on=chosen_on, presence={})
@@ -74,7 +74,7 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
         videos = resolve_videos(request.videos)
         config = load_config(run.folder / "config.yaml", request.overrides)
         prepared = prepare_data(
-            videos, config, output, cache_dir=None, for_training=False, spread=request.spread.for_probing()
+            videos, config, output, cache_dir=None, for_training=False, placement=request.placement.for_probing()
         )
         index, truth = _with_classes_of(run, prepared.index, prepared.truth)
         run, failures = replace(run, index=index, truth=truth), len(prepared.failures)
@@ -84,14 +84,14 @@ def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
         request.split,
         chosen=thresholds,
         components=components,
-        spread=request.spread,
-        saliency=saliency,
+        placement=request.placement,
+        ddt=ddt,
     )
     rows = results_table(scored, thresholds, chosen_on)
     print_table(rows, f"{request.split} split of {request.videos or 'the videos of the run'}")
-    print_metrics(list_metrics(scored.judges, chosen_on))
+    print_metrics(list_metrics(scored.methods, chosen_on))
     results = output / "evaluation" if output == run.folder else output
-    save_results(results, rows, scored.judges, thresholds, split=request.split, chosen_on=chosen_on)
+    save_results(results, rows, scored.methods, thresholds, split=request.split, chosen_on=chosen_on)
     overlay = output / "report" / "overlay.mp4"
     page = write_run_report(
         run.folder,

@@ -12,8 +12,9 @@ from pathlib import Path
 from pipelines.data.failures import VideoFailure, write_failures
 from pipelines.data.find import FoundSources, Source, find_sources
 from pipelines.inference.box_table import BoxSink, open_box_sink, sidecar
+from pipelines.inference.frames import FramePrediction
 from pipelines.inference.outputs import check_outputs, free_names, is_replaceable
-from pipelines.inference.videos import FoundFrame, Known, Predict, look_at, predict_all
+from pipelines.inference.videos import Known, Predict, look_at, predict_all
 from pipelines.models.open import Model, open_model
 from pipelines.parallel.map import staying
 from pipelines.parallel.placement import AUTO, Placement
@@ -39,7 +40,7 @@ class PredictRequest:
     class_name: str | None
     batch: int
     device: str
-    spread: Placement = AUTO
+    placement: Placement = AUTO
     refine: bool = False
     half: bool = False
     track: bool = False
@@ -70,7 +71,7 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
     if passed is not None:
         console.print(passed, markup=False)
     prediction = _Prediction(request, model, outputs)
-    with staying(request.spread):
+    with staying(request.placement):
         return prediction.run(found)
 
 
@@ -181,7 +182,7 @@ class _Prediction:
     def _look(self, sources: Sequence[Source], *, hashed: bool) -> list[tuple[Source, Known]]:
         limit = self._model.memory_limit_mb
         files = [source for source in sources if source.live is None]
-        looks = look_at(files, spread=self._request.spread, memory_limit_mb=limit, hashed=hashed)
+        looks = look_at(files, placement=self._request.placement, memory_limit_mb=limit, hashed=hashed)
         pairs = list(zip(files, looks, strict=True))
         for source, look in pairs:
             if isinstance(look, str):
@@ -192,10 +193,10 @@ class _Prediction:
         live = [(source, Known(None, 0)) for source in sources if source.live is not None]
         return [(source, look) for source, look in pairs if isinstance(look, Known)] + live
 
-    def _predict(self, videos: Sequence[tuple[Source, Known]]) -> Iterator[tuple[Source, Iterator[FoundFrame]]]:
+    def _predict(self, videos: Sequence[tuple[Source, Known]]) -> Iterator[tuple[Source, Iterator[FramePrediction]]]:
         files = [video for video in videos if video[0].live is None]
         yield from predict_all(
-            files, self._work, spread=self._request.spread, memory_limit_mb=self._model.memory_limit_mb
+            files, self._work, placement=self._request.placement, memory_limit_mb=self._model.memory_limit_mb
         )
         for source, _ in videos:
             if source.live is not None:
@@ -204,7 +205,7 @@ class _Prediction:
                 with finishing():  # an endless source ends by a signal: what was found is written
                     yield source, predict_live(source, source.live, self._work)
 
-    def _write_rows(self, rows: Iterator[FoundFrame], sink: BoxSink, source: Source) -> None:
+    def _write_rows(self, rows: Iterator[FramePrediction], sink: BoxSink, source: Source) -> None:
         follow = BoxFollower(OverTime()) if self._request.track else None
         try:
             for found in rows:

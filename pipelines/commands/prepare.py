@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 
 
 def prepare_videos(
-    source: Path, config: Path | None, overrides: Sequence[str], *, output: Path, spread: Placement, quiet: bool
+    source: Path, config: Path | None, overrides: Sequence[str], *, output: Path, placement: Placement, quiet: bool
 ) -> int:
     """Probe and cache videos, leave their index in ``output``, show the splits; returns the number of broken ones."""
     console.quiet = quiet
@@ -42,7 +42,7 @@ def prepare_videos(
     videos = resolve_videos(source)
     check_output_folder(output, PREPARED_FILES, [videos], flag="-o")
     mark_output_folder(output)
-    prepared = prepare_data(videos, settings, output, cache_dir=cache_folder(), spread=spread.for_probing())
+    prepared = prepare_data(videos, settings, output, cache_dir=cache_folder(), placement=placement.for_probing())
     counts = Counter((record.label, record.split) for record in prepared.index.records)
     rows = [
         [name, *(str(counts[label, split]) for split in SPLITS)]
@@ -53,7 +53,7 @@ def prepare_videos(
     return len(prepared.failures)
 
 
-def cache_cams(folder: Path, *, device: str, spread: Placement, quiet: bool) -> None:
+def cache_cams(folder: Path, *, device: str, placement: Placement, quiet: bool) -> None:
     """Make the CAM cache of a run, unless it is there.
 
     Raises:
@@ -66,5 +66,5 @@ def cache_cams(folder: Path, *, device: str, spread: Placement, quiet: bool) -> 
         sweep_leftovers(folder)
         if not run.classifier_stage().done:
             raise WeightsError(f"{folder} has no trained classifier: finish it with 'tcam train --resume {folder}'")
-        run_stage(run.cams_stage(), lambda: make_cams(run, spread))
+        run_stage(run.cams_stage(), lambda: make_cams(run, placement))
     console.print(f"CAM cache: {run.cams_stage().folder}; next: tcam train --resume {folder}")

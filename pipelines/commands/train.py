@@ -18,8 +18,8 @@ from pipelines.run.console import console
 from pipelines.run.environment import describe_environment
 from pipelines.run.files import write_json
 from pipelines.run.folder import check_run_name, create_run, open_run
-from pipelines.training.distributed.launch import choose_training, help_leader, release_others
-from pipelines.training.distributed.process_group import Team, joined_team
+from pipelines.training.distributed.launch import choose_training, release_others, train_with_main
+from pipelines.training.distributed.process_group import ProcessGroup, joined_process_group
 from tcam.errors import ConfigError, DataError
 
 _LONGEST_NAME = 60
@@ -45,22 +45,22 @@ def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
     Where torchrun started several processes, one of them does all this and the others help it to train.
     """
     console.quiet = quiet
-    with joined_team() as team:
-        if not team.leads:
-            help_leader(team)
+    with joined_process_group() as group:
+        if not group.is_main:
+            train_with_main(group)
             return 0
-        failures = _lead_run(request, team)
-        release_others(team)
+        failures = _lead_run(request, group)
+        release_others(group)
         return failures
 
 
-def _lead_run(request: TrainRequest, team: Team) -> int:
+def _lead_run(request: TrainRequest, group: ProcessGroup) -> int:
     if request.resume is not None:
         folder = open_run(request.resume)
         if request.config or request.overrides or request.name:
             raise ConfigError("--resume goes on with the run's own settings: leave out --config, --set and other flags")
         videos = resolve_videos(request.videos or videos_of_run(folder))
-        train_stage = choose_training(load_config(folder / "config.yaml"), request.num_workers, team)
+        train_stage = choose_training(load_config(folder / "config.yaml"), request.num_workers, group)
     else:
         if request.videos is None:
             raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
@@ -71,7 +71,7 @@ def _lead_run(request: TrainRequest, team: Team) -> int:
         check_folder(videos, config)
         check_negatives(videos, config)
         check_settings(config)
-        train_stage = choose_training(config, request.num_workers, team)
+        train_stage = choose_training(config, request.num_workers, group)
         folder = create_run(request.runs, name)
         save_config(config, folder / "config.yaml")
         write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})

@@ -26,7 +26,7 @@ _WAY_OUT: Final = (
 
 
 def prepare_background(
-    config: RunConfig, folder: Path, *, cache_dir: Path | None, spread: Placement | None
+    config: RunConfig, folder: Path, *, cache_dir: Path | None, placement: Placement | None
 ) -> Prepared:
     """Probe and cache the videos without any object; leaves background.json in the folder.
 
@@ -38,7 +38,7 @@ def prepare_background(
         prepared = prepare(
             root,
             cache_dir=cache_dir,
-            spread=spread or Placement(config.data.workers),
+            placement=placement or Placement(config.data.workers),
             short_side=config.data.cache_short_side,
             time_limit_s=config.data.time_limit_s,
             memory_limit_mb=config.data.memory_limit_mb,

@@ -75,7 +75,7 @@ def prepare(
     root: Path,
     *,
     cache_dir: Path | None,
-    spread: Placement,
+    placement: Placement,
     short_side: int = 256,
     seed: int = 0,
     val_fraction: float = 0.15,
@@ -93,7 +93,7 @@ def prepare(
     Args:
         root: ``<root>/<class>/<clip>``, see ``tcam.video.data_folder.scan``.
         cache_dir: where clean copies go; None reads the originals in place (slower, more memory).
-        spread: where the work is done; this process alone keeps no limits.
+        placement: where the work is done; this process alone keeps no limits.
         short_side: of the copies; never scaled up.
         seed: of the splits drawn where ``clips.csv`` gives none.
         val_fraction: share of videos drawn for validation, per class.
@@ -117,7 +117,7 @@ def prepare(
     if cache_dir is not None:
         _open_cache(cache_dir, short_side)
     jobs, strays = _plan(source, cache_dir, short_side, follow_links)
-    outcomes = strays | _check_all(jobs, spread, _Limits(time_limit_s, memory_limit_mb), progress)
+    outcomes = strays | _check_all(jobs, placement, _Limits(time_limit_s, memory_limit_mb), progress)
     good = {e.video_id: known for e in source.entries if isinstance(known := outcomes[e.video_id], GoodVideo)}
     failures = _list_failures(source, outcomes)
     if for_training or not good:
@@ -207,13 +207,13 @@ def _plan(
 
 
 def _check_all(
-    jobs: Sequence[VideoJob], spread: Placement, limits: _Limits, progress: Callable[[Progress], None] | None
+    jobs: Sequence[VideoJob], placement: Placement, limits: _Limits, progress: Callable[[Progress], None] | None
 ) -> dict[str, GoodVideo | str]:
     """Return what is known of every video, or what is wrong with it."""
     results = ordered_map(
         _start_checking,
         jobs,
-        spread=spread,
+        placement=placement,
         time_limit_s=lambda job: limits.time_s + _file_size(job.path) / _BYTES_PER_S,
         memory_limit_mb=limits.memory_mb,
         progress=progress,

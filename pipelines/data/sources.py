@@ -64,11 +64,11 @@ def find_split_lists(folder: Path, version: Version) -> Path | None:
 
 
 def read_source(
-    videos: Path, config: RunConfig, *, cache_dir: Path | None, for_training: bool, spread: Placement | None = None
+    videos: Path, config: RunConfig, *, cache_dir: Path | None, for_training: bool, placement: Placement | None = None
 ) -> Prepared:
     """Index YouTube-Objects as it lies there, or probe and cache a folder of tagged videos.
 
-    ``spread`` says where; None takes the processes that the settings name.
+    ``placement`` says where; None takes the processes that the settings name.
 
     Raises:
         DataError: the data cannot be used; for training, each class needs a training video.
@@ -82,7 +82,7 @@ def read_source(
             videos,
             cache_dir=cache_dir,
             short_side=config.data.cache_short_side,
-            spread=spread or Placement(config.data.workers),
+            placement=placement or Placement(config.data.workers),
             seed=config.seed,
             val_fraction=config.data.val_fraction,
             test_fraction=config.data.test_fraction,

@@ -25,15 +25,15 @@ def prepare_data(
     *,
     cache_dir: Path | None,
     for_training: bool = True,
-    spread: Placement | None = None,
+    placement: Placement | None = None,
 ) -> Prepared:
     """Probe, cache and index the videos; leaves index.json, truth.csv and errors.csv in the folder."""
-    prepared = read_source(videos, config, cache_dir=cache_dir, for_training=for_training, spread=spread)
+    prepared = read_source(videos, config, cache_dir=cache_dir, for_training=for_training, placement=placement)
     folder.mkdir(parents=True, exist_ok=True)
     write_index(prepared.index, folder / "index.json")
     write_truth(prepared.truth, folder / "truth.csv")
     if for_training and config.data.background is not None:
-        background = prepare_background(config, folder, cache_dir=cache_dir, spread=spread)
+        background = prepare_background(config, folder, cache_dir=cache_dir, placement=placement)
         prepared = replace(prepared, failures=prepared.failures + background.failures)
     write_failures(prepared.failures, folder / "errors.csv")
     console.print(f"{len(prepared.index.records)} videos: {prepared.split_note}")

@@ -1,4 +1,4 @@
-"""The unsupervised floor of an evaluation: the common object of a video's frames, from the classifier's features."""
+"""The unsupervised baseline of an evaluation: the common object of a video's frames, from the classifier's features."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _BASIS_FRAMES: Final = 16
 
 
 def basis_of(frames: Sequence[int]) -> tuple[int, ...]:
-    """Choose the frames of a video, evenly spread, that say what varies in it."""
+    """Choose the frames of a video, evenly placement, that say what varies in it."""
     return tuple(frames[i] for i in spread_out(len(frames), _BASIS_FRAMES))
 
 
 @dataclass(frozen=True, slots=True)
-class VideoSaliency:
+class VideoDdt:
     """What is common to the frames of one video, and where it is in others (DDT, arXiv:1705.02758).
 
     The features are those of the run's classifier: with ``classifier.freeze_backbone`` its pretrained backbone, which
@@ -44,7 +44,7 @@ class VideoSaliency:
     @classmethod
     def of_video(
         cls, localizer: Localizer, record: VideoRecord, basis: Sequence[int], *, batch: int, size: Size
-    ) -> VideoSaliency:
+    ) -> VideoDdt:
         """Look at the basis frames of a video at ``size``, the network's input.
 
         Raises:

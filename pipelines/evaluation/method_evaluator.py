@@ -111,7 +111,7 @@ class MethodEvaluator:
     Args:
         name: of the method.
         settings: what all methods share.
-        thresholds: map thresholds of CorLoc; one for a floor, whose boxes come from no map.
+        thresholds: map thresholds of CorLoc; one for a baseline, whose boxes come from no map.
         chosen: the map threshold of the rows and of all figures that take one; None counts CorLoc only.
     """
 
@@ -138,7 +138,7 @@ class MethodEvaluator:
         self.presence, self.pxap = PresenceEvaluator(), PxApEvaluator()
         self._rows: list[pa.RecordBatch] = []
 
-    def look(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> Findings:
+    def measure(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> Findings:
         """Compare the maps of N annotated frames of (height, width) with their boxes: all that takes time.
 
         Nothing is counted, so another process may do it. A frame without boxes is known to hold no object.
@@ -166,8 +166,8 @@ class MethodEvaluator:
         peaks = seen.maps.double().flatten(1).amax(dim=1)
         return Findings(found_in_empty, found.value, at_chosen, contours, seen.probabilities, peaks, pixels.counts)
 
-    def add(self, truth: Sequence[FrameTruth], size: Size, found: Findings) -> None:
-        """Count what ``look`` gave of these frames."""
+    def update(self, truth: Sequence[FrameTruth], size: Size, found: Findings) -> None:
+        """Count what ``measure`` gave of these frames."""
         if found.in_empty is not None:
             self.presence.add(found.in_empty, torch.zeros_like(found.in_empty))
         if found.pixels is not None:
@@ -188,9 +188,9 @@ class MethodEvaluator:
 
     def add_maps(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> None:
         """Judge the maps of N annotated frames of (height, width) at once."""
-        self.add(truth, size, self.look(truth, size, seen))
+        self.update(truth, size, self.measure(truth, size, seen))
 
-    def add_boxes(self, truth: Sequence[FrameTruth], size: Size, box: Tensor) -> None:
+    def update_boxes(self, truth: Sequence[FrameTruth], size: Size, box: Tensor) -> None:
         """Judge boxes ``[N, 4]`` of N annotated frames of (height, width), in original pixels; ``[4]``: all alike.
 
         NaN stands for nothing found.
@@ -257,8 +257,8 @@ class MethodEvaluator:
         }
 
 
-def write_frame_rows(path: Path, judges: Sequence[MethodEvaluator]) -> None:
+def write_frame_rows(path: Path, methods: Sequence[MethodEvaluator]) -> None:
     """Write ``per_frame.parquet``: a row for each method and annotated frame with a true box."""
-    table = pa.Table.from_batches([batch for judge in judges for batch in judge.rows()], schema=SCHEMA)
+    table = pa.Table.from_batches([batch for method in methods for batch in method.rows()], schema=SCHEMA)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -23,55 +23,55 @@ class Metric:
     protocol: str
 
 
-def list_metrics(judges: Mapping[str, MethodEvaluator], chosen_on: str) -> list[Metric]:
+def list_metrics(methods: Mapping[str, MethodEvaluator], chosen_on: str) -> list[Metric]:
     """Return every figure of every method; ``chosen_on`` says what chose the map thresholds."""
     metrics = []
-    for judge in judges.values():
-        floor = len(judge.corloc.thresholds) == 1
-        at = "no map" if floor else f"map threshold: {chosen_on}"
-        figures = [*_box_accuracy(judge, floor)]
-        if not floor:
-            figures += _classes(judge, at)
-        figures += _over_time(judge, at)
+    for method in methods.values():
+        baseline = len(method.corloc.thresholds) == 1
+        at = "no map" if baseline else f"map threshold: {chosen_on}"
+        figures = [*_box_accuracy(method, baseline)]
+        if not baseline:
+            figures += _classes(method, at)
+        figures += _over_time(method, at)
         for name, value, protocol in figures:
-            metrics.append(Metric(judge.name, name, None if math.isnan(value) else value, "%", protocol))
+            metrics.append(Metric(method.name, name, None if math.isnan(value) else value, "%", protocol))
     return metrics
 
 
-def _box_accuracy(judge: MethodEvaluator, floor: bool) -> Iterator[tuple[str, float, str]]:
-    best = "no map" if floor else "map threshold: oracle"
-    best += "" if HAS_CONTOURS or floor else "; not counted, needs numba"
-    single, every = judge.contour.compute(), judge.contours.compute()
+def _box_accuracy(method: MethodEvaluator, baseline: bool) -> Iterator[tuple[str, float, str]]:
+    best = "no map" if baseline else "map threshold: oracle"
+    best += "" if HAS_CONTOURS or baseline else "; not counted, needs numba"
+    single, every = method.contour.compute(), method.contours.compute()
     yield "MaxBoxAcc", single.max_box_acc[0.5], f"{_GRID} >= 0.5, largest contour, {best}"
     protocol = f"{_GRID}, mean of >= 0.3, 0.5, 0.7, best of all contours, {best}"
     yield "MaxBoxAccV2", every.max_box_acc_v2, protocol
-    if not floor:
+    if not baseline:
         for k, by_iou in single.top_localization.items():
             among = f"true class among the {k} most probable" if k > 1 else "true class the most probable"
             yield f"Top-{k} localization, oracle", by_iou[0.5], f"{_GRID} >= 0.5, {among}, largest contour, {best}"
 
 
-def _classes(judge: MethodEvaluator, at: str) -> Iterator[tuple[str, float, str]]:
-    level = judge.settings.iou_threshold
-    ours = judge.settings.components == "largest"
+def _classes(method: MethodEvaluator, at: str) -> Iterator[tuple[str, float, str]]:
+    level = method.settings.iou_threshold
+    ours = method.settings.components == "largest"
     rule = f"{'IoU' if ours else 'inclusive-pixel IoU'} >= {level:g}, largest {'component' if ours else 'contour'}"
-    found = judge.at_chosen.compute()
+    found = method.at_chosen.compute()
     for k, by_iou in found.top_localization.items():
         among = f"true class among the {k} most probable" if k > 1 else "true class the most probable"
         yield f"Top-{k} localization", by_iou[level], f"over frames, {rule}, {among}, {at}"
     pixels = "over all pixels of frames with a mask together, maps and masks at input size, 1000 map thresholds"
-    yield "PxAP", judge.pxap.compute(), pixels
+    yield "PxAP", method.pxap.compute(), pixels
     yield "Classification accuracy", found.top_accuracy[1], "over frames, true class the most probable"
 
 
-def _over_time(judge: MethodEvaluator, at: str) -> Iterator[tuple[str, float, str]]:
-    steady, (found, false_alarms) = judge.stability.compute(), judge.presence.compute()
-    level = f"{judge.settings.iou_threshold:g}"
+def _over_time(method: MethodEvaluator, at: str) -> Iterator[tuple[str, float, str]]:
+    steady, (found, false_alarms) = method.stability.compute(), method.presence.compute()
+    level = f"{method.settings.iou_threshold:g}"
     turns = f"steps between annotated frames where right (IoU >= {level}) turns wrong or back, {at}, {_STEADY}"
     yield "Temporal stability: fragments", steady.fragment, turns
-    centre = f"spread of the centre's error in sizes of the true box, {at}, {_STEADY}"
+    centre = f"placement of the centre's error in sizes of the true box, {at}, {_STEADY}"
     yield "Temporal stability: centre", steady.centre, centre
-    size = f"spread of size and aspect ratio against the true box's, {at}, {_STEADY}"
+    size = f"placement of size and aspect ratio against the true box's, {at}, {_STEADY}"
     yield "Temporal stability: scale and ratio", steady.scale_ratio, size
     yield "Presence", found, f"share of frames with an object where a box was found, {at}"
     absent = f"share of frames known to hold no object where a box was found, {at}"

@@ -26,14 +26,14 @@ Rows = Sequence[tuple[str, CorLocResult]]
 def save_results(
     folder: Path,
     rows: Rows,
-    judges: Mapping[str, MethodEvaluator],
+    methods: Mapping[str, MethodEvaluator],
     thresholds: Mapping[str, float],
     *,
     split: str,
     chosen_on: str,
 ) -> None:
     """Write ``results.json`` and ``per_frame.parquet``."""
-    some = next(iter(judges.values())).corloc
+    some = next(iter(methods.values())).corloc
     first = rows[0][1]
     results = {
         "format": FORMAT,
@@ -44,13 +44,15 @@ def save_results(
         "num_frames": first.num_frames,
         "num_videos": len(first.per_video),
         "rows": [{"method": name, "metric": "CorLoc", **_kind(result), **result.as_dict()} for name, result in rows],
-        "metrics": [asdict(metric) for metric in list_metrics(judges, chosen_on)],
-        "curves": {name: _curve(judge.corloc) for name, judge in judges.items() if len(judge.corloc.thresholds) > 1},
+        "metrics": [asdict(metric) for metric in list_metrics(methods, chosen_on)],
+        "curves": {
+            name: _curve(method.corloc) for name, method in methods.items() if len(method.corloc.thresholds) > 1
+        },
         "thresholds": dict(thresholds),
         "chosen_on": chosen_on,
     }
     write_text(folder / RESULTS, json.dumps(results, allow_nan=False) + "\n")
-    write_frame_rows(folder / PER_FRAME, list(judges.values()))
+    write_frame_rows(folder / PER_FRAME, list(methods.values()))
 
 
 def read_rows(path: Path) -> list[tuple[str, CorLocResult]]:
@@ -69,7 +71,7 @@ def read_rows(path: Path) -> list[tuple[str, CorLocResult]]:
 
 
 def _kind(result: CorLocResult) -> dict[str, str]:
-    return {"kind": "floor" if result.protocol.threshold_choice == "none" else "localizer"}
+    return {"kind": "baseline" if result.protocol.threshold_choice == "none" else "localizer"}
 
 
 def _curve(evaluator: CorLocEvaluator) -> dict[str, object]:

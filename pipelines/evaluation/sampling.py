@@ -11,7 +11,7 @@ def threshold_grid(step: float) -> list[float]:
 
 
 def spread_out(count: int, wanted: int) -> list[int]:
-    """Return at most ``wanted`` positions out of ``count``, evenly spread, each the middle of its part."""
+    """Return at most ``wanted`` positions out of ``count``, evenly placement, each the middle of its part."""
     if count <= wanted:
         return list(range(count))
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]

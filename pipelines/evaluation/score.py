@@ -1,4 +1,4 @@
-"""Stage "evaluation": localizers and floors against truth boxes, every number with its protocol.
+"""Stage "evaluation": localizers and baselines against truth boxes, every number with its protocol.
 
 The map threshold is chosen on the validation split and stored with the run; the best threshold on the evaluated set
 itself, for all classes and for each, is reported beside it, as an oracle.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipelines.config.schema import EvaluationSettings
-from pipelines.evaluation.ddt import DDT, VideoSaliency, basis_of
+from pipelines.evaluation.ddt import DDT, VideoDdt, basis_of
 from pipelines.evaluation.method_evaluator import (
     BENCHMARK_THRESHOLDS,
     EvaluatorSettings,
@@ -42,7 +42,7 @@ from tcam.types import IGNORE, Box, Components, FrameTruth, Size, ThresholdChoic
 from tcam.video.data_folder.masks import read_mask
 from tcam.video.dataset import stream_original
 
-FLOORS: Mapping[str, Callable[[Size], Box]] = {
+BASELINES: Mapping[str, Callable[[Size], Box]] = {
     "centre box (50 %)": lambda size: centre_box(size, 0.5),
     "full frame": full_frame_box,
 }
@@ -53,17 +53,17 @@ FLOORS: Mapping[str, Callable[[Size], Box]] = {
 class ScoredSet:
     """What every method came to on one set of videos, by name, and the videos that could not be read."""
 
-    judges: Mapping[str, MethodEvaluator]
+    methods: Mapping[str, MethodEvaluator]
     failures: tuple[tuple[str, str], ...]
 
     @property
     def evaluators(self) -> dict[str, CorLocEvaluator]:
         """The CorLoc of every method."""
-        return {name: judge.corloc for name, judge in self.judges.items()}
+        return {name: method.corloc for name, method in self.methods.items()}
 
     def best_thresholds(self) -> dict[str, float]:
         """Return every localizer's best threshold on this set (macro CorLoc)."""
-        return {name: item.best_threshold() for name, item in self.evaluators.items() if not _is_floor(item)}
+        return {name: item.best_threshold() for name, item in self.evaluators.items() if not _is_baseline(item)}
 
 
 def score_videos(
@@ -74,11 +74,11 @@ def score_videos(
     *,
     settings: EvaluationSettings,
     size: Size,
-    spread: Placement,
+    placement: Placement,
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
     memory_limit_mb: float | None = None,
-    saliency: Localizer | None = None,
+    ddt: Localizer | None = None,
 ) -> ScoredSet:
     """Run localizers over the annotated frames of some videos; each frame is seen once.
 
@@ -92,11 +92,11 @@ def score_videos(
         truth: boxes of any videos.
         settings: of the evaluation.
         size: network input, (height, width).
-        spread: where the work is done; the figures are the same, bit for bit.
+        placement: where the work is done; the figures are the same, bit for bit.
         chosen: map threshold by localizer, for every figure besides CorLoc; None counts CorLoc only.
         components: the rule of boxes and overlap; any but ``largest`` is the WSOL benchmark's.
         memory_limit_mb: of a worker.
-        saliency: also judge ``DDT``, on the features of this localizer; takes a forward pass per frame more.
+        ddt: also measure ``DDT``, on the features of this localizer; takes a forward pass per frame more.
 
     Raises:
         DataError: none of the videos has a box.
@@ -110,39 +110,39 @@ def score_videos(
         )
     shared = EvaluatorSettings(index.class_names, settings.iou_threshold, components)
     grid = threshold_grid(settings.threshold_step) if components == "largest" else BENCHMARK_THRESHOLDS
-    floors = [*FLOORS, *([] if saliency is None else [DDT])]
-    judges = {name: MethodEvaluator(name, shared, [0.0], None if chosen is None else 0.0) for name in floors}
+    baselines = [*BASELINES, *([] if ddt is None else [DDT])]
+    methods = {name: MethodEvaluator(name, shared, [0.0], None if chosen is None else 0.0) for name in baselines}
     for name in localizers:
-        judges[name] = MethodEvaluator(name, shared, grid, None if chosen is None else chosen[name])
+        methods[name] = MethodEvaluator(name, shared, grid, None if chosen is None else chosen[name])
     parts = [part for record in judged for part in _cut(record, by_video[record.video_id], settings.batch)]
     work = Score(
         tuple(PackedLocalizer.pack(localizer) for localizer in localizers.values()),
-        tuple(judges[name] for name in localizers),
+        tuple(methods[name] for name in localizers),
         settings.batch,
         size,
-        None if saliency is None else PackedLocalizer.pack(saliency),
+        None if ddt is None else PackedLocalizer.pack(ddt),
     )
-    failures = _score_all(parts, work, judges, spread=spread, memory_limit_mb=memory_limit_mb)
-    return ScoredSet(judges, tuple(failures.items()))
+    failures = _score_all(parts, work, methods, placement=placement, memory_limit_mb=memory_limit_mb)
+    return ScoredSet(methods, tuple(failures.items()))
 
 
 def _score_all(
     parts: Sequence[ScoredPart],
     work: Score,
-    judges: Mapping[str, MethodEvaluator],
+    methods: Mapping[str, MethodEvaluator],
     *,
-    spread: Placement,
+    placement: Placement,
     memory_limit_mb: float | None,
 ) -> dict[str, str]:
     """Let workers compare, and count here, in order; gives why videos failed."""
-    names = [judge.name for judge in work.judges]
+    names = [method.name for method in work.methods]
     device = work.localizers[0].compute.device.type if work.localizers else "cpu"
     failures: dict[str, str] = {}
     with item_bar("evaluation") as progress:
         results = ordered_map(
             work,
             parts,
-            spread=spread.settled(device, sum(len(part.truth) for part in parts)),
+            placement=placement.settled(device, sum(len(part.truth) for part in parts)),
             time_limit_s=lambda part: model_time_limit_s(part.truth[-1].frame_index + len(part.truth) * len(names)),
             memory_limit_mb=memory_limit_mb,
             holds_model=True,
@@ -152,7 +152,7 @@ def _score_all(
             if isinstance(result, ItemFailure):
                 failures.setdefault(part.record.video_id, result.reason)
             else:
-                _count(part.record, result, judges, names)
+                _count(part.record, result, methods, names)
     return failures
 
 
@@ -174,19 +174,19 @@ Batch = tuple[list[FrameTruth], list[Findings], Tensor | None]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Gives the function that compares a part with its boxes, with the models loaded; its judges count nothing."""
+    """Gives the function that compares a part with its boxes, with the models loaded; its methods count nothing."""
 
     localizers: tuple[PackedLocalizer, ...]
-    judges: tuple[MethodEvaluator, ...]
+    methods: tuple[MethodEvaluator, ...]
     batch: int
     size: Size
-    saliency: PackedLocalizer | None = None
+    ddt: PackedLocalizer | None = None
 
     def __call__(self) -> Callable[[ScoredPart], list[Batch]]:
         """Load the models."""
         loaded = [localizer.unpack() for localizer in self.localizers]
-        saliency = None if self.saliency is None else self.saliency.unpack()
-        return partial(_score_part, localizers=loaded, saliency=saliency, work=self)
+        ddt = None if self.ddt is None else self.ddt.unpack()
+        return partial(_score_part, localizers=loaded, ddt=ddt, work=self)
 
 
 def _cut(record: VideoRecord, truth: Mapping[int, FrameTruth], batch: int) -> Iterator[ScoredPart]:
@@ -214,12 +214,12 @@ def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[st
 
 
 def _score_part(
-    part: ScoredPart, *, localizers: Sequence[Localizer], saliency: Localizer | None, work: Score
+    part: ScoredPart, *, localizers: Sequence[Localizer], ddt: Localizer | None, work: Score
 ) -> list[Batch]:
     truth, size = {item.frame_index: item for item in part.truth}, work.size
     common = None
-    if saliency is not None:
-        common = VideoSaliency.of_video(saliency, part.record, part.basis, batch=work.batch, size=size)
+    if ddt is not None:
+        common = VideoDdt.of_video(ddt, part.record, part.basis, batch=work.batch, size=size)
     frames = stream_original(part.record, size=size, only=truth)
     batches: list[Batch] = []
     while chunk := list(itertools.islice(frames, work.batch)):
@@ -228,25 +228,25 @@ def _score_part(
         labels = torch.full((len(chunk),), part.record.label)
         masks = _read_masks(annotated, size)
         found = []
-        for localizer, judge in zip(localizers, work.judges, strict=True):
+        for localizer, method in zip(localizers, work.methods, strict=True):
             maps = localizer(stacked, labels)
             seen = Seen(maps.maps.float().cpu(), maps.probabilities.float().cpu(), masks)
-            found.append(judge.look(annotated, part.record.size, seen))
+            found.append(method.measure(annotated, part.record.size, seen))
         batches.append((annotated, found, None if common is None else common.boxes(stacked)))
     return batches
 
 
 def _count(
-    record: VideoRecord, batches: Sequence[Batch], judges: Mapping[str, MethodEvaluator], names: Sequence[str]
+    record: VideoRecord, batches: Sequence[Batch], methods: Mapping[str, MethodEvaluator], names: Sequence[str]
 ) -> None:
     for truth, found, common in batches:
         for name, findings in zip(names, found, strict=True):
-            judges[name].add(truth, record.size, findings)
-        for name, make in FLOORS.items():
+            methods[name].update(truth, record.size, findings)
+        for name, make in BASELINES.items():
             box = torch.tensor(list(make(record.size)), dtype=torch.float64)
-            judges[name].add_boxes(truth, record.size, box)
+            methods[name].update_boxes(truth, record.size, box)
         if common is not None:
-            judges[DDT].add_boxes(truth, record.size, common)
+            methods[DDT].update_boxes(truth, record.size, common)
 
 
 def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:
@@ -258,21 +258,21 @@ def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:
 
 
 def results_table(scored: ScoredSet, thresholds: Mapping[str, float], chosen_on: str = "validation") -> Rows:
-    """List (method, result) rows: floors, then each localizer with the given threshold, its oracle, that per class.
+    """List (method, result) rows: baselines, then each localizer with the given threshold, its oracle, that per class.
 
     ``chosen_on`` says where the thresholds come from: ``validation`` or ``default``.
     """
     evaluators = scored.evaluators
     choice: ThresholdChoice = "validation" if chosen_on == "validation" else "default"
-    rows = [(name, item.table("none", 0.0)) for name, item in evaluators.items() if _is_floor(item)]
-    names = [name for name, item in evaluators.items() if not _is_floor(item)]
+    rows = [(name, item.table("none", 0.0)) for name, item in evaluators.items() if _is_baseline(item)]
+    names = [name for name, item in evaluators.items() if not _is_baseline(item)]
     rows += [(name, evaluators[name].table(choice, thresholds[name])) for name in names if name in thresholds]
     rows += [(name, evaluators[name].table("oracle")) for name in names]
     rows += [(name, evaluators[name].table("oracle per class")) for name in names]
     return rows
 
 
-def _is_floor(evaluator: CorLocEvaluator) -> bool:
+def _is_baseline(evaluator: CorLocEvaluator) -> bool:
     """Whether a method has no map threshold to choose."""
     return len(evaluator.thresholds) == 1
 

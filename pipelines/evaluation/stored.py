@@ -26,7 +26,7 @@ COLUMNS: Final = (
 class Score:
     """One row of the results: a method under one protocol, in percent; NaN where there is no frame.
 
-    ``kind`` is ``localizer`` or ``floor``; ``interval`` holds 95 % of the bootstrap draws of videos of ``macro``.
+    ``kind`` is ``localizer`` or ``baseline``; ``interval`` holds 95 % of the bootstrap draws of videos of ``macro``.
     """
 
     method: str
@@ -137,7 +137,7 @@ def evaluation_of(rows: Sequence[tuple[str, CorLocResult]], *, split: str = "tes
     scores = tuple(
         Score(
             method=name,
-            kind="floor" if result.protocol.threshold_choice == "none" else "localizer",
+            kind="baseline" if result.protocol.threshold_choice == "none" else "localizer",
             protocol=str(result.protocol),
             threshold_choice=result.protocol.threshold_choice,
             per_class=result.per_class,

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.models.engine import Engine, FoundMaps
+from pipelines.models.engine import ArrayMaps, Engine
 from tcam.boxes.extract import extract_boxes
 from tcam.types import FrameBox, FrameGeometry, Size
 from tcam.video.pixels import Pixels
@@ -26,12 +26,12 @@ _Chunk = list[DecodedFrame]
 
 @dataclass(frozen=True, slots=True)
 class FramePrediction:
-    """One frame, what was found in it, its original size, and (where asked for) its pixels and map."""
+    """One frame: its box, its original size (height, width) and, where they are kept, its pixels and its map."""
 
     box: FrameBox
     size: Size
-    original: Pixels | None
-    map: NDArray[np.float32]
+    original: Pixels | None = None
+    map: NDArray[np.float32] | None = None
 
 
 def predict_video(
@@ -64,7 +64,7 @@ def predict_video(
         VideoError: the video cannot be read.
     """
 
-    def find(chunk: Sequence[DecodedFrame]) -> FoundMaps:
+    def find(chunk: Sequence[DecodedFrame]) -> ArrayMaps:
         return engine.find(np.stack([frame.pixels for frame in chunk]), label)
 
     chunks = _chunks(frames, batch if engine.threads == "all" else min(batch, _MOST_ON_CPU))
@@ -74,10 +74,10 @@ def predict_video(
 
 
 def _ahead(
-    threads: Executor, find: Callable[[_Chunk], FoundMaps], chunks: Iterator[_Chunk], ahead: int
-) -> Iterator[tuple[_Chunk, FoundMaps]]:
+    threads: Executor, find: Callable[[_Chunk], ArrayMaps], chunks: Iterator[_Chunk], ahead: int
+) -> Iterator[tuple[_Chunk, ArrayMaps]]:
     """Look at some chunks ahead of the one that is given."""
-    running: deque[tuple[_Chunk, Future[FoundMaps]]] = deque()
+    running: deque[tuple[_Chunk, Future[ArrayMaps]]] = deque()
     try:
         for chunk in chunks:
             running.append((chunk, threads.submit(find, chunk)))
@@ -98,7 +98,7 @@ def _chunks(frames: Iterator[DecodedFrame], batch: int) -> Iterator[list[Decoded
 
 
 def find_boxes(
-    result: FoundMaps,
+    result: ArrayMaps,
     video_id: str,
     chunk: Sequence[DecodedFrame],
     *,
@@ -121,7 +121,7 @@ def find_boxes(
             frame_index=frame.index,
             time_s=frame.time_s,
             label=int(result.labels[i]),
-            class_score=float(result.class_scores[i]),
+            class_score=float(result.probabilities[i, result.labels[i]]),
             score=score,
             box=box,
             map_peak=float(result.maps[i].max()),

@@ -17,7 +17,7 @@ from pipelines.parallel.placement import Placement, model_time_limit_s, split_ra
 from pipelines.run.console import item_bar
 from pipelines.run.files import hash_content
 from tcam.errors import VideoError
-from tcam.types import FrameBox, Size
+from tcam.types import Size
 from tcam.video.frame_files import ImageSequence, is_image_sequence
 from tcam.video.reader import DecodedFrame, RangeStream, count_frames, stream_frames
 
@@ -53,14 +53,6 @@ class VideoPart:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFrame:
-    """One row to be, and the size of its original frame."""
-
-    box: FrameBox
-    size: Size
-
-
-@dataclass(frozen=True, slots=True)
 class Predict:
     """Gives the function that predicts a part, with the model loaded.
 
@@ -80,7 +72,7 @@ class Predict:
     class_names: tuple[str, ...]
     label: int | None
 
-    def __call__(self) -> Callable[[VideoPart], list[FoundFrame] | None]:
+    def __call__(self) -> Callable[[VideoPart], list[FramePrediction] | None]:
         """Load the model."""
         return Predictor(self)
 
@@ -93,7 +85,7 @@ class Predictor:
         self._engine = settings.engine.unpack()
         self._stream: RangeStream | None = None
 
-    def __call__(self, part: VideoPart) -> list[FoundFrame] | None:
+    def __call__(self, part: VideoPart) -> list[FramePrediction] | None:
         """Predict the frames of a part."""
         if part.frames is None:
             return self._read_on(part.source, part.first)
@@ -108,7 +100,7 @@ class Predictor:
             self._stream = None
             return None
 
-    def _read_on(self, source: Source, first: int) -> list[FoundFrame]:
+    def _read_on(self, source: Source, first: int) -> list[FramePrediction]:
         """Predict a video from a frame on, reading it in order from its start: right whatever is damaged."""
         frames = stream_frames(source.path, size=self._settings.size, keep_original=source.overlay is not None)
         found = self._predict(source, (frame for frame in frames if frame.index >= first))
@@ -129,17 +121,20 @@ class Predictor:
         )
 
 
-def _row(frame: FramePrediction) -> FoundFrame:
-    return FoundFrame(frame.box, frame.size)
+def _row(frame: FramePrediction) -> FramePrediction:
+    """Leave out pixels and map: rows wait in memory and travel between processes."""
+    return FramePrediction(frame.box, frame.size)
 
 
-def look_at(sources: Sequence[Source], *, spread: Placement, memory_limit_mb: float, hashed: bool) -> list[Known | str]:
+def look_at(
+    sources: Sequence[Source], *, placement: Placement, memory_limit_mb: float, hashed: bool
+) -> list[Known | str]:
     """Count the frames of videos and, where asked for, hash their content; a text says why one cannot be looked at."""
     with item_bar("look") as progress:
         results = ordered_map(
             _start_hashing if hashed else _start_counting,
             sources,
-            spread=spread,
+            placement=placement,
             time_limit_s=lambda source: 60.0 + _size_of(source.path) / 5e6,
             memory_limit_mb=memory_limit_mb,
             holds_model=True,  # actors: on Ray they end with this map
@@ -175,24 +170,24 @@ def _size_of(path: Path) -> int:
 
 
 def predict_all(
-    videos: Sequence[tuple[Source, Known]], work: Predict, *, spread: Placement, memory_limit_mb: float
-) -> Iterator[tuple[Source, Iterator[FoundFrame]]]:
-    """Return the rows of every video, in order; the rows are the same bytes however the work is spread.
+    videos: Sequence[tuple[Source, Known]], work: Predict, *, placement: Placement, memory_limit_mb: float
+) -> Iterator[tuple[Source, Iterator[FramePrediction]]]:
+    """Return the rows of every video, in order; the rows are the same bytes however the work is placement.
 
     Those of one video must be taken before the next video is; taking them raises ``VideoError`` where it cannot be read
     or a worker failed.
     """
     parts = [part for source, known in videos for part in _cut(source, known, work)]
     frames = sum(known.num_frames for _, known in videos)
-    settled = spread.settled(work.engine.device_type, frames)
+    settled = placement.settled(work.engine.device_type, frames)
     # The rest of a damaged video is for a process of its own: all workers are taken.
     alone = settled if settled.here else Placement(1)
     run = functools.partial(ordered_map, work, time_limit_s=_time_limit_s, memory_limit_mb=memory_limit_mb)
     with item_bar("predict") as progress:
-        results = run(parts, spread=settled, holds_model=True, progress=progress)
+        results = run(parts, placement=settled, holds_model=True, progress=progress)
         pairs = zip(parts, results, strict=True)
         for source, found in itertools.groupby(pairs, key=lambda pair: pair[0].source):
-            yield source, _join(found, lambda rest: next(run([rest], spread=alone)))
+            yield source, _join(found, lambda rest: next(run([rest], placement=alone)))
 
 
 def _time_limit_s(part: VideoPart) -> float:
@@ -208,9 +203,9 @@ def _cut(source: Source, known: Known, work: Predict) -> Iterator[VideoPart]:
 
 
 def _join(
-    found: Iterator[tuple[VideoPart, list[FoundFrame] | ItemFailure | None]],
-    read_on: Callable[[VideoPart], list[FoundFrame] | ItemFailure | None],
-) -> Iterator[FoundFrame]:
+    found: Iterator[tuple[VideoPart, list[FramePrediction] | ItemFailure | None]],
+    read_on: Callable[[VideoPart], list[FramePrediction] | ItemFailure | None],
+) -> Iterator[FramePrediction]:
     for part, rows in found:
         if rows is None and part.frames is not None:
             # The packets before this part all gave their frame; what comes now can only be counted in order.
@@ -219,7 +214,7 @@ def _join(
         yield from _checked(rows)
 
 
-def _checked(rows: list[FoundFrame] | ItemFailure | None) -> list[FoundFrame]:
+def _checked(rows: list[FramePrediction] | ItemFailure | None) -> list[FramePrediction]:
     if isinstance(rows, ItemFailure):
         raise VideoError(rows.reason)
     return rows or []

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from pipelines.models.engine import FoundMaps, Threads
+from pipelines.models.engine import ArrayMaps, FrameMaps, Threads
 from pipelines.models.exported import quiet_loggers
 from pipelines.models.localizer import Localizer, PackedLocalizer
 from tcam.errors import MissingPartError
@@ -33,14 +33,14 @@ class CompiledLocalizer:
     threads: Threads
     torch_threads: int
 
-    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+    def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
         """Look at no more than ``batch`` frames: see ``Engine``."""
         count = len(frames)
         rows = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))  # as frames of a file lie; another way: compiled anew
         filled = rows if count == self.batch else np.resize(rows, (self.batch, *rows.shape[1:]))
         with _torch_threads(self.torch_threads):  # with another number of threads, too
             found = self.localizer.find(filled.transpose(0, 3, 1, 2), label)
-        return FoundMaps(found.maps[:count], found.labels[:count], found.class_scores[:count])
+        return FrameMaps(found.maps[:count], found.probabilities[:count], found.labels[:count])
 
     def pack(self) -> PackedCompiled:
         """Return it packed for another process, which compiles it for itself."""

@@ -6,9 +6,8 @@ Nothing here or in what it imports needs PyTorch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tcam.video.pixels import Pixels
@@ -18,19 +17,25 @@ Threads = Literal["each", "one", "all"]
 give other last bits; one batch on ``all``, which it shares out itself."""
 
 
+Array = TypeVar("Array")
+
+
 @dataclass(frozen=True, slots=True)
-class FoundMaps:
-    """What an engine says of N frames.
+class FrameMaps(Generic[Array]):
+    """Maps and class probabilities of N frames: of tensors on a device, or of NumPy arrays (``ArrayMaps``).
 
     Attributes:
         maps: float32 ``[N, H, W]`` in 0..1 at input size.
-        labels: int64 ``[N]``, the class each map is of: the given one, or the most probable.
-        class_scores: float32 ``[N]``, the probability of that class.
+        probabilities: float32 ``[N, K]``, of the K classes.
+        labels: int64 ``[N]``, the class of each map: the one asked for, or the most probable.
     """
 
-    maps: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    class_scores: NDArray[np.float32]
+    maps: Array
+    probabilities: Array
+    labels: Array
+
+
+ArrayMaps = FrameMaps[NDArray[Any]]
 
 
 class Engine(Protocol):
@@ -41,7 +46,7 @@ class Engine(Protocol):
         """How it is to be called; ``find`` may be called from several threads at once where this is ``each``."""
         ...
 
-    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+    def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
         """Return maps, classes and their scores."""
         ...
 

@@ -290,7 +290,7 @@ def say_difference(localizer: Localizer, target: Path, facts: Facts) -> None:
         frames, None
     )
     found = PackedExport(target.absolute()).unpack().find(frames, None)
-    pairs: Sequence[tuple[Any, Any]] = ((found.maps, wanted.maps), (found.class_scores, wanted.class_scores))
+    pairs: Sequence[tuple[Any, Any]] = ((found.maps, wanted.maps), (found.probabilities, wanted.probabilities))
     maps, scores = (float(np.abs(a - b).max()) for a, b in pairs)
     files = [target, target.with_suffix(".bin")] if target.suffix.lower() == ".xml" else [target]
     megabytes = sum(path.stat().st_size for path in files) / 1e6

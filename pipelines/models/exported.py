@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.models.engine import FoundMaps, Threads
+from pipelines.models.engine import ArrayMaps, FrameMaps, Threads
 from pipelines.models.forks import end_threads_before_forks, keep_for_ever
 from pipelines.run.files import hash_file
 from tcam.errors import ConfigError, DataError, MissingPartError, WeightsError
@@ -78,14 +78,14 @@ class ExportedEngine:
     by_class: bool
     threads: Threads
 
-    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+    def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
         """Look at frames: see ``Engine``."""
         inputs: dict[str, NDArray[Any]] = {"frames": frames}
         if self.by_class:
             inputs["label"] = np.full(len(frames), -1 if label is None else label, np.int64)
         probabilities, maps = self.graph(inputs)
         labels = probabilities.argmax(axis=1) if label is None else np.full(len(frames), label, np.int64)
-        return FoundMaps(maps, labels, np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0])
+        return FrameMaps(maps, probabilities, labels)
 
     def pack(self) -> PackedExport:
         """Name the file, for another process to load."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pipelines.config.schema import ModelSettings, RunConfig
 from pipelines.models.device import Compute
-from pipelines.models.engine import FoundMaps, Threads
+from pipelines.models.engine import ArrayMaps, FrameMaps, Threads
 from pipelines.models.forks import end_threads_before_forks, fork_error, naming_forks
 from pipelines.run.memory import keep_freed_memory
 from tcam.boxes.refine import MeanField
@@ -84,21 +84,6 @@ def check_fit(config: RunConfig, network: FrameCamNet) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameMaps:
-    """What a localizer says of N frames.
-
-    Attributes:
-        maps: float32 ``[N, H, W]`` in 0..1 at input size.
-        probabilities: ``[N, K]``.
-        labels: int64 ``[N]``, the class each map is of: the given one, or the most probable.
-    """
-
-    maps: Tensor
-    probabilities: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, slots=True)
 class Localizer:
     """A frame network and the way its maps are made; ``refine`` goes over each map, given its frame, at the end."""
 
@@ -115,7 +100,7 @@ class Localizer:
         return "each" if self.method == "decoder" else "one"
 
     @torch.inference_mode()
-    def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps:
+    def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps[Tensor]:
         """Localize in uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` say whose maps to make (CAM methods only)."""
         if self.compute.device.type == "cuda" and frames.device.type == "cpu":
             frames = frames.pin_memory()  # only from there is the copy beside other work
@@ -133,7 +118,7 @@ class Localizer:
             maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
         return FrameMaps(maps if self.refine is None else self.refine(maps, frames), probabilities, chosen)
 
-    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+    def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
         """Do the same with arrays, for one class or the most probable ones: an ``Engine``.
 
         Raises:
@@ -142,8 +127,7 @@ class Localizer:
         labels = None if label is None else torch.full((len(frames),), label)
         with naming_forks():
             found = self(torch.from_numpy(frames), labels)
-        scores = found.probabilities.gather(1, found.labels[:, None])[:, 0]
-        return FoundMaps(found.maps.cpu().numpy(), found.labels.cpu().numpy(), scores.cpu().numpy())
+        return FrameMaps(*(part.cpu().numpy() for part in (found.maps, found.probabilities, found.labels)))
 
     def pack(self) -> PackedLocalizer:
         """Make it ready to be pickled; what is on the CPU is shared, not copied."""

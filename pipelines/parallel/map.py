@@ -77,7 +77,7 @@ def ordered_map(
     start: Callable[[], Callable[[A], B]],
     items: Sequence[A],
     *,
-    spread: Placement,
+    placement: Placement,
     time_limit_s: float | Callable[[A], float],
     memory_limit_mb: float | None = None,
     holds_model: bool = False,
@@ -89,7 +89,7 @@ def ordered_map(
         start: gives the function of one item; every worker calls it once, so it is the place to load a model. It, the
             items and the results must pickle, unless this process works itself.
         items: what to work on; ``str(item)`` names one to people.
-        spread: where the work is done. This process alone keeps neither limit.
+        placement: where the work is done. This process alone keeps neither limit.
         time_limit_s: wall clock per item, or a function that gives it.
         memory_limit_mb: resident memory of a worker; None sets no bound (there is none but on Linux either).
         holds_model: on Ray, work in actors that live as long as the map instead of tasks.
@@ -104,32 +104,34 @@ def ordered_map(
     limit = time_limit_s if callable(time_limit_s) else lambda _item: time_limit_s
     memory = 0 if memory_limit_mb is None else int(memory_limit_mb * 2**20)
     work: _Work[A, B] = _Work(items, limit=limit, memory_limit=memory, report=progress)
-    return work.run(lambda: _find_pool(start, spread, len(items), holds_model)) if items else iter(())
+    return work.run(lambda: _find_pool(start, placement, len(items), holds_model)) if items else iter(())
 
 
 @contextmanager
-def staying(spread: Placement) -> Iterator[None]:
+def staying(placement: Placement) -> Iterator[None]:
     """Stay in the cluster, where there is one, for several maps within the block."""
-    if not spread.ray:
+    if not placement.ray:
         yield
         return
     from pipelines.parallel.cluster import joined
 
-    with joined(spread.address):
+    with joined(placement.address):
         yield
 
 
-def _find_pool(start: Callable[[], Callable[[A], B]], spread: Placement, items: int, holds_model: bool) -> WorkerPool:
-    if spread.here:
+def _find_pool(
+    start: Callable[[], Callable[[A], B]], placement: Placement, items: int, holds_model: bool
+) -> WorkerPool:
+    if placement.here:
         return _Here(start)
     packed = pickle.dumps(start)
-    if spread.ray:
+    if placement.ray:
         from pipelines.parallel.ray import RayPool
 
-        return RayPool(packed, spread, items=items, holds_model=holds_model)
+        return RayPool(packed, placement, items=items, holds_model=holds_model)
     from pipelines.parallel.processes import ProcessPool
 
-    return ProcessPool(packed, min(spread.workers or 1, items))
+    return ProcessPool(packed, min(placement.workers or 1, items))
 
 
 class _Here(Generic[A, B]):

@@ -87,14 +87,14 @@ class RayPool:
         ClusterError: no cluster answers, or it has no room.
     """
 
-    def __init__(self, start: bytes, spread: Placement, *, items: int, holds_model: bool) -> None:
+    def __init__(self, start: bytes, placement: Placement, *, items: int, holds_model: bool) -> None:
         self._ray = import_ray()
-        self._address = spread.address
+        self._address = placement.address
         self._began = connect_ray(self._address)
         self._holds_model = holds_model
-        self._gpus = spread.gpus_per_actor
+        self._gpus = placement.gpus_per_actor
         try:
-            self.size = max(1, min(items, self._room_for(spread)))
+            self.size = max(1, min(items, self._room_for(placement)))
             self._start = self._put(start)
         except BaseException:
             self.close()
@@ -106,11 +106,11 @@ class RayPool:
         self._idle: list[Any] = []
         self._alone_since = time.monotonic()
 
-    def _room_for(self, spread: Placement) -> int:
+    def _room_for(self, placement: Placement) -> int:
         resources = self._ray.cluster_resources()
         room = cpus = int(resources.get("CPU", 0))
         if not self._holds_model:
-            return spread.workers or room
+            return placement.workers or room
         if self._gpus:
             room = min(room, int(resources.get("GPU", 0) / self._gpus + 1e-6))
         if room < 1:
@@ -118,7 +118,7 @@ class RayPool:
                 f"the Ray cluster has no room for one actor of 1 CPU and {self._gpus:g} GPU: it has {cpus} CPU and "
                 f"{resources.get('GPU', 0):g} GPU; lower --gpus-per-actor or add nodes"
             )
-        return min(spread.actors or spread.workers or room, room)
+        return min(placement.actors or placement.workers or room, room)
 
     def _put(self, start: bytes) -> ObjectRef[Any]:
         """Share the function with all nodes.

@@ -204,9 +204,9 @@ def _iou_threshold(run: ComparedRun) -> float:
 
 
 def _group_scores(groups: Mapping[str, Sequence[ComparedRun]]) -> Iterator[GroupScore]:
-    """Return the floors once, then every localizer of every group, protocol by protocol."""
+    """Return the baselines once, then every localizer of every group, protocol by protocol."""
     first = next(iter(groups.values()))[:1]
-    yield from _scores_of("", first, "floor")
+    yield from _scores_of("", first, "baseline")
     for group, runs in groups.items():
         yield from _scores_of(group, runs, "localizer")
 

@@ -161,6 +161,6 @@ def _share(table: pd.DataFrame, column: str, side: str) -> Sequence[float]:
 
 
 def _tables(evaluation: Evaluation) -> dict[str, pd.DataFrame]:
-    methods = [*evaluation.localizers, *dict.fromkeys(s.method for s in evaluation.scores if s.kind == "floor")]
+    methods = [*evaluation.localizers, *dict.fromkeys(s.method for s in evaluation.scores if s.kind == "baseline")]
     tables = {method: evaluation.frames_of(method) for method in methods}
     return {method: table for method, table in tables.items() if len(table)}

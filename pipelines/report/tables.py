@@ -63,11 +63,11 @@ def score_lines(evaluation: Evaluation) -> list[dict[str, object]]:
 
 
 def large_figures(evaluation: Evaluation) -> list[dict[str, object]]:
-    """Return the figures on top: each localizer under the fairest threshold there is, and the best floor."""
+    """Return the figures on top: each localizer under the fairest threshold there is, and the best baseline."""
     plain = [score for score in evaluation.scores if not score.inclusive and score.metric == "CorLoc"]
     learnt = [s for s in plain if s.kind == "localizer" and s.fair]
     learnt = learnt or [s for s in plain if s.kind == "localizer" and s.threshold_choice == "oracle"]
-    floor = max((s for s in plain if s.kind == "floor"), key=lambda s: _or_zero(s.macro), default=None)
+    baseline = max((s for s in plain if s.kind == "baseline"), key=lambda s: _or_zero(s.macro), default=None)
     best = maximum([score.macro for score in learnt])
     return [
         {
@@ -75,18 +75,18 @@ def large_figures(evaluation: Evaluation) -> list[dict[str, object]]:
             "value": percent_cell(score.macro).text,
             "interval": interval_text(score.interval),
             "note": "CorLoc of a box that looks at no pixel"
-            if score.kind == "floor"
+            if score.kind == "baseline"
             else f"CorLoc, map threshold {score.threshold_text}",
             "best": score.macro == best,
         }
-        for score in [*learnt, *([floor] if floor else [])]
+        for score in [*learnt, *([baseline] if baseline else [])]
     ]
 
 
 def metric_table(evaluation: Evaluation) -> dict[str, object]:
     """Return the other metrics as one line per metric that some method has, and one column per method.
 
-    The protocol is that of the last method: floors, which have no map threshold, come first.
+    The protocol is that of the last method: baselines, which have no map threshold, come first.
     """
     methods = list(dict.fromkeys(metric.method for metric in evaluation.metrics))
     named: dict[tuple[str, str, int], dict[str, Metric]] = {}

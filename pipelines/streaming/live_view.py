@@ -136,7 +136,7 @@ class LiveView:
 
     def _pictures(self, shown: _Shown) -> dict[str, object]:
         if self._encoded is None or self._encoded[0] is not shown:
-            if shown.frame.original is None:
+            if shown.frame.original is None or shown.frame.map is None:
                 raise ValueError("the live page needs predictions made with keep_original=True")
             pictures: dict[str, object] = {
                 "frame": _as_url("image/jpeg", encode_frame(shown.frame.original)),

@@ -18,7 +18,7 @@ from pipelines.data.find import Source, find_files
 from pipelines.inference.frames import FramePrediction
 from pipelines.inference.outputs import check_outputs
 from pipelines.inference.overlay_video import save_overlay
-from pipelines.inference.videos import FoundFrame, Predict
+from pipelines.inference.videos import Predict
 from pipelines.run.console import console
 from pipelines.run.signals import finishing, interrupted_by
 from pipelines.streaming.feed import Drop, FedFrame, FrameFeed, Patience
@@ -121,7 +121,7 @@ def _remember(feed: FrameFeed, passing: deque[FedFrame]) -> Iterator[DecodedFram
         yield fed.frame
 
 
-def predict_live(source: Source, live: LiveSource, work: Predict) -> Iterator[FoundFrame]:
+def predict_live(source: Source, live: LiveSource, work: Predict) -> Iterator[FramePrediction]:
     """Localize in every frame of a live source until it ends: what ``tcam predict`` does with an address.
 
     Raises:
@@ -138,7 +138,7 @@ def predict_live(source: Source, live: LiveSource, work: Predict) -> Iterator[Fo
     )
     with FrameFeed(live, size=work.size, drop=Drop(), keep_original=source.overlay is not None) as feed:
         for frame in localize(localizer, feed, save_video=source.overlay):
-            yield FoundFrame(frame.prediction.box, frame.prediction.size)
+            yield FramePrediction(frame.prediction.box, frame.prediction.size)
 
 
 def stream_source(request: StreamRequest, *, quiet: bool) -> None:

@@ -66,12 +66,12 @@ def write_cams(
     *,
     settings: CamSettings,
     size: Size,
-    spread: Placement,
+    placement: Placement,
     memory_limit_mb: float | None = None,
 ) -> None:
     """Write float16 ``[frames, h, w]`` in 0..1 for every shot of the training split; shots already there are kept.
 
-    The frames of a forward pass are the same however the work is spread, and so is every byte.
+    The frames of a forward pass are the same however the work is placement, and so is every byte.
 
     Raises:
         DataError: a video cannot be read; the shots of all others are there then, and ``errors.csv`` lists it.
@@ -89,7 +89,7 @@ def write_cams(
         results = ordered_map(
             MakeCams(PackedLocalizer.pack(localizer), settings.batch, size),
             parts,
-            spread=spread.settled(localizer.compute.device.type, sum(len(part.frames) for part in parts)),
+            placement=placement.settled(localizer.compute.device.type, sum(len(part.frames) for part in parts)),
             time_limit_s=lambda part: model_time_limit_s(len(part.frames)),
             memory_limit_mb=memory_limit_mb,
             holds_model=True,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.config.schema import ClassifierSettings
-from pipelines.training.distributed.process_group import Share
+from pipelines.training.distributed.process_group import BatchShard
 from tcam.model.adl import AttentionDropout
 from tcam.model.heads.acol import Acol
 from tcam.model.network import FrameCamNet
@@ -22,11 +22,11 @@ from tcam.supervision.cutmix import CutMix
 from tcam.supervision.hide_and_seek import HideAndSeek
 from tcam.types import LossTerms
 
-ClassifierStep = Callable[[Tensor, Tensor, Share, torch.Generator], LossTerms]
+ClassifierStep = Callable[[Tensor, Tensor, BatchShard, torch.Generator], LossTerms]
 """From uint8 frames ``[N, 3, H, W]``, labels ``[N]``, their place in the batch and the randomness to losses."""
 
 
-def classifier_lesson(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
+def classifier_step(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
     """Turn settings into a step of the classifier's training."""
     return _STEPS[settings.baseline](settings, network)
 
@@ -42,42 +42,42 @@ def check_baseline(settings: ClassifierSettings, network: FrameCamNet) -> None:
 
 
 def _plain(_: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
-    def lesson(frames: Tensor, labels: Tensor, _: Share, __: torch.Generator) -> LossTerms:
+    def step(frames: Tensor, labels: Tensor, _: BatchShard, __: torch.Generator) -> LossTerms:
         return _tag_loss(network(frames).class_logits, labels)
 
-    return lesson
+    return step
 
 
 def _hide_and_seek(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
     hide = HideAndSeek(settings.hide_and_seek.patches, settings.hide_and_seek.hide)
 
-    def lesson(frames: Tensor, labels: Tensor, share: Share, generator: torch.Generator) -> LossTerms:
-        hidden = hide(frames, generator, colour=network.backbone.mean, first=share.first, total=share.total)
+    def step(frames: Tensor, labels: Tensor, shard: BatchShard, generator: torch.Generator) -> LossTerms:
+        hidden = hide(frames, generator, colour=network.backbone.mean, first=shard.first, total=shard.total)
         return _tag_loss(network(hidden).class_logits, labels)
 
-    return lesson
+    return step
 
 
 def _cutmix(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
     mix = CutMix(settings.cutmix.probability)
 
-    def lesson(frames: Tensor, labels: Tensor, share: Share, generator: torch.Generator) -> LossTerms:
-        mixed = mix(frames, labels, generator, first=share.first, total=share.total)
+    def step(frames: Tensor, labels: Tensor, shard: BatchShard, generator: torch.Generator) -> LossTerms:
+        mixed = mix(frames, labels, generator, first=shard.first, total=shard.total)
         error = mixed.cross_entropy(network(mixed.frames).class_logits)
         return LossTerms({"classes": error}, {"classes": 1.0}, {"classes": len(labels)})
 
-    return lesson
+    return step
 
 
 def _adl(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
     dropout = _attention_dropout(settings)
 
-    def lesson(frames: Tensor, labels: Tensor, _: Share, generator: torch.Generator) -> LossTerms:
+    def step(frames: Tensor, labels: Tensor, _: BatchShard, generator: torch.Generator) -> LossTerms:
         with dropout.acting_on(network.backbone, generator):
             output = network(frames)
         return _tag_loss(output.class_logits, labels)
 
-    return lesson
+    return step
 
 
 def _acol(_: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
@@ -85,13 +85,13 @@ def _acol(_: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
     if not isinstance(head, Acol):
         raise ValueError(f"baseline acol needs the class head acol, got {type(head).__name__}")
 
-    def lesson(frames: Tensor, labels: Tensor, _: Share, __: torch.Generator) -> LossTerms:
+    def step(frames: Tensor, labels: Tensor, _: BatchShard, __: torch.Generator) -> LossTerms:
         logits, others = head.both_logits(network.pyramid(frames).last, labels)
         scores = {"classes": logits, "erased": others}
         terms = {name: functional.cross_entropy(values, labels) for name, values in scores.items()}
         return LossTerms(terms, dict.fromkeys(terms, 1.0), dict.fromkeys(terms, len(labels)))
 
-    return lesson
+    return step
 
 
 def _tag_loss(logits: Tensor, labels: Tensor) -> LossTerms:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.models.device import Compute
-from pipelines.training.distributed.process_group import Team
+from pipelines.training.distributed.process_group import ProcessGroup
 from tcam.errors import TrainingError
 from tcam.model.network import FrameCamNet
 
@@ -38,16 +38,16 @@ class Place:
                 f"{self.stage} stopped in epoch {self.epoch}: loss term '{bad[0]}' is not finite ({found}); {advice}"
             )
 
-    def check_network(self, network: FrameCamNet, frames: Tensor, team: Team) -> None:
+    def check_network(self, network: FrameCamNet, frames: Tensor, group: ProcessGroup) -> None:
         """Check what the network says, in evaluation mode, of uint8 frames ``[N, 3, H, W]`` after the last step.
 
         The losses tell of the steps before it alone; the next stage would fail, or maps be made of nothing.
 
         Raises:
-            TrainingError: something of it is not finite, in any process of the team.
+            TrainingError: something of it is not finite, in any process of the group.
         """
         bad = not all(self._speaks(network, frames))
-        if team.any(bad) or bad:
+        if group.any(bad) or bad:
             raise TrainingError(
                 f"{self.stage} stopped at the end of epoch {self.epoch}: what its network says of frames is not "
                 f"finite; {self._advice()}"

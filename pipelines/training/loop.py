@@ -28,7 +28,7 @@ from pipelines.models.localizer import Localizer
 from pipelines.run.console import console, progress_bar
 from pipelines.run.log import RunLog
 from pipelines.run.signals import Interrupted, finishing, interrupted_by, raise_if_interrupted
-from pipelines.training.distributed.process_group import SINGLE_PROCESS, Share, Team, TeamError
+from pipelines.training.distributed.process_group import SINGLE_PROCESS, BatchShard, ProcessGroup, ProcessGroupError
 from pipelines.training.distributed.whole_batch import WholeBatch
 from pipelines.training.divergence import Place
 from pipelines.training.validation import ValidationScores, Validator
@@ -36,8 +36,8 @@ from tcam.errors import TrainingError
 from tcam.types import ClipBatch, LossTerms, VideoIndex
 from tcam.video.dataset import Clip, EpochBatches
 
-Losses = Callable[[ClipBatch, Share, torch.Generator], LossTerms]
-"""Runs the network on this process's share of a batch; the generator is of all randomness on the device."""
+Losses = Callable[[ClipBatch, BatchShard, torch.Generator], LossTerms]
+"""Runs the network on this process's shard of a batch; the generator is of all randomness on the device."""
 
 
 _STATE_FORMAT: Final = 2
@@ -58,27 +58,27 @@ class TrainingContext:
     compute: Compute
     folder: Path
     fingerprint: str
-    team: Team = SINGLE_PROCESS
+    group: ProcessGroup = SINGLE_PROCESS
     negatives: tuple[Slot, ...] = ()
 
 
 class EpochOrder(Sampler[list[tuple[int, int]]]):
     """The batches of epoch ``epoch`` from step ``first`` on, of each the part of this process; no other is decoded."""
 
-    def __init__(self, batches: EpochBatches, team: Team = SINGLE_PROCESS) -> None:
-        self._batches, self._team = batches, team
+    def __init__(self, batches: EpochBatches, group: ProcessGroup = SINGLE_PROCESS) -> None:
+        self._batches, self._group = batches, group
         self.epoch = self.first = 0
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch, share in zip(self._whole(), self.shares(), strict=True):
-            yield batch[share.first : share.stop]
+        for batch, shard in zip(self._whole(), self.shards(), strict=True):
+            yield batch[shard.first : shard.stop]
 
-    def shares(self) -> Iterator[Share]:
-        """Return the share of this process in each of the batches."""
-        return (self._team.share(len(batch)) for batch in self._whole())
+    def shards(self) -> Iterator[BatchShard]:
+        """Return the shard of this process in each of the batches."""
+        return (self._group.shard(len(batch)) for batch in self._whole())
 
     def _whole(self) -> Iterator[list[tuple[int, int]]]:
         self._batches.epoch = self.epoch
@@ -107,7 +107,7 @@ class Trainer:
         groups: list[dict[str, object]],
     ) -> None:
         self._context, self._stage, self._settings, self._localizer = context, stage, settings, localizer
-        self._team = context.team
+        self._group = context.group
         self._optimizer = torch.optim.SGD(
             groups, momentum=settings.momentum, nesterov=settings.momentum > 0, weight_decay=settings.weight_decay
         )
@@ -123,7 +123,7 @@ class Trainer:
 
         Raises:
             TrainingError: a loss or the network's output is not finite, a decoding process ended, or another one of
-                the team.
+                the group.
             Interrupted: by a signal; the state is saved.
         """
         self._restore()
@@ -132,13 +132,13 @@ class Trainer:
                 task = bar.add_task(self._stage, total=self._settings.epochs * len(order), terms="")
                 bar.advance(task, self._at.epoch * len(order) + self._at.step)
                 while self._at.epoch < self._settings.epochs:
-                    with self._team.holding_signals():
+                    with self._group.holding_signals():
                         self._epoch(loader, order, losses, lambda text: bar.update(task, advance=1, terms=text))
                     self._end_epoch(keep)
         except Interrupted:
             self._save_state()
             raise
-        except TeamError:
+        except ProcessGroupError:
             time.sleep(0.5)  # it may have been ended by a signal to all processes that is on its way to us
             raise_if_interrupted()
             raise
@@ -164,34 +164,34 @@ class Trainer:
         for group, lr in zip(self._optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = max(lr * self._settings.lr_gamma ** (at.epoch // self._settings.lr_step), 1e-7)
         self._localizer.network.train()
-        for batch, share in zip(loader, order.shares(), strict=False):  # the loader alone knows its end
+        for batch, shard in zip(loader, order.shards(), strict=False):  # the loader alone knows its end
             with finishing():
                 here = batch.to(self._context.compute.device)
-                numbers = self._step(here.frames.flatten(0, 1), self._losses(losses, here, share), share)
+                numbers = self._step(here.frames.flatten(0, 1), self._losses(losses, here, shard), shard)
                 at.step += 1
                 at.sums = {name: at.sums.get(name, 0.0) + number for name, number in numbers.items()}
                 if at.step == len(order):
-                    self._place().check_network(self._localizer.network, here.frames.flatten(0, 1), self._team)
+                    self._place().check_network(self._localizer.network, here.frames.flatten(0, 1), self._group)
             self._save_state_if_due()
             show("  ".join(f"{name} {total / at.step:.4g}" for name, total in at.sums.items()))
-            if self._team.any(interrupted_by() is not None):
+            if self._group.any(interrupted_by() is not None):
                 raise Interrupted(interrupted_by() or signal.SIGTERM)
 
-    def _losses(self, losses: Losses, batch: ClipBatch, share: Share) -> LossTerms:
-        if self._team.size == 1:
-            return losses(batch, share, self._generator)
-        with WholeBatch(self._team, share.times(batch.frames.shape[1])):
-            return losses(batch, share, self._generator)
+    def _losses(self, losses: Losses, batch: ClipBatch, shard: BatchShard) -> LossTerms:
+        if self._group.size == 1:
+            return losses(batch, shard, self._generator)
+        with WholeBatch(self._group, shard.times(batch.frames.shape[1])):
+            return losses(batch, shard, self._generator)
 
-    def _step(self, frames: Tensor, terms: LossTerms, share: Share) -> dict[str, float]:
-        own, terms = (terms, terms) if self._team.size == 1 else self._team.join_losses(terms, share)
+    def _step(self, frames: Tensor, terms: LossTerms, shard: BatchShard) -> dict[str, float]:
+        own, terms = (terms, terms) if self._group.size == 1 else self._group.join_losses(terms, shard)
         values: dict[str, Tensor] = {name: (terms.weights[name] * term).detach() for name, term in terms.terms.items()}
         numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))  # one look at the device
         self._place().check_losses(numbers, self._localizer.network, frames)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(own.total).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
-        if self._team.size > 1:
-            self._team.add_gradients(self._localizer.network.parameters())
+        if self._group.size > 1:
+            self._group.add_gradients(self._localizer.network.parameters())
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return numbers
@@ -201,7 +201,7 @@ class Trainer:
 
     def _end_epoch(self, keep: Sequence[str]) -> None:
         """Judge and log the epoch, where this process leads; the others go on and wait in their next step."""
-        if not self._team.leads:
+        if not self._group.is_main:
             self._at = _Position(epoch=self._at.epoch + 1)
             return
         scores = self._context.validator(self._localizer)
@@ -245,7 +245,7 @@ class Trainer:
             self._save_state()
 
     def _save_state(self) -> None:
-        if not self._team.leads:
+        if not self._group.is_main:
             return
         began = time.monotonic()
         save_state(self._context.folder / "resume.pt", self._state())
@@ -278,15 +278,15 @@ class Trainer:
             self._generator.set_state(state["generator"])
             at = self._at
             console.print(f"{self._stage}: goes on after epoch {at.epoch}" + (f", step {at.step}" if at.step else ""))
-        if self._team.size > 1:
+        if self._group.size > 1:
             self._check_same_start()
-        if self._team.leads:
+        if self._group.is_main:
             self._context.log.rewind(self._stage, self._at.epoch)
 
     def _check_same_start(self) -> None:
         first = next(self._localizer.network.head.parameters())
         own = torch.tensor([self._at.epoch, self._at.step, *first.detach().flatten()[:8].tolist()]).double()
-        if self._team.any(not torch.equal(self._team.sum(own.clone()), self._team.size * own)):
+        if self._group.any(not torch.equal(self._group.sum(own.clone()), self._group.size * own)):
             raise TrainingError(
                 f"the workers of {self._stage} do not start from the same state: expected the run folder "
                 f"{self._context.folder.parent} on a disk that all of them see"

@@ -13,7 +13,7 @@ from pipelines.parallel.placement import AUTO, Placement
 from pipelines.run.log import RunLog
 from pipelines.run.stage import Stage
 from pipelines.training.cam_cache import CamCache, write_cams
-from pipelines.training.distributed.process_group import SINGLE_PROCESS, Team, team_compute
+from pipelines.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, group_compute
 from pipelines.training.loop import TrainingContext
 from pipelines.training.stages import train_classifier, train_localizer
 from pipelines.training.validation import Validator
@@ -23,21 +23,21 @@ TrainStage = Callable[[Run, str, Validator, RunLog], None]
 """Trains the stage of this name into its folder, in this process or in many."""
 
 
-def train_here(run: Run, name: str, validator: Validator, log: RunLog, team: Team = SINGLE_PROCESS) -> None:
-    """Train stage "classifier" or "localizer" in this process, together with the others of its team."""
-    (_classifier if name == "classifier" else _localizer)(run, validator, log, team)
+def train_here(run: Run, name: str, validator: Validator, log: RunLog, group: ProcessGroup = SINGLE_PROCESS) -> None:
+    """Train stage "classifier" or "localizer" in this process, together with the others of its group."""
+    (_classifier if name == "classifier" else _localizer)(run, validator, log, group)
 
 
-def train_beside(folder: Path, name: str, team: Team) -> None:
-    """Train a stage as one of a team in a run that another process prepared."""
+def train_beside(folder: Path, name: str, group: ProcessGroup) -> None:
+    """Train a stage as one of a group in a run that another process prepared."""
     run = load_run(folder)
-    run = replace(run, compute=team_compute(run.config.device, run.config.precision))
+    run = replace(run, compute=group_compute(run.config.device, run.config.precision))
     validator = Validator(run.index, run.truth, settings=run.config.evaluation, size=run.input_size)
     with RunLog(folder) as log:
-        train_here(run, name, validator, log, team)
+        train_here(run, name, validator, log, group)
 
 
-def _context(run: Run, stage: Stage, validator: Validator, log: RunLog, team: Team) -> TrainingContext:
+def _context(run: Run, stage: Stage, validator: Validator, log: RunLog, group: ProcessGroup) -> TrainingContext:
     return TrainingContext(
         negatives=run.negatives(),
         config=run.config,
@@ -47,18 +47,18 @@ def _context(run: Run, stage: Stage, validator: Validator, log: RunLog, team: Te
         compute=run.compute,
         folder=stage.folder,
         fingerprint=stage.fingerprint,
-        team=team,
+        group=group,
     )
 
 
-def _classifier(run: Run, validator: Validator, log: RunLog, team: Team) -> None:
+def _classifier(run: Run, validator: Validator, log: RunLog, group: ProcessGroup) -> None:
     config = run.config
     network = build_network(config.model, len(run.index.class_names), decoder=False, seed=config.seed)
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
-    train_classifier(network.to(run.compute.device), _context(run, run.classifier_stage(), validator, log, team))
+    train_classifier(network.to(run.compute.device), _context(run, run.classifier_stage(), validator, log, group))
 
 
-def make_cams(run: Run, spread: Placement = AUTO) -> None:
+def make_cams(run: Run, placement: Placement = AUTO) -> None:
     """Make the CAM cache with the classifier of the run; shots that are there are kept.
 
     Raises:
@@ -75,12 +75,12 @@ def make_cams(run: Run, spread: Placement = AUTO) -> None:
         run.cams_stage().folder,
         settings=config.cam,
         size=run.input_size,
-        spread=spread,
+        placement=placement,
         memory_limit_mb=config.data.memory_limit_mb,
     )
 
 
-def _localizer(run: Run, validator: Validator, log: RunLog, team: Team) -> None:
+def _localizer(run: Run, validator: Validator, log: RunLog, group: ProcessGroup) -> None:
     config, classes = run.config, len(run.index.class_names)
     network = build_network(config.model, classes, decoder=True, seed=config.seed)
     classifier = build_network(config.model, classes, decoder=False, seed=0)
@@ -88,4 +88,4 @@ def _localizer(run: Run, validator: Validator, log: RunLog, team: Team) -> None:
     network.backbone.load_state_dict(classifier.backbone.state_dict())
     network.head.load_state_dict(classifier.head.state_dict())
     cams = CamCache.open(run.cams_stage().folder, run.index, config.localizer.temporal)
-    train_localizer(network.to(run.compute.device), cams, _context(run, run.localizer_stage(), validator, log, team))
+    train_localizer(network.to(run.compute.device), cams, _context(run, run.localizer_stage(), validator, log, group))

@@ -16,8 +16,8 @@ from pipelines.evaluation.sampling import spread_out
 from pipelines.models.localizer import Localizer
 from pipelines.parallel.processes import fresh_start
 from pipelines.training.cam_cache import CamCache
-from pipelines.training.classifier_steps import classifier_lesson
-from pipelines.training.distributed.process_group import Share
+from pipelines.training.classifier_steps import classifier_step
+from pipelines.training.distributed.process_group import BatchShard
 from pipelines.training.loop import EpochOrder, Trainer, TrainingContext
 from pipelines.training.methods import clip_sampler, joint_groups, localizer_groups, localizer_objective, seed_sampler
 from tcam.model.network import FrameCamNet
@@ -34,13 +34,13 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
     choose_frames = FrameSampler(settings.frame_limit)
     loader, order = _loader(context, settings, slots, choose_frames=choose_frames, read_cams=None)
 
-    lesson = classifier_lesson(settings, network)
+    step = classifier_step(settings, network)
 
-    def losses(batch: ClipBatch, share: Share, generator: torch.Generator) -> LossTerms:
+    def losses(batch: ClipBatch, shard: BatchShard, generator: torch.Generator) -> LossTerms:
         per_clip = batch.frames.shape[1]
         labels = batch.label.repeat_interleave(per_clip)
         with context.compute.autocast():
-            return lesson(batch.frames.flatten(0, 1), labels, share.times(per_clip), generator)
+            return step(batch.frames.flatten(0, 1), labels, shard.times(per_clip), generator)
 
     localizer = Localizer(network, context.config.cam.method, context.compute)
     trainer = Trainer(context, "classifier", settings, localizer, groups)
@@ -64,12 +64,12 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
     slots += negative_slots(context.negatives, settings, most=len(slots))
     loader, order = _loader(context, settings, slots, choose_frames=clip_sampler(context.config), read_cams=cams)
 
-    def losses(batch: ClipBatch, share: Share, generator: torch.Generator) -> LossTerms:
+    def losses(batch: ClipBatch, shard: BatchShard, generator: torch.Generator) -> LossTerms:
         with context.compute.autocast():
             output = network(batch.frames.flatten(0, 1))
         if batch.cams is None:
             raise ValueError("the localizer stage needs cached CAMs")
-        frames = share.times(batch.frames.shape[1])
+        frames = shard.times(batch.frames.shape[1])
         labels = make_labels(batch.cams.flatten(0, 1), generator, first=frames.first, total=frames.total)
         barrier_t = min(settings.size.initial_t * settings.size.growth**order.epoch, settings.size.max_t)
         return objective(output, batch, labels, barrier_t=barrier_t)
@@ -117,7 +117,7 @@ def _loader(
     )
     lengths = [choose_frames.length(shot) for _, shot in slots]
     batches = EpochBatches(lengths, frames_per_batch=settings.batch, seed=context.config.seed)
-    order = EpochOrder(batches, context.team)
+    order = EpochOrder(batches, context.group)
     loader: DataLoader[Clip] = DataLoader(
         dataset,
         batch_sampler=order,

@@ -115,7 +115,7 @@ def clip_boxes(boxes: Tensor, size: Size) -> Tensor:
 def centre_box(size: Size, side_fraction: float) -> Box:
     """Return the box in the middle of the frame whose sides are a fraction of the frame's sides.
 
-    A half (the floor called "centre box (50 %)") is half the height and half the width: a quarter of the area.
+    A half (the baseline called "centre box (50 %)") is half the height and half the width: a quarter of the area.
 
     Raises:
         ValueError: an empty size, or a fraction outside 0..1 (0 excluded).

@@ -1,7 +1,7 @@
 """Deep descriptor transformation: what the frames of a video have in common, without tags, training or threshold.
 
 Wei et al., "Unsupervised Object Discovery and Co-Localization by Deep Descriptor Transformation" (arXiv:1707.06397;
-IJCAI 2017, arXiv:1705.02758). A floor: what a trained localizer must beat.
+IJCAI 2017, arXiv:1705.02758). A baseline: what a trained localizer must beat.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ OVERLAPS: dict[str, Overlaps] = {
 
 
 def write_results(folder: Path, overlaps: Mapping[str, Overlaps] = OVERLAPS, *, iou_threshold: float = 0.5) -> Path:
-    """Write ``results.json`` and ``per_frame.parquet``; gives the folder. Methods named ``... box ...`` are floors."""
+    """Write ``results.json`` and ``per_frame.parquet``; methods named ``... box ...`` are baselines."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = frame_table(overlaps)
     frames.to_parquet(folder / "per_frame.parquet")
@@ -95,7 +95,7 @@ def score_row(method: str, overlaps: Overlaps, choice: str, iou_threshold: float
     every = [value for values in right.values() for value in values]
     return {
         "method": method,
-        "kind": "floor" if choice == "none" else "localizer",
+        "kind": "baseline" if choice == "none" else "localizer",
         "metric": "CorLoc",
         "protocol": f"CorLoc, IoU >= {iou_threshold:g}, map threshold: {choice}",
         "threshold_choice": choice,

@@ -27,7 +27,7 @@ CHROMIUM_FLAGS = (
 @pytest.fixture(scope="session")
 def tiny_data(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Give the index and the boxes of the tiny videos."""
-    return prepare(tiny_videos, cache_dir=tmp_path_factory.mktemp("tiny-cache"), short_side=64, spread=Placement())
+    return prepare(tiny_videos, cache_dir=tmp_path_factory.mktemp("tiny-cache"), short_side=64, placement=Placement())
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@
 
 Prints Markdown on stdout: CorLoc (validation and oracle threshold), MaxBoxAccV2 and temporal stability, mean ± sample
 standard deviation over seeds; milliseconds from a frame to its map on one thread (median, all rows in turn); parameters
-in millions. `--refine` adds each row with its maps refined by a CRF, `--ddt` the untrained floor. Runs of a seed and a
-backbone share classifier and CAMs; a finished run is read, not made again; an interrupted one goes on. A row's settings
-are the method's published ones, or those of CONFIGS/<method>.yaml; `--set` wins over both.
+in millions. `--refine` adds each row with its maps refined by a CRF, `--ddt` the untrained baseline. Runs of a seed and
+a backbone share classifier and CAMs; a finished run is read, not made again; an interrupted one goes on. A row's
+settings are the method's published ones, or those of CONFIGS/<method>.yaml; `--set` wins over both.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "bench-methods")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, for all rows")
-    parser.add_argument("--refine", action="store_true", help="also judge maps refined by a CRF (needs tcam[crf])")
-    parser.add_argument("--ddt", action="store_true", help="also judge the untrained floor")
+    parser.add_argument("--refine", action="store_true", help="also measure maps refined by a CRF (needs tcam[crf])")
+    parser.add_argument("--ddt", action="store_true", help="also measure the untrained baseline")
     options = parser.parse_args()
     if "negev" in options.methods and options.background is None:
         parser.error("the row negev needs --background")
@@ -95,7 +95,7 @@ def make(
     for text in [*overrides, f"seed={seed}"]:
         flags += ["--set", text]
     train_into(folder, options.videos, flags)
-    more = [*(["--refine", "crf"] if options.refine else []), *(["--floor", "ddt"] if options.ddt else [])]
+    more = [*(["--refine", "crf"] if options.refine else []), *(["--baseline", "ddt"] if options.ddt else [])]
     if more and not (folder / results_folder(options) / "results.json").is_file():
         tcam(["evaluate", folder, *more, "-o", folder / results_folder(options)])
     return folder
@@ -157,7 +157,7 @@ def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[flo
 def method_table(
     evaluations: Mapping[str, Sequence[Any]], facts: Mapping[str, tuple[float, float]], *, refine: bool
 ) -> list[str]:
-    """Lay rows side by side: floors, then each row at the threshold of its validation boxes and at its oracle.
+    """Lay rows side by side: baselines, then each row at the threshold of its validation boxes and at its oracle.
 
     Args:
         evaluations: by row, one ``pipelines.evaluation.stored.Evaluation`` per seed.
@@ -171,8 +171,8 @@ def method_table(
         "",
     ]
     lines += [_line(head), "|---|" + "---:|" * (len(head) - 1)]
-    floors = dict.fromkeys(score.method for score in some.scores if score.kind == "floor")
-    lines += [_line([name, *_cells([some], name, "none"), "", ""]) for name in floors]
+    baselines = dict.fromkeys(score.method for score in some.scores if score.kind == "baseline")
+    lines += [_line([name, *_cells([some], name, "none"), "", ""]) for name in baselines]
     for row, per_seed in evaluations.items():
         own = per_seed[0].localizers[-1]
         plain = own.removesuffix(" + crf") if refine else own

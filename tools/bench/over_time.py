@@ -21,7 +21,7 @@ import torch
 
 from pipelines.evaluation.method_evaluator import EvaluatorSettings, MethodEvaluator
 from pipelines.inference.frames import find_boxes
-from pipelines.models.engine import FoundMaps
+from pipelines.models.engine import FrameMaps
 from pipelines.models.run import Run, load_localizers, load_run, main_localizer
 from pipelines.models.thresholds import read_thresholds
 from pipelines.run.console import progress_bar
@@ -87,7 +87,7 @@ def localize(run: Run) -> tuple[dict[VideoRecord, list[FrameBox]], list[float], 
                 labels = torch.full((len(chunk),), record.label)
                 seen = localizer(torch.stack([torch.from_numpy(frame.pixels) for frame in chunk]), labels)
                 probabilities = seen.probabilities.float().cpu()
-                maps = FoundMaps(seen.maps.cpu().numpy(), labels.numpy(), probabilities[:, record.label].numpy())
+                maps = FrameMaps(seen.maps.cpu().numpy(), probabilities.numpy(), labels.numpy())
                 boxes = find_boxes(maps, record.video_id, chunk, threshold=threshold, class_names=run.index.class_names)
                 found[record] += [frame.box for frame in boxes]
                 for frame, scores in zip(found[record][-len(chunk) :], probabilities.tolist(), strict=True):

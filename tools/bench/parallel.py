@@ -86,15 +86,15 @@ class Bench:
         ]
         return self.make_cams, parts, True
 
-    def measure(self, what: str, spread: Placement) -> tuple[float, float]:
+    def measure(self, what: str, placement: Placement) -> tuple[float, float]:
         """Time some work, and apart from it the start-up."""
         start, items, holds_model = self.work(what)
-        if spread.here:
-            return timed(partial(run, start, items, spread, holds_model)), 0.0
+        if placement.here:
+            return timed(partial(run, start, items, placement, holds_model)), 0.0
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             meetings = [Meeting(Path(place))] * WORKERS
             began = time.monotonic()
-            ended = run(partial(start_meeting, start), [*meetings, *items], spread, holds_model)
+            ended = run(partial(start_meeting, start), [*meetings, *items], placement, holds_model)
             met = meetings[0].last("came")
             return ended - met, met - began
 
@@ -131,10 +131,10 @@ class Bench:
             readers.read(record, range(start, min(start + BATCH, record.num_frames)))
 
 
-def run(start: Callable, items: list, spread: Placement, holds_model: bool) -> float:
+def run(start: Callable, items: list, placement: Placement, holds_model: bool) -> float:
     """Do the work; tell when the last result came: after it the workers only end."""
     ended = 0.0
-    for result in ordered_map(start, items, spread=spread, time_limit_s=600.0, holds_model=holds_model):
+    for result in ordered_map(start, items, placement=placement, time_limit_s=600.0, holds_model=holds_model):
         if isinstance(result, ItemFailure):
             raise SystemExit(result.reason)
         ended = time.monotonic()
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--without-ray", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    spreads = {name: s for name, s in SPREADS.items() if not (s.ray and options.without_ray)}
+    placements = {name: s for name, s in SPREADS.items() if not (s.ray and options.without_ray)}
     bench = Bench(options.videos, options.clips, options.backbone)
     print(f"{platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {options.backbone}")
     print(f"{len(bench.clips)} clips, {bench.frames} frames, {options.rounds} rounds")
@@ -237,8 +237,8 @@ def main() -> None:
             times.setdefault(("decord", "our reader"), []).append(bench.our_reader())
             for what in options.work:
                 times.setdefault((what, PLAIN), []).append(bench.two_plain(what))
-                for name, spread in spreads.items():
-                    took, start_up = bench.measure(what, spread)
+                for name, placement in placements.items():
+                    took, start_up = bench.measure(what, placement)
                     times.setdefault((f"{what}, start-up", name), []).append(start_up)
                     times.setdefault((what, name), []).append(took)
     finally:

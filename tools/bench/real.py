@@ -174,7 +174,7 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
     for split, file in tables.items():
         results = collect(
             {name: [read_rows(folder / file) for folder in made] for name, made in folders.items()},
-            floors_of="layercam",
+            baselines_of="layercam",
         )
         scores = score_table(results, minutes if split == "test" else {})
         luck = seed_table(results, options.seeds, videos, baseline="tcam")
@@ -221,12 +221,12 @@ def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts:
         thresholds[name] = read_thresholds(folder / "evaluation" / "thresholds.json")[0][main]
         rows = read_rows(folder / "evaluation" / "results.json")
         table += [(name, result) for method, result in rows if method == main]
-        floors = [row for row in rows if row[1].threshold is None]
+        baselines = [row for row in rows if row[1].threshold is None]
     table.sort(key=lambda row: row[1].protocol.threshold_choice, reverse=True)  # validation before oracle
     return write_report(
         options.runs,
         title=f"Ablation, seed {options.seeds[0]}",
-        rows=[*floors, *table],
+        rows=[*baselines, *table],
         pictures=draw_maps(
             run.index.of_split("test"),
             run.truth,

@@ -15,15 +15,15 @@ Results = dict[str, dict[str, list[CorLocResult]]]
 """By method, by choice of the map threshold: one result per seed."""
 
 Rows = Sequence[tuple[str, CorLocResult]]
-"""What one run stores: floors, each localizer at its validation threshold, each at its oracle; its own method last."""
+"""What one run stores: baselines, then each localizer at its validation threshold and oracle, its own method last."""
 
 
-def collect(runs: Mapping[str, Sequence[Rows]], *, floors_of: str) -> Results:
-    """Take from the runs of each ablation row (one per seed) their own method, and the floors from one row's runs."""
+def collect(runs: Mapping[str, Sequence[Rows]], *, baselines_of: str) -> Results:
+    """Take each ablation row's own method from its runs (one per seed), and the baselines from the runs of one row."""
     results: Results = {}
-    floors = {name for rows in runs[floors_of] for name, result in rows if _choice(result) == "none"}
-    for name in sorted(floors):
-        results[name] = {"none": [dict(rows)[name] for rows in runs[floors_of]]}
+    baselines = {name for rows in runs[baselines_of] for name, result in rows if _choice(result) == "none"}
+    for name in sorted(baselines):
+        results[name] = {"none": [dict(rows)[name] for rows in runs[baselines_of]]}
     for row, per_seed in runs.items():
         for rows in per_seed:
             for name, result in rows:

@@ -26,7 +26,7 @@ import numpy as np
 
 from pipelines.config.schema import load_config
 from pipelines.models.device import choose_compute
-from pipelines.models.engine import Engine, FoundMaps
+from pipelines.models.engine import ArrayMaps, Engine
 from pipelines.models.localizer import Localizer, build_network
 from pipelines.run.memory import resident_bytes
 from pipelines.streaming.feed import Drop, FrameFeed, Patience
@@ -111,7 +111,7 @@ class Slowed:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def find(self, frames: Pixels, label: int | None) -> FoundMaps:
+    def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
         """Look at frames; wait."""
         until = time.monotonic() + FRAME_S * len(frames)
         found = self.engine.find(frames, label)

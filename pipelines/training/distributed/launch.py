@@ -10,29 +10,29 @@ from pipelines.config.schema import RunConfig
 from pipelines.models.run import Run
 from pipelines.run.console import console
 from pipelines.run.log import RunLog
-from pipelines.training.distributed.process_group import Team, check_team
+from pipelines.training.distributed.process_group import ProcessGroup, check_group_size
 from pipelines.training.run_stage import TrainStage, train_beside, train_here
 from pipelines.training.validation import Validator
 from tcam.errors import ConfigError, TrainingError
 
 
-def choose_training(config: RunConfig, num_workers: int, team: Team) -> TrainStage:
+def choose_training(config: RunConfig, num_workers: int, group: ProcessGroup) -> TrainStage:
     """Find out before anything is written how the stages are to be trained.
 
     Args:
         config: of the run.
         num_workers: ``--num-workers``.
-        team: the processes that torchrun started; this one leads them.
+        group: the processes that torchrun started; this is the main one.
 
     Raises:
         ConfigError: a number that does not fit the batch, the GPUs or torchrun.
         MissingPartError: more than one worker, and Ray Train is not installed.
     """
-    if team.size > 1 and num_workers not in (1, team.size):
-        raise ConfigError(f"torchrun started {team.size} processes: leave out --num-workers, got {num_workers}")
-    check_team(config, num_workers if team.size == 1 else team.size)
-    if team.size > 1:
-        return partial(_train_with_others, team)
+    if group.size > 1 and num_workers not in (1, group.size):
+        raise ConfigError(f"torchrun started {group.size} processes: leave out --num-workers, got {num_workers}")
+    check_group_size(config, num_workers if group.size == 1 else group.size)
+    if group.size > 1:
+        return partial(_train_with_others, group)
     if num_workers > 1:
         from pipelines.training.distributed.ray import RayTraining
 
@@ -40,29 +40,29 @@ def choose_training(config: RunConfig, num_workers: int, team: Team) -> TrainSta
     return train_here
 
 
-def _train_with_others(team: Team, run: Run, name: str, validator: Validator, log: RunLog) -> None:
-    team.tell(json.dumps({"run": str(run.folder.resolve()), "stage": name}))
-    train_here(run, name, validator, log, team)
+def _train_with_others(group: ProcessGroup, run: Run, name: str, validator: Validator, log: RunLog) -> None:
+    group.broadcast(json.dumps({"run": str(run.folder.resolve()), "stage": name}))
+    train_here(run, name, validator, log, group)
 
 
-def release_others(team: Team) -> None:
+def release_others(group: ProcessGroup) -> None:
     """Tell the other processes that all is done."""
-    if team.size > 1:
-        team.tell(json.dumps(None))
+    if group.size > 1:
+        group.broadcast(json.dumps(None))
 
 
-def help_leader(team: Team) -> None:
-    """Train whatever stage the leader is at, until it has no more.
+def train_with_main(group: ProcessGroup) -> None:
+    """Train whatever stage the main process is at, until it has no more.
 
     Raises:
-        SystemExit: training cannot go on, or the leader has ended; it says why.
+        SystemExit: training cannot go on, or the main process has ended; it says why.
     """
     console.quiet = True
     while True:
         try:
-            wanted = json.loads(team.hear())
+            wanted = json.loads(group.receive())
             if wanted is None:
                 return
-            train_beside(Path(wanted["run"]), wanted["stage"], team)
+            train_beside(Path(wanted["run"]), wanted["stage"], group)
         except TrainingError:
             raise SystemExit(TrainingError.exit_code) from None

@@ -1,7 +1,7 @@
-"""The processes that train together: which of them this is, its share of a batch, and what they tell one another.
+"""The processes that train together: the rank of this one, its shard of each batch, and their collective operations.
 
-Every process goes through the same batches in the same order and draws the same random numbers; each decodes and
-computes its share. What is said below runs over ``torch.distributed``: gloo between CPUs, nccl between GPUs.
+Every process goes through the same batches in the same order and draws the same random numbers. Each decodes and
+computes its own shard. All communication uses ``torch.distributed``: gloo between CPUs, nccl between GPUs.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from tcam.errors import ConfigError, TrainingError
 from tcam.types import LossTerms
 
 PATIENCE: Final = timedelta(days=2)
-"""The others wait so long while the leader prepares data, validates or evaluates; its end they notice at once."""
+"""The others wait so long while the main process prepares data, validates or evaluates; its end they notice at once."""
 
 _MOST_BYTES: Final = 4096
 _LOOK_EVERY_S: Final = 0.1
 
 
-class TeamError(TrainingError):
-    """Another process of the team has ended."""
+class ProcessGroupError(TrainingError):
+    """Another process of the group has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class BatchShard:
     """Clips ``first`` to ``stop`` (half-open, never empty) of a batch of ``total``.
 
-    In a batch smaller than the team some processes have no clip of their own. They take the first one for company, as
+    In a batch smaller than the group some processes have no clip of their own. They take the first one for company, as
     many operations do not stand an empty tensor, and ``counts`` is False: it is another's, nothing of it counts.
     """
 
@@ -48,37 +48,37 @@ class Share:
     total: int
     counts: bool = True
 
-    def times(self, frames: int) -> Share:
+    def times(self, frames: int) -> BatchShard:
         """Count frames instead of clips, ``frames`` to a clip."""
-        return Share(self.first * frames, self.stop * frames, self.total * frames, self.counts)
+        return BatchShard(self.first * frames, self.stop * frames, self.total * frames, self.counts)
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
-    """``size`` processes that train together, of which this is number ``rank``; number 0 leads: it alone writes."""
+class ProcessGroup:
+    """``size`` processes that train together; this one is ``rank``. Rank 0 is the main process and alone writes."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process validates, writes and reports."""
         return self.rank == 0
 
-    def share(self, total: int) -> Share:
+    def shard(self, total: int) -> BatchShard:
         """Return this process its part of ``total`` clips; the parts differ by one clip at most."""
         first, stop = total * self.rank // self.size, total * (self.rank + 1) // self.size
-        return Share(first, stop, total) if first < stop else Share(0, 1, total, counts=False)
+        return BatchShard(first, stop, total) if first < stop else BatchShard(0, 1, total, counts=False)
 
     def holding_signals(self) -> AbstractContextManager[None]:
         """Let no signal end this process alone within the block: the others would wait for it."""
         return finishing() if self.size > 1 else nullcontext()
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Add up a tensor of equal shape over the team, in place.
+        """Add up a tensor of equal shape over the group, in place.
 
         Raises:
-            TeamError: another process has ended.
+            ProcessGroupError: another process has ended.
         """
         try:
             dist.all_reduce(tensor)
@@ -90,14 +90,14 @@ class Team:
         """Whether any process says yes."""
         return self.size > 1 and bool(self.sum(torch.tensor(float(wish))) > 0)
 
-    def join_losses(self, terms: LossTerms, share: Share) -> tuple[LossTerms, LossTerms]:
-        """Weigh means over this process's share so that they add up to the means over the whole batch.
+    def join_losses(self, terms: LossTerms, shard: BatchShard) -> tuple[LossTerms, LossTerms]:
+        """Weigh means over this process's shard so that they add up to the means over the whole batch.
 
         Returns:
-            This process's parts, whose sum over the team is the loss; and the whole batch's terms, without a gradient.
+            This process's parts, whose sum over the group is the loss; and the whole batch's terms, without a gradient.
         """
         values = torch.stack([term.detach().double() for term in terms.terms.values()])
-        counts = values.new_tensor([float(terms.counts[name]) * share.counts for name in terms.terms])
+        counts = values.new_tensor([float(terms.counts[name]) * shard.counts for name in terms.terms])
         sums, totals = self.sum(torch.stack([values * counts, counts]))
         shares = (counts / totals.clamp_min(1)).tolist()
         parts = {name: part * term for part, (name, term) in zip(shares, terms.terms.items(), strict=True)}
@@ -105,22 +105,22 @@ class Team:
         return LossTerms(parts, terms.weights), LossTerms(whole, terms.weights)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Return every parameter the sum of its gradients over the team, by one message."""
+        """Return every parameter the sum of its gradients over the group, by one message."""
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         sums = self.sum(torch.cat([grad.flatten() for grad in grads]))
         for grad, part in zip(grads, torch.split(sums, [grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
 
-    def tell(self, text: str) -> None:
-        """Send a short text to all others, who ``hear`` it."""
+    def broadcast(self, text: str) -> None:
+        """Send a short text to all others, who ``receive`` it."""
         message = text.encode().ljust(_MOST_BYTES)
         dist.broadcast(torch.frombuffer(bytearray(message), dtype=torch.uint8), src=0)
 
-    def hear(self) -> str:
-        """Wait for a text from the leader, for as long as it takes; signals are heeded meanwhile.
+    def receive(self) -> str:
+        """Wait for a text from the main process, for as long as it takes; signals are heeded meanwhile.
 
         Raises:
-            TeamError: the leader has ended.
+            ProcessGroupError: the main process has ended.
         """
         message = torch.zeros(_MOST_BYTES, dtype=torch.uint8)
         try:
@@ -134,26 +134,26 @@ class Team:
         return bytes(message.tolist()).decode().rstrip()
 
 
-SINGLE_PROCESS: Final = Team()
+SINGLE_PROCESS: Final = ProcessGroup()
 
 
 @contextmanager
-def joined_team() -> Iterator[Team]:
+def joined_process_group() -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started within the block; without torchrun this one is alone."""
     if not dist.is_torchelastic_launched() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE_PROCESS
         return
     dist.init_process_group(backend_of(torch.cuda.is_available()), timeout=PATIENCE)
     try:
-        yield present_team()
+        yield current_process_group()
     finally:
         dist.destroy_process_group()
 
 
-def present_team() -> Team:
-    """Name the team of the process group that is there; its processes on this machine share the cores."""
+def current_process_group() -> ProcessGroup:
+    """Return the process group that is initialised; its processes on this machine share the cores."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size()))
-    return Team(dist.get_rank(), dist.get_world_size())
+    return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
 def backend_of(gpus: bool) -> str:
@@ -162,12 +162,12 @@ def backend_of(gpus: bool) -> str:
 
 
 def local_size() -> int:
-    """Count the processes of the team on this machine."""
+    """Count the processes of the group on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def team_compute(device: str, precision: str) -> Compute:
-    """Choose the device of this process of a team: its own GPU, or the CPU.
+def group_compute(device: str, precision: str) -> Compute:
+    """Choose the device of this process of a group: its own GPU, or the CPU.
 
     Raises:
         ConfigError: another kind of device, or fewer GPUs than processes.
@@ -181,7 +181,7 @@ def team_compute(device: str, precision: str) -> Compute:
     return choose_compute(own, precision)
 
 
-def check_team(config: RunConfig, size: int) -> None:
+def check_group_size(config: RunConfig, size: int) -> None:
     """Find out before anything runs whether a batch can be shared among ``size`` processes.
 
     Raises:
@@ -212,8 +212,8 @@ def check_gpus(wanted: int, found: int) -> None:
         raise ConfigError(f"every worker needs a GPU: expected {wanted}, found {found}; ask for {found} workers")
 
 
-def _lost(team: Team) -> TeamError:
-    return TeamError(
-        f"a worker of the {team.size} that train together ended (killed, or out of memory?); resume the run with "
+def _lost(group: ProcessGroup) -> ProcessGroupError:
+    return ProcessGroupError(
+        f"a worker of the {group.size} that train together ended (killed, or out of memory?); resume the run with "
         "--resume, with any number of workers"
     )

@@ -1,6 +1,6 @@
 """Training on workers of Ray Train; the only user of Ray Train, imported when more than one worker is asked for.
 
-This process keeps the run: its lock, its other stages, its voice. The workers train one stage as a team and its leader
+This process keeps the run: its lock, its other stages, its voice. The workers train one stage as a group and its leader
 writes the stage's folder, which all of them must see.
 """
 
@@ -24,7 +24,13 @@ from pipelines.parallel.cluster import ClusterError, kill_workers, leave_ray, se
 from pipelines.run.console import console
 from pipelines.run.log import RunLog
 from pipelines.run.signals import Interrupted, end_hard, wish_to_end
-from pipelines.training.distributed.process_group import PATIENCE, TeamError, backend_of, check_gpus, present_team
+from pipelines.training.distributed.process_group import (
+    PATIENCE,
+    ProcessGroupError,
+    backend_of,
+    check_gpus,
+    current_process_group,
+)
 from pipelines.training.run_stage import train_beside
 from pipelines.training.validation import Validator
 from tcam.errors import ConfigError, MissingPartError, TcamError, TrainingError
@@ -157,13 +163,13 @@ class RayTraining:
 
 def train_as_worker(order: dict[str, str]) -> None:
     """Train a stage as one of the workers that Ray Train has made a process group of."""
-    team, folder = present_team(), Path(order["run"])
+    group, folder = current_process_group(), Path(order["run"])
     console.quiet = True
-    if team.leads:
+    if group.is_main:
         threading.Thread(target=_watch, args=(folder / order["stage"] / _WISH,), daemon=True).start()
     with suppress(Interrupted):  # the state is saved, and whoever asked for it knows
-        train_beside(folder, order["stage"], team)
-    if team.leads:
+        train_beside(folder, order["stage"], group)
+    if group.is_main:
         (folder / order["stage"] / _WISH).unlink(missing_ok=True)
 
 
@@ -180,7 +186,7 @@ def _explain(failure: Exception, stage: str) -> TcamError:
     ended = "killed, or out of memory?"
     for rank, error in sorted(by_rank.items()):
         cause = next((part for part in (error, *error.args) if isinstance(part, TcamError)), None)
-        if cause is not None and not isinstance(cause, TeamError):
+        if cause is not None and not isinstance(cause, ProcessGroupError):
             return cause
         if cause is None:
             ended = f"worker {rank}: {' '.join(str(error).split())[-200:]}"

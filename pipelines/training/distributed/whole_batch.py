@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pipelines.training.distributed.process_group import Share, Team
+from pipelines.training.distributed.process_group import BatchShard, ProcessGroup
 
 _DROPOUTS: Final = (functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d)
 
@@ -23,9 +23,9 @@ _DROPOUTS: Final = (functional.dropout, functional.dropout1d, functional.dropout
 class WholeBatch(TorchFunctionMode):
     """Within this context a network that sees ``frames`` of a batch behaves as if it saw the batch."""
 
-    def __init__(self, team: Team, frames: Share) -> None:
+    def __init__(self, group: ProcessGroup, frames: BatchShard) -> None:
         super().__init__()
-        self._team, self._frames = team, frames
+        self._group, self._frames = group, frames
 
     def __torch_function__(
         self,
@@ -63,38 +63,38 @@ class WholeBatch(TorchFunctionMode):
         eps: float,
         **_: object,
     ) -> Tensor:
-        mean, var, count = _moments(values.detach(), self._team, self._frames.counts)
+        mean, var, count = _moments(values.detach(), self._group, self._frames.counts)
         if running_mean is not None and running_var is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((var * (count / max(count - 1, 1))).to(running_var.dtype), momentum)
         scale = torch.ones_like(mean) if weight is None else weight
         shift = torch.zeros_like(mean) if bias is None else bias
         normalised: Tensor = _BatchNorm.apply(
-            values, scale, shift, (mean, var, count, eps, self._team, self._frames.counts)
+            values, scale, shift, (mean, var, count, eps, self._group, self._frames.counts)
         )
         return normalised
 
 
-def _moments(values: Tensor, team: Team, counts: bool) -> tuple[Tensor, Tensor, float]:
-    """Return mean and variance (over n) of each channel of ``[N, C, ...]`` over the team, ``[C]``, and the count n.
+def _moments(values: Tensor, group: ProcessGroup, counts: bool) -> tuple[Tensor, Tensor, float]:
+    """Return mean and variance (over n) of each channel of ``[N, C, ...]`` over the group, ``[C]``, and the count n.
 
-    Chan et al. 1979: means and squared deviations of the shares make those of the whole, without cancellation.
+    Chan et al. 1979: means and squared deviations of the shards make those of the whole, without cancellation.
     """
     channels, own_count = values.shape[1], values.numel() // values.shape[1]
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    table = wide.new_zeros((team.size, 2 * channels + 1))
+    table = wide.new_zeros((group.size, 2 * channels + 1))
     if counts:
         var, mean = torch.var_mean(wide, dim=[i for i in range(values.ndim) if i != 1], correction=0)
-        table[team.rank] = torch.cat([mean, var, mean.new_tensor([own_count])])
-    means, variances, shares = torch.split(team.sum(table).double(), [channels, channels, 1], dim=1)
-    total = shares.sum()
-    mean = (shares * means).sum(dim=0) / total
-    var = (shares * (variances + (means - mean).square())).sum(dim=0) / total
+        table[group.rank] = torch.cat([mean, var, mean.new_tensor([own_count])])
+    means, variances, shards = torch.split(group.sum(table).double(), [channels, channels, 1], dim=1)
+    total = shards.sum()
+    mean = (shards * means).sum(dim=0) / total
+    var = (shards * (variances + (means - mean).square())).sum(dim=0) / total
     return mean.to(wide.dtype), var.to(wide.dtype), float(total)
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Normalise a share by the moments of the whole batch; the gradient flows through those moments too."""
+    """Normalise a shard by the moments of the whole batch; the gradient flows through those moments too."""
 
     @staticmethod
     def forward(
@@ -102,10 +102,10 @@ class _BatchNorm(torch.autograd.Function):
         values: Tensor,
         weight: Tensor,
         bias: Tensor,
-        facts: tuple[Tensor, Tensor, float, float, Team, bool],
+        facts: tuple[Tensor, Tensor, float, float, ProcessGroup, bool],
     ) -> Tensor:
-        mean, var, count, eps, team, counts = facts
-        ctx.facts = count, eps, team, counts  # type: ignore[attr-defined]
+        mean, var, count, eps, group, counts = facts
+        ctx.facts = count, eps, group, counts  # type: ignore[attr-defined]
         ctx.save_for_backward(values, weight, mean, var)
         return functional.batch_norm(values, mean, var, weight, bias, training=False, eps=eps)
 
@@ -113,13 +113,13 @@ class _BatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: torch.autograd.function.BackwardCFunction, *grads: Tensor) -> tuple[Tensor | None, ...]:
         values, weight, mean, var = cast("tuple[Tensor, ...]", ctx.saved_tensors)
-        count, eps, team, counts = ctx.facts  # type: ignore[attr-defined]
+        count, eps, group, counts = ctx.facts  # type: ignore[attr-defined]
         inverse = (var + eps).rsqrt()
         grad_values, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grads[0], values, weight, mean, var, mean, inverse, False, eps, [True, True, True]
         )
         # dL/dx = w / s (g - mean(g) - x^ mean(g x^)), x^ the normalised values, means over the whole batch.
-        whole_weight, whole_bias = team.sum(torch.stack([grad_weight, grad_bias])) / count
+        whole_weight, whole_bias = group.sum(torch.stack([grad_weight, grad_bias])) / count
         if not counts:
             return grad_values, grad_weight, grad_bias, None  # these values had no part in the moments; all zero
         slope = weight * inverse * inverse * whole_weight

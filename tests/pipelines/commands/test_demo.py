@@ -36,14 +36,14 @@ def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path, monkeypatc
 
 def test_tables_of_the_same_videos_are_joined_row_by_row():
     def table(name):
-        rows = [("floor", "none"), ("cam", "validation"), (name, "validation"), ("cam", "oracle"), (name, "oracle")]
+        rows = [("baseline", "none"), ("cam", "validation"), (name, "validation"), ("cam", "oracle"), (name, "oracle")]
         return [(method, evaluator.table(choice, None if choice == "oracle" else 0.5)) for method, choice in rows]
 
     evaluator = CorLocEvaluator(("a",), [0.5])
     evaluator.add([FrameTruth("video", 0, 0, (Box(0, 0, 2, 2),))], torch.ones(1, 1))
     joined = join_tables([table("one"), table("two")])
     assert [(name, result.protocol.threshold_choice) for name, result in joined] == [
-        ("floor", "none"),
+        ("baseline", "none"),
         *((name, "validation") for name in ("cam", "one", "two")),
         *((name, "oracle") for name in ("cam", "one", "two")),
     ]

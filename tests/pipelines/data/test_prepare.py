@@ -35,7 +35,9 @@ def test_good_videos_are_indexed_and_bad_ones_are_rows(videos, tmp_path):
     os.mkfifo(videos / "cat" / "pipe.mp4")
     (videos / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ncat/0.mp4,7,1,2,3,4\ncat/0.mp4,9,1,2,3,4\n")
     steps = []
-    prepared = prepare(videos, cache_dir=tmp_path / "cache", short_side=32, spread=Placement(2), progress=steps.append)
+    prepared = prepare(
+        videos, cache_dir=tmp_path / "cache", short_side=32, placement=Placement(2), progress=steps.append
+    )
     assert [record.video_id for record in prepared.index.records] == [
         f"{name}/{number}.mp4" for name in ("cat", "dog") for number in range(3)
     ]
@@ -57,7 +59,7 @@ def test_masks_make_boxes_where_the_table_has_none(videos):
         Image.fromarray(pixels).save(videos / "masks" / name)
     (videos / "masks/cat/0/4.png").write_text("no image")
     (videos / "boxes.csv").write_text("video,frame,x0,y0,x1,y1\ndog/1.mp4,1,5,6,7,8\ncat/2.mp4,5,,,,\n")
-    prepared = prepare(videos, cache_dir=None, spread=Placement(0))
+    prepared = prepare(videos, cache_dir=None, placement=Placement(0))
     found = {(item.video_id, item.frame_index): (item.boxes, Path(item.mask).name) for item in prepared.truth}
     assert found == {
         ("cat/0.mp4", 2): ((Box(48, 0, 96, 32),), "2.png"),
@@ -72,7 +74,7 @@ def test_masks_make_boxes_where_the_table_has_none(videos):
 
 
 def test_the_copy_is_small_intra_and_shows_the_same_frames(videos, tmp_path):
-    index = prepare(videos, cache_dir=tmp_path / "cache", short_side=32, spread=Placement()).index
+    index = prepare(videos, cache_dir=tmp_path / "cache", short_side=32, placement=Placement()).index
     for record in index.records:
         assert record.cache_path is not None
         with av.open(record.cache_path) as container:
@@ -94,49 +96,49 @@ def test_the_copy_is_small_intra_and_shows_the_same_frames(videos, tmp_path):
 
 def test_a_rerun_writes_nothing_and_sweeps_leftovers(videos, tmp_path):
     cache = tmp_path / "cache"
-    first = prepare(videos, cache_dir=cache, short_side=32, spread=Placement())
+    first = prepare(videos, cache_dir=cache, short_side=32, placement=Placement())
     before = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     (cache / ".x.mp4.999999999.tmp").touch()
-    assert prepare(videos, cache_dir=cache, short_side=32, spread=Placement()) == first
+    assert prepare(videos, cache_dir=cache, short_side=32, placement=Placement()) == first
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == before
 
 
 def test_small_videos_are_not_scaled_up(videos, tmp_path):
-    record = prepare(videos, cache_dir=tmp_path / "cache", short_side=256, spread=Placement()).index.records[0]
+    record = prepare(videos, cache_dir=tmp_path / "cache", short_side=256, placement=Placement()).index.records[0]
     with av.open(str(record.cache_path)) as container:
         assert (container.streams.video[0].height, container.streams.video[0].width) == (64, 96)
 
 
 def test_without_a_cache_the_originals_are_read(videos):
-    index = prepare(videos, cache_dir=None, spread=Placement()).index
+    index = prepare(videos, cache_dir=None, placement=Placement()).index
     assert {(record.cache_path, record.decoder) for record in index.records} == {(None, "decord")}
 
 
 def test_links_out_of_the_data_folder_need_leave(videos, tmp_path):
     outside = encode(tmp_path / "secret.mp4")
     (videos / "dog" / "link.mp4").symlink_to(outside)
-    refused = prepare(videos, cache_dir=None, spread=Placement())
+    refused = prepare(videos, cache_dir=None, placement=Placement())
     assert [f.video_id for f in refused.failures] == ["dog/link.mp4"]
     assert "link out of the data folder" in refused.failures[0].reason
-    assert prepare(videos, cache_dir=None, spread=Placement(), follow_links=True).failures == ()
+    assert prepare(videos, cache_dir=None, placement=Placement(), follow_links=True).failures == ()
 
 
 def test_a_class_without_a_usable_or_training_video_is_an_error(videos, tmp_path):
     for path in (videos / "cat").iterdir():
         path.write_text("broken")
     with pytest.raises(DataError, match=r"no video of the class 'cat' .* can be used \(3 of 6 are broken; cat/0.mp4: "):
-        prepare(videos, cache_dir=None, spread=Placement())
+        prepare(videos, cache_dir=None, placement=Placement())
     whole = lay_videos(tmp_path / "whole")
     rows = "".join(f"cat/{number}.mp4,cat,test\n" for number in range(3))
     (whole / "clips.csv").write_text(f"video,class,split\n{rows}")
     with pytest.raises(DataError, match="class 'cat' has no usable video in the train split"):
-        prepare(whole, cache_dir=None, spread=Placement())
+        prepare(whole, cache_dir=None, placement=Placement())
 
 
 def test_a_cache_that_cannot_be_made_is_said_plainly(videos, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot use the cache folder"):
-        prepare(videos, cache_dir=tmp_path / "file", spread=Placement())
+        prepare(videos, cache_dir=tmp_path / "file", placement=Placement())
 
 
 def test_failures_are_a_table(tmp_path):

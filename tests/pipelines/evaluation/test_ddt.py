@@ -1,4 +1,4 @@
-"""The unsupervised floor, and refined maps, in evaluation and prediction."""
+"""The unsupervised baseline, and refined maps, in evaluation and prediction."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from pipelines.evaluation.ddt import DDT, VideoSaliency, basis_of
+from pipelines.evaluation.ddt import DDT, VideoDdt, basis_of
 from pipelines.evaluation.metrics import list_metrics
 from pipelines.evaluation.score import results_table, score_videos
 from pipelines.parallel.placement import AUTO, Placement
@@ -16,7 +16,7 @@ from tcam.video.dataset import stream_original
 from tests.helpers.tiny import SIDE, files_of, tiny_config, tiny_localizer
 
 
-def score(data, truth=None, *, spread=AUTO, batch=8, chosen=None):
+def score(data, truth=None, *, placement=AUTO, batch=8, chosen=None):
     localizer = tiny_localizer()
     return score_videos(
         {"layercam": localizer},
@@ -25,9 +25,9 @@ def score(data, truth=None, *, spread=AUTO, batch=8, chosen=None):
         data.truth if truth is None else truth,
         settings=tiny_config(f"evaluation.batch={batch}").evaluation,
         size=(SIDE, SIDE),
-        spread=spread,
+        placement=placement,
         chosen=chosen,
-        saliency=localizer,
+        ddt=localizer,
     )
 
 
@@ -43,24 +43,24 @@ def test_the_floor_stands_beside_the_others_without_a_threshold(tiny_data):
     assert rows[2][1].protocol.threshold_choice == "none"
     assert rows[2][1].num_frames == len(tiny_data.truth)
     assert scored.best_thresholds().keys() == {"layercam"}
-    figures = {(metric.method, metric.name): metric for metric in list_metrics(scored.judges, "validation")}
+    figures = {(metric.method, metric.name): metric for metric in list_metrics(scored.methods, "validation")}
     assert 0 <= figures[DDT, "MaxBoxAccV2"].value <= 100
     assert (DDT, "Top-1 localization") not in figures
 
 
 def test_its_figures_depend_neither_on_the_batch_nor_on_where_the_work_is_done(tiny_data):
     tables = [
-        score(tiny_data, batch=batch, spread=spread).evaluators[DDT].table("none", 0.0).as_dict()
-        for batch, spread in ((8, Placement(0)), (8, Placement(2)), (3, Placement(0)))
+        score(tiny_data, batch=batch, placement=placement).evaluators[DDT].table("none", 0.0).as_dict()
+        for batch, placement in ((8, Placement(0)), (8, Placement(2)), (3, Placement(0)))
     ]
     assert tables[0] == tables[1] == tables[2]
 
 
 def test_its_boxes_lie_in_original_pixels_and_in_the_frame(tiny_data):
     record = tiny_data.index.records[0]
-    saliency = VideoSaliency.of_video(tiny_localizer(), record, (0, 4), batch=1, size=(32, 32))
+    ddt = VideoDdt.of_video(tiny_localizer(), record, (0, 4), batch=1, size=(32, 32))
     frames = torch.stack([torch.from_numpy(frame.pixels) for frame in stream_original(record, size=(32, 32))])
-    boxes = saliency.boxes(frames)
+    boxes = ddt.boxes(frames)
     assert boxes.shape == (len(frames), 4)
     found = boxes[~boxes[:, 0].isnan()]
     assert len(found)
@@ -75,7 +75,7 @@ def test_a_frame_without_an_object_counts_for_presence_alone(tiny_data):
     truth[0] = FrameTruth(truth[0].video_id, truth[0].frame_index, truth[0].label, ())
     scored = score(tiny_data, truth, chosen={"layercam": 0.5})
     assert scored.evaluators[DDT].table("none", 0.0).num_frames == len(truth) - 1
-    figures = {(metric.method, metric.name): metric.value for metric in list_metrics(scored.judges, "validation")}
+    figures = {(metric.method, metric.name): metric.value for metric in list_metrics(scored.methods, "validation")}
     assert figures[DDT, "Presence: false alarms"] in (0.0, 100.0)
     assert figures["full frame", "Presence: false alarms"] == 100.0
 
@@ -84,7 +84,7 @@ def test_evaluate_shows_the_floor_and_refined_maps_where_asked(tcam, tiny_run, t
     pytest.importorskip("pydensecrf")
     folder = shutil.copytree(tiny_run.folder, tmp_path / "copy-001")
     before = files_of(folder)
-    found = tcam("evaluate", folder, "--floor", "ddt", "--refine", "crf", "--device", "cpu", "--json")
+    found = tcam("evaluate", folder, "--baseline", "ddt", "--refine", "crf", "--device", "cpu", "--json")
     assert found.code == 0, found.err
     rows = json.loads(found.out)
     names = ["layercam", "tcam", "layercam + crf", "tcam + crf"]

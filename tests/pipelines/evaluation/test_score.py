@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines.evaluation.metrics import list_metrics
 from pipelines.evaluation.results import read_rows, save_results
-from pipelines.evaluation.score import FLOORS, percent, print_metrics, print_table, results_table, score_videos
+from pipelines.evaluation.score import BASELINES, percent, print_metrics, print_table, results_table, score_videos
 from pipelines.models.thresholds import read_presence, read_thresholds, save_thresholds
 from pipelines.parallel.placement import AUTO
 from pipelines.run.console import console
@@ -18,7 +18,9 @@ from tcam.types import Box, FrameTruth
 from tests.helpers.tiny import SIDE, tiny_config, tiny_localizer, whole_frame_truth
 
 
-def score(data, truth, *, batch: int = 8, records=None, chosen=None, components="largest", spread=AUTO, **localizers):
+def score(
+    data, truth, *, batch: int = 8, records=None, chosen=None, components="largest", placement=AUTO, **localizers
+):
     return score_videos(
         localizers,
         data.index,
@@ -26,7 +28,7 @@ def score(data, truth, *, batch: int = 8, records=None, chosen=None, components=
         truth,
         settings=tiny_config(f"evaluation.batch={batch}").evaluation,
         size=(SIDE, SIDE),
-        spread=spread,
+        placement=placement,
         chosen=chosen,
         components=components,
     )
@@ -41,8 +43,8 @@ def undecided():
 
 
 def test_floors_look_at_the_size_only():
-    assert tuple(FLOORS["full frame"]((40, 80))) == (0, 0, 80, 40)
-    assert tuple(FLOORS["centre box (50 %)"]((40, 80))) == (20, 10, 60, 30)
+    assert tuple(BASELINES["full frame"]((40, 80))) == (0, 0, 80, 40)
+    assert tuple(BASELINES["centre box (50 %)"]((40, 80))) == (20, 10, 60, 30)
 
 
 def test_each_method_is_scored_against_the_boxes(tiny_data):
@@ -138,7 +140,7 @@ def saved(folder, data, truth, *, chosen_on="validation", components="largest", 
     chosen = dict.fromkeys(localizers, 0.5)
     scored = score(data, truth, chosen=chosen, components=components, **localizers)
     rows = results_table(scored, chosen, chosen_on)
-    save_results(folder, rows, scored.judges, chosen, split="test", chosen_on=chosen_on)
+    save_results(folder, rows, scored.methods, chosen, split="test", chosen_on=chosen_on)
     return rows, json.loads((folder / "results.json").read_text()), pd.read_parquet(folder / "per_frame.parquet")
 
 
@@ -165,8 +167,8 @@ def test_results_hold_every_protocol_curve_and_count(tiny_data, tmp_path):
     assert results["videos_per_class"] == {"beetle": 4, "fish": 4}
     assert (results["num_frames"], results["num_videos"]) == (16, 8)
     assert [(row["kind"], row["threshold_choice"]) for row in results["rows"]] == [
-        ("floor", "none"),
-        ("floor", "none"),
+        ("baseline", "none"),
+        ("baseline", "none"),
         ("localizer", "validation"),
         ("localizer", "oracle"),
         ("localizer", "oracle per class"),
@@ -230,19 +232,19 @@ def test_each_method_and_frame_has_a_row(tiny_data, tmp_path):
     assert ours.map_peak.tolist() == pytest.approx([0.5] * 16)
     assert ours.class_score.between(0.5, 1).all()
     assert set(ours.pred_class) <= {"beetle", "fish"}
-    floors = frames[frames.method != "tcam"]
-    assert floors[["pred_class", "class_score", "map_peak"]].isna().all(axis=None)
+    baselines = frames[frames.method != "tcam"]
+    assert baselines[["pred_class", "class_score", "map_peak"]].isna().all(axis=None)
 
 
 def test_a_frame_where_nothing_is_found_has_no_box_in_its_row(tiny_data, tmp_path):
     scored = score(tiny_data, whole_frame_truth(tiny_data.index), chosen={"tcam": 1.0}, tcam=undecided())
-    save_results(tmp_path, results_table(scored, {}), scored.judges, {}, split="test", chosen_on="default")
+    save_results(tmp_path, results_table(scored, {}), scored.methods, {}, split="test", chosen_on="default")
     frames = pd.read_parquet(tmp_path / "per_frame.parquet")
     ours = frames[frames.method == "tcam"]
     assert ours[["x0", "y0", "x1", "y1"]].isna().all(axis=None)
     assert (ours.iou == 0).all()
     assert (ours.best_iou == 1).all()
-    figures = {item.name: item.value for item in list_metrics(scored.judges, "default") if item.method == "tcam"}
+    figures = {item.name: item.value for item in list_metrics(scored.methods, "default") if item.method == "tcam"}
     assert figures["Presence"] == 0
     assert figures["Temporal stability: centre"] is None
 
@@ -270,7 +272,7 @@ def test_a_frame_known_to_hold_no_object_counts_for_false_alarms_only(tiny_data)
     truth[0] = FrameTruth(truth[0].video_id, truth[0].frame_index, truth[0].label, ())
     scored = score(tiny_data, truth, chosen={"tcam": 0.5}, tcam=undecided())
     assert scored.evaluators["tcam"].table("oracle").num_frames == 15
-    figures = {item.name: item.value for item in list_metrics(scored.judges, "validation") if item.method == "tcam"}
+    figures = {item.name: item.value for item in list_metrics(scored.methods, "validation") if item.method == "tcam"}
     assert (figures["Presence"], figures["Presence: false alarms"]) == (100, 100)
 
 
@@ -282,10 +284,10 @@ def test_pixels_are_judged_where_frames_have_masks(tiny_data, tmp_path):
     truth[0] = dataclasses.replace(truth[0], mask=str(tmp_path / "0.png"))
     truth[1] = dataclasses.replace(truth[1], mask=str(tmp_path / "0.png"), boxes=())
     scored = score(tiny_data, truth, chosen={"tcam": 0.5}, tcam=undecided())
-    figures = {item.name: item.value for item in list_metrics(scored.judges, "validation") if item.method == "tcam"}
+    figures = {item.name: item.value for item in list_metrics(scored.methods, "validation") if item.method == "tcam"}
     assert figures["PxAP"] == pytest.approx(25)  # a map of one value cannot tell pixels apart
     scored = score(tiny_data, whole_frame_truth(tiny_data.index), chosen={"tcam": 0.5}, tcam=undecided())
-    assert {item.name: item.value for item in list_metrics(scored.judges, "validation")}["PxAP"] is None
+    assert {item.name: item.value for item in list_metrics(scored.methods, "validation")}["PxAP"] is None
 
 
 def test_a_frame_whose_truth_lies_outside_the_picture_is_not_judged(tiny_data, capsys, monkeypatch):
@@ -315,7 +317,7 @@ def test_the_printed_table_names_the_protocol_and_goes_to_stderr(tiny_data, caps
 def test_the_other_figures_are_printed_with_their_protocols(tiny_data, capsys, monkeypatch):
     monkeypatch.setattr(console, "quiet", False)
     scored = score(tiny_data, whole_frame_truth(tiny_data.index), chosen={"tcam": 0.5}, tcam=undecided())
-    print_metrics(list_metrics(scored.judges, "validation"))
+    print_metrics(list_metrics(scored.methods, "validation"))
     out, err = capsys.readouterr()
     assert out == ""
     text = " ".join(err.split())

@@ -221,7 +221,7 @@ def test_a_map_of_one_class_is_that_of_pytorch_for_any_class_and_number_of_frame
     found, wanted = engine.find(frames, label), tiny_localizer().find(frames, label)
     assert found.maps.dtype == np.float32
     assert np.abs(found.maps - wanted.maps).max() < 1e-4
-    assert np.abs(found.class_scores - wanted.class_scores).max() < 1e-5
+    assert np.abs(found.probabilities - wanted.probabilities).max() < 1e-5
     assert found.labels.tolist() == wanted.labels.tolist()
     alone = engine.find(frames[3:4], label)
     assert np.abs(alone.maps[0] - found.maps[3]).max() < 1e-6

@@ -191,7 +191,7 @@ def count_page_faults(item: int) -> int:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_a_worker_with_a_model_keeps_the_memory_it_frees():
     start = partial(start_counting_page_faults, PackedLocalizer.pack(tiny_localizer("layercam")))
-    first, second = ordered_map(start, [0, 1], spread=Placement(1), time_limit_s=60.0, holds_model=True)
+    first, second = ordered_map(start, [0, 1], placement=Placement(1), time_limit_s=60.0, holds_model=True)
     assert second < 64 * MB / 4096 <= first
 
 
@@ -217,6 +217,6 @@ KEPT: list[torch.Tensor] = []
 def test_a_worker_returns_what_it_keeps_beyond_half_of_its_limit(limit_mb, returned):
     start = partial(start_leaving_pieces, PackedLocalizer.pack(tiny_localizer("layercam")))
     (_, left), (found, _) = ordered_map(
-        start, [0, 1], spread=Placement(1), time_limit_s=60.0, memory_limit_mb=limit_mb, holds_model=True
+        start, [0, 1], placement=Placement(1), time_limit_s=60.0, memory_limit_mb=limit_mb, holds_model=True
     )
     assert (left - found > 384 * MB) is returned

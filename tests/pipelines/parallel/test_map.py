@@ -73,21 +73,21 @@ def cannot_start():
     raise VideoError("no weights here")
 
 
-def run(items, spread, *, begin=start, **options):
-    options = {"time_limit_s": 3.0, "holds_model": spread.actors is not None, **options}
-    return list(ordered_map(begin, items, spread=spread, **options))
+def run(items, placement, *, begin=start, **options):
+    options = {"time_limit_s": 3.0, "holds_model": placement.actors is not None, **options}
+    return list(ordered_map(begin, items, placement=placement, **options))
 
 
-@pytest.mark.parametrize("spread", BACK_ENDS)
-def test_results_come_in_order_and_errors_in_place(spread, ray_kept):
-    results = run([0, 1, -1, 3, -4, 5], spread)
+@pytest.mark.parametrize("placement", BACK_ENDS)
+def test_results_come_in_order_and_errors_in_place(placement, ray_kept):
+    results = run([0, 1, -1, 3, -4, 5], placement)
     assert results == [0, 1, ItemFailure(2, "x.mp4: broken here"), 9, ItemFailure(4, "KeyError: 'oops'"), 25]
 
 
-@pytest.mark.parametrize("spread", OTHERS)
-def test_a_crash_a_hang_and_a_hoard_fail_alone_and_leave_no_process(spread, ray_kept):
+@pytest.mark.parametrize("placement", OTHERS)
+def test_a_crash_a_hang_and_a_hoard_fail_alone_and_leave_no_process(placement, ray_kept):
     limits = {"time_limit_s": lambda item: 3.0 if item == -3 else 60.0, "memory_limit_mb": 900}
-    results = run([1, -2, 2, -3, 3, -5, 4], spread, **limits)
+    results = run([1, -2, 2, -3, 3, -5, 4], placement, **limits)
     assert [results[i] for i in (0, 2, 4, 6)] == [1, 4, 9, 16]
     assert results[1] == ItemFailure(1, "its process ended (killed by SIGSEGV), twice")
     assert results[3] == ItemFailure(3, "it took longer than its time limit and was stopped")
@@ -95,22 +95,22 @@ def test_a_crash_a_hang_and_a_hoard_fail_alone_and_leave_no_process(spread, ray_
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("spread", OTHERS)
-def test_an_item_whose_worker_was_killed_is_begun_once_more_and_no_other(spread, ray_kept, tmp_path):
-    assert run([1, 2, 3, 4, 5], spread, begin=partial(start_noting, tmp_path)) == [1, 2, 3, 4, 5]
+@pytest.mark.parametrize("placement", OTHERS)
+def test_an_item_whose_worker_was_killed_is_begun_once_more_and_no_other(placement, ray_kept, tmp_path):
+    assert run([1, 2, 3, 4, 5], placement, begin=partial(start_noting, tmp_path)) == [1, 2, 3, 4, 5]
     begun = sorted(path.name for path in tmp_path.glob("item-*"))
     assert begun == ["item-1-0", "item-2-0", "item-3-0", "item-3-1", "item-4-0", "item-5-0"]
     assert len(list(tmp_path.glob("start-*"))) <= 3  # two workers and the one that took the dead one's place
 
 
-@pytest.mark.parametrize("spread", BACK_ENDS)
-def test_results_wait_for_their_reader_within_bounds(spread, ray_kept, tmp_path):
+@pytest.mark.parametrize("placement", BACK_ENDS)
+def test_results_wait_for_their_reader_within_bounds(placement, ray_kept, tmp_path):
     results = ordered_map(
         partial(start_noting, tmp_path),
         range(100, 200),
-        spread=spread,
+        placement=placement,
         time_limit_s=60,
-        holds_model=bool(spread.actors),
+        holds_model=bool(placement.actors),
     )
     assert list(tmp_path.iterdir()) == []  # nothing begins before the first result is asked for
     assert next(results) == 100
@@ -133,9 +133,9 @@ def test_children_have_one_parent_that_has_imported_what_they_need():
     assert parent != os.getpid()
 
 
-@pytest.mark.parametrize("spread", OTHERS)
-def test_leaving_early_ends_the_workers(spread, ray_kept):
-    results = ordered_map(start, [1, 2, -3, 3], spread=spread, time_limit_s=lambda item: 50.0 + item)
+@pytest.mark.parametrize("placement", OTHERS)
+def test_leaving_early_ends_the_workers(placement, ray_kept):
+    results = ordered_map(start, [1, 2, -3, 3], placement=placement, time_limit_s=lambda item: 50.0 + item)
     assert next(results) == 1
     began = time.monotonic()
     results.close()
@@ -143,21 +143,21 @@ def test_leaving_early_ends_the_workers(spread, ray_kept):
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("spread", OTHERS)
-def test_workers_that_cannot_start_end_the_work(spread, ray_kept):
-    holds = {"holds_model": True} if spread.ray else {}
+@pytest.mark.parametrize("placement", OTHERS)
+def test_workers_that_cannot_start_end_the_work(placement, ray_kept):
+    holds = {"holds_model": True} if placement.ray else {}
     with pytest.raises(TcamError, match="no weights here"):
-        run([1, 2], spread, begin=cannot_start, **holds)
+        run([1, 2], placement, begin=cannot_start, **holds)
 
 
-@pytest.mark.parametrize("spread", BACK_ENDS)
-def test_progress_counts_failures_and_names_the_slowest(spread, ray_kept):
+@pytest.mark.parametrize("placement", BACK_ENDS)
+def test_progress_counts_failures_and_names_the_slowest(placement, ray_kept):
     seen = []
-    run([1, -1, 0, 2], spread, progress=seen.append)
+    run([1, -1, 0, 2], placement, progress=seen.append)
     assert [(state.done, state.total) for state in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert seen[-1].failed == 1
     assert seen[-1].slowest_s > 0
-    if not spread.ray:
+    if not placement.ray:
         assert seen[-1].slowest == "0"
 
 
@@ -200,7 +200,7 @@ if __name__ == "__main__":
     with raising_signals():
         try:
             begin, limits = test_parallel.start_waiting, {{"time_limit_s": 600, "holds_model": {holds}}}
-            list(ordered_map(begin, [1, 2], spread={spread}, **limits))
+            list(ordered_map(begin, [1, 2], placement={placement}, **limits))
         except Interrupted as interrupt:
             sys.exit(interrupt.exit_code)
 """
@@ -215,16 +215,16 @@ def wait_long(item: int) -> None:
     time.sleep(600)
 
 
-@pytest.mark.parametrize("spread", OTHERS)
+@pytest.mark.parametrize("placement", OTHERS)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_signal_leaves_no_process(spread, number, code, tmp_path):
-    if spread.ray:
+def test_a_signal_leaves_no_process(placement, number, code, tmp_path):
+    if placement.ray:
         pytest.importorskip("ray")
     script = tmp_path / "work.py"
-    script.write_text(LONG_WORK.format(spread=spread, holds=spread.actors is not None))
+    script.write_text(LONG_WORK.format(placement=placement, holds=placement.actors is not None))
     notes = tmp_path / "notes"
     notes.mkdir()
-    mark = f"tcam-test-{os.getpid()}-{number}-{spread.ray}-{spread.actors}"
+    mark = f"tcam-test-{os.getpid()}-{number}-{placement.ray}-{placement.actors}"
     environment = {**os.environ, "NOTES": str(notes), "TCAM_MARK": mark}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen([sys.executable, str(script)], env=environment, preexec_fn=hear_interrupts)

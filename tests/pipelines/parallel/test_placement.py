@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.prepare import prepare
-from pipelines.inference.videos import FoundFrame, Source, VideoPart, _join
+from pipelines.inference.videos import FramePrediction, Source, VideoPart, _join
 from pipelines.parallel import placement as spread_module
 from pipelines.parallel.map import ItemFailure
 from pipelines.parallel.placement import Placement, model_time_limit_s, split_range
@@ -51,24 +51,24 @@ def test_processes_are_taken_where_they_pay_and_nobody_said_otherwise():
     assert Placement(3).settled("cpu", 1) == Placement(3)
 
 
-@pytest.mark.parametrize("spread", OTHERS)
-def test_prepared_videos_are_the_same_bytes(spread, ray_kept, videos, tmp_path):
+@pytest.mark.parametrize("placement", OTHERS)
+def test_prepared_videos_are_the_same_bytes(placement, ray_kept, videos, tmp_path):
     spoil(videos / "fish")
-    here = prepare(videos, cache_dir=tmp_path / "a", spread=Placement())
-    there = prepare(videos, cache_dir=tmp_path / "b", spread=spread)
+    here = prepare(videos, cache_dir=tmp_path / "a", placement=Placement())
+    there = prepare(videos, cache_dir=tmp_path / "b", placement=placement)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert here.failures == there.failures
     assert len(here.failures) == 4
     assert here.truth == there.truth
 
 
-@pytest.mark.parametrize("spread", OTHERS)
+@pytest.mark.parametrize("placement", OTHERS)
 @pytest.mark.parametrize("method", ["layercam"])
-def test_cams_are_the_same_bytes_whole_or_in_ranges(spread, method, ray_kept, tiny_data, tmp_path, monkeypatch):
+def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, method, ray_kept, tiny_data, tmp_path, monkeypatch):
     settings, localizer = tiny_config("cam.batch=3").cam, tiny_localizer(method)
-    write_cams(tiny_data.index, localizer, tmp_path / "a", settings=settings, size=(SIDE, SIDE), spread=Placement())
+    write_cams(tiny_data.index, localizer, tmp_path / "a", settings=settings, size=(SIDE, SIDE), placement=Placement())
     monkeypatch.setattr(cams_module, "COPY_FRAMES", 4)
-    write_cams(tiny_data.index, localizer, tmp_path / "b", settings=settings, size=(SIDE, SIDE), spread=spread)
+    write_cams(tiny_data.index, localizer, tmp_path / "b", settings=settings, size=(SIDE, SIDE), placement=placement)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
@@ -106,7 +106,7 @@ def test_evaluations_are_the_same_bytes(name, ray_kept, tcam, tiny_run, tmp_path
 def test_the_rest_of_a_damaged_video_is_asked_of_a_worker_that_may_fail():
     source, asked = Source("a.mp4", Path("a.mp4")), []
     parts = [VideoPart(source, range(4), 12), VideoPart(source, range(4, 8), 12), VideoPart(source, range(8, 12), 12)]
-    first = [FoundFrame(FrameBox("a.mp4", index, 0.0, 0, 1.0, 0.0, None), (8, 8)) for index in range(4)]
+    first = [FramePrediction(FrameBox("a.mp4", index, 0.0, 0, 1.0, 0.0, None), (8, 8)) for index in range(4)]
 
     def read_on(rest):
         asked.append(rest)

@@ -21,7 +21,7 @@ SETTINGS = tiny_config("cam.batch=3").cam  # 8 frames in 3 batches
 @pytest.fixture(scope="module")
 def cams(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cams")
-    write_cams(tiny_data.index, tiny_localizer(), folder, settings=SETTINGS, size=(SIDE, SIDE), spread=Placement())
+    write_cams(tiny_data.index, tiny_localizer(), folder, settings=SETTINGS, size=(SIDE, SIDE), placement=Placement())
     return folder
 
 
@@ -83,7 +83,7 @@ def test_shots_that_are_there_are_kept(cams, tiny_data, tmp_path):
     first = next(i for i, item in enumerate(tiny_data.index.records) if item.split == "train")
     kept = shot_file(tmp_path, first, tiny_data.index.records[first].shots[0])
     np.save(kept, np.zeros((8, 8, 8), np.float16))
-    write_cams(tiny_data.index, tiny_localizer(), tmp_path, settings=SETTINGS, size=(SIDE, SIDE), spread=Placement())
+    write_cams(tiny_data.index, tiny_localizer(), tmp_path, settings=SETTINGS, size=(SIDE, SIDE), placement=Placement())
     assert not np.load(kept).any()
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in cams.iterdir()}
 

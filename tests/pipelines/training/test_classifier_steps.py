@@ -13,8 +13,8 @@ from pipelines.models.localizer import Localizer, build_network
 from pipelines.models.run import Run
 from pipelines.pipeline import check_settings
 from pipelines.run.log import RunLog
-from pipelines.training.classifier_steps import check_baseline, classifier_lesson
-from pipelines.training.distributed.process_group import Share
+from pipelines.training.classifier_steps import check_baseline, classifier_step
+from pipelines.training.distributed.process_group import BatchShard
 from pipelines.training.loop import TrainingContext
 from pipelines.training.stages import train_classifier
 from pipelines.training.validation import Validator
@@ -51,10 +51,10 @@ def rows_of(folder) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def lesson_of(name: str, *more: str):
+def step_of(name: str, *more: str):
     config = tiny_config(*baseline(name, *more))
     network = build_network(config.model, 2, decoder=False, seed=0)
-    return classifier_lesson(config.classifier, network), network
+    return classifier_step(config.classifier, network), network
 
 
 def some_batch(count: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,12 +107,12 @@ def test_cut_off_in_the_middle_it_ends_the_same_byte_for_byte(name, train, tmp_p
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_at_inference_the_network_is_the_plain_one(name):
-    lesson, network = lesson_of(name)
+    step, network = step_of(name)
     frames, labels = some_batch()
     with torch.no_grad():
         network.eval()
         before = network(frames)
-        lesson(frames, labels, Share(0, 4, 4), seeded())
+        step(frames, labels, BatchShard(0, 4, 4), seeded())
         after = network(frames)
     assert torch.equal(before.features, after.features)
     assert torch.equal(before.class_logits, after.class_logits)
@@ -120,13 +120,13 @@ def test_at_inference_the_network_is_the_plain_one(name):
 
 @pytest.mark.parametrize("name", ["none", "hide_and_seek", "adl", "acol"])
 def test_shares_of_a_batch_make_the_loss_of_the_whole(name):
-    lesson, network = lesson_of(name)
+    step, network = step_of(name)
     network.eval()  # BatchNorm over shares is another matter
     frames, labels = some_batch(5)
     with torch.no_grad():
-        whole = lesson(frames, labels, Share(0, 5, 5), seeded()).terms
+        whole = step(frames, labels, BatchShard(0, 5, 5), seeded()).terms
         parts = [
-            lesson(frames[first:stop], labels[first:stop], Share(first, stop, 5), seeded()).terms
+            step(frames[first:stop], labels[first:stop], BatchShard(first, stop, 5), seeded()).terms
             for first, stop in ((0, 2), (2, 5))
         ]
     for term, value in whole.items():
@@ -135,12 +135,12 @@ def test_shares_of_a_batch_make_the_loss_of_the_whole(name):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_share_leaves_the_generator_alike(name):
-    lesson, _ = lesson_of(name)
+    step, _ = step_of(name)
     frames, labels = some_batch(5)
     left = []
     for first, stop in ((0, 2), (2, 5)):
         generator = seeded()
-        lesson(frames[first:stop], labels[first:stop], Share(first, stop, 5), generator)
+        step(frames[first:stop], labels[first:stop], BatchShard(first, stop, 5), generator)
         left.append(generator.get_state())
     assert torch.equal(*left)
 
@@ -152,7 +152,7 @@ def test_hidden_pixels_have_the_colour_that_the_network_takes_for_zero():
     network.backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     frames, labels = some_batch(8)
     with torch.no_grad():
-        classifier_lesson(config.classifier, network)(frames, labels, Share(0, 8, 8), seeded())
+        classifier_step(config.classifier, network)(frames, labels, BatchShard(0, 8, 8), seeded())
     (images,) = seen
     hidden = [float(image.abs().amax()) < 0.01 for image in images]
     assert any(hidden)  # those that drew to stay whole are not
@@ -205,7 +205,7 @@ def test_a_network_that_adl_cannot_act_on_is_found_before_anything_runs():
     check_settings(tiny_config("classifier.baseline=adl"))
     with pytest.raises(ConfigError, match=r"ADL needs 4 levels .*: found 3 in model 'test_resnet'"):
         check_settings(tiny_config(*baseline("adl", "classifier.adl.levels=4")))
-    check_baseline(tiny_config(CUT).classifier, lesson_of("none")[1])
+    check_baseline(tiny_config(CUT).classifier, step_of("none")[1])
 
 
 def test_constants_matter_to_a_finished_classifier_only_with_their_baseline():

@@ -33,7 +33,7 @@ class PowerCut(BaseException):
 def cam_folder(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume-cams")
     write_cams(
-        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), spread=Placement()
+        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), placement=Placement()
     )
     return folder
 

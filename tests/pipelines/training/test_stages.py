@@ -29,7 +29,7 @@ from tests.helpers.tiny import CPU, SIDE, record, tiny_config, tiny_localizer
 def cam_folder(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("train-cams")
     write_cams(
-        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), spread=Placement()
+        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), placement=Placement()
     )
     return folder
 

@@ -25,7 +25,7 @@ def bench(monkeypatch):
 
 
 def score(method, choice, macro):
-    kind = "floor" if choice == "none" else "localizer"
+    kind = "baseline" if choice == "none" else "localizer"
     return Score(method, kind, "", choice, {"cat": macro}, macro, macro, 12, per_video={"cat/a": macro})
 
 
@@ -36,7 +36,7 @@ def evaluation(validation, oracle, v2, *, more=()):
     return Evaluation("test", ("cat",), tuple(scores), metrics=(Metric("tcam", "MaxBoxAccV2", v2, "%", ""),))
 
 
-def test_the_table_has_floors_once_and_each_row_over_its_seeds(bench):
+def test_the_table_has_baselines_once_and_each_row_over_its_seeds(bench):
     found = bench.method_table(
         {"tcam, resnet50": [evaluation(30.0, 40.0, 20.0), evaluation(34.0, 40.0, 22.0)]},
         {"tcam, resnet50": (123.4, 32.54)},

@@ -35,7 +35,7 @@ def result(choice, macro, videos=(0.0, 0.0, 0.0)):
 
 
 def run(method, validation, oracle, videos=(0.0, 0.0, 0.0)):
-    """What a run of a localizer method stores: floor, its CAM and itself under both choices."""
+    """What a run of a localizer method stores: baseline, its CAM and itself under both choices."""
     return [
         ("full frame", result("none", 5.0)),
         ("layercam", result("validation", 99.0)),
@@ -60,10 +60,10 @@ def results(tables):
         "tcam": [run("tcam", 25, 40), run("tcam", 26, 42)],
         "colocam": [run("colocam", 28, 40, (100.0, 0.0, 50.0)), run("colocam", 27, 42, (100.0, 0.0, 50.0))],
     }
-    return tables.collect(runs, floors_of="layercam")
+    return tables.collect(runs, baselines_of="layercam")
 
 
-def test_each_row_gives_its_own_method_and_the_floors_come_once(results):
+def test_each_row_gives_its_own_method_and_the_baselines_come_once(results):
     found = {name: {choice: len(same) for choice, same in by_choice.items()} for name, by_choice in results.items()}
     both = {"validation": 2, "oracle": 2}
     assert found == {"full frame": {"none": 2}, "layercam": both, "tcam": both, "colocam": both}

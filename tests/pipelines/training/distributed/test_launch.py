@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from pipelines.commands.train import TrainRequest, start_or_resume
-from pipelines.training.distributed.process_group import check_gpus, check_team
+from pipelines.training.distributed.process_group import check_gpus, check_group_size
 from tcam.errors import ConfigError
 from tests.helpers.tiny import SETTINGS, set_flags, tiny_config
 from tests.pipelines.training.test_resume import living_processes, position_of
@@ -145,9 +145,9 @@ def test_more_workers_than_clips_in_a_batch_are_refused(tcam, tiny_videos, tmp_p
 
 def test_sequences_count_as_one_clip():
     config = tiny_config("method=colocam", "localizer.batch=9", "localizer.sequence.frames=4", "classifier.batch=32")
-    check_team(config, 2)
+    check_group_size(config, 2)
     with pytest.raises(ConfigError, match=r"at most 2 \(localizer\.batch, in clips\), got 3 workers"):
-        check_team(config, 3)
+        check_group_size(config, 3)
 
 
 def test_without_ray_the_way_out_is_named(tcam, tiny_videos, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from pipelines.parallel.placement import Placement
 from pipelines.training.cam_cache import write_cams
-from tests.helpers.teams import Case, in_team, train_case
+from tests.helpers.process_groups import Case, in_process_group, train_case
 from tests.helpers.tiny import SIDE, files_of, tiny_config, tiny_localizer
 
 EPOCHS = (
@@ -38,16 +38,16 @@ CUTMIX = Case("cutmix", "classifier", (*EPOCHS, "classifier.batch=3", "classifie
 """Windows come from a process's own share: losses depend on the number of processes."""
 
 
-def train_all(data, cams, folder, *team) -> None:
+def train_all(data, cams, folder, *group) -> None:
     for case in (*CASES, CUTMIX):
-        train_case(case, data, cams, folder / case.name, *team)
+        train_case(case, data, cams, folder / case.name, *group)
 
 
 @pytest.fixture(scope="module")
 def cam_folder(tiny_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("team-cams")
+    folder = tmp_path_factory.mktemp("group-cams")
     write_cams(
-        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), spread=Placement(0)
+        tiny_data.index, tiny_localizer(), folder, settings=tiny_config().cam, size=(SIDE, SIDE), placement=Placement(0)
     )
     return folder
 
@@ -55,9 +55,9 @@ def cam_folder(tiny_data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tiny_data, cam_folder, tmp_path_factory):
     """Give the folders of the same trainings in one process and in two."""
-    folder = tmp_path_factory.mktemp("team")
+    folder = tmp_path_factory.mktemp("group")
     train_all(tiny_data, cam_folder, folder / "one")
-    in_team(2, folder / "two", train_all, (tiny_data, cam_folder, folder / "two"))
+    in_process_group(2, folder / "two", train_all, (tiny_data, cam_folder, folder / "two"))
     return folder / "one", folder / "two"
 
 
@@ -81,13 +81,13 @@ def test_two_processes_train_with_cutmix_too(trained):
 
 
 class PowerCut(BaseException):
-    """Ends a training in all processes of a team at once, as a kill would."""
+    """Ends a training in all processes of a group at once, as a kill would."""
 
 
-def cut_off_and_go_on(data, cams, folder, team) -> None:
+def cut_off_and_go_on(data, cams, folder, group) -> None:
     """Train a case in one go, and again cut off in its second step and resumed."""
     case, real, taken = CASES[2], torch.optim.SGD.step, []
-    train_case(case, data, cams, folder / "whole", team)
+    train_case(case, data, cams, folder / "whole", group)
 
     def step(self, *arguments, **keywords):
         taken.append(1)
@@ -97,14 +97,14 @@ def cut_off_and_go_on(data, cams, folder, team) -> None:
 
     torch.optim.SGD.step = step
     with pytest.raises(PowerCut):
-        train_case(case, data, cams, folder / "parts", team)
+        train_case(case, data, cams, folder / "parts", group)
     dist.barrier()
-    train_case(case, data, cams, folder / "parts", team)
+    train_case(case, data, cams, folder / "parts", group)
 
 
 @pytest.mark.slow
 def test_two_processes_go_on_from_a_step_byte_for_byte(tiny_data, cam_folder, tmp_path):
-    in_team(2, tmp_path, cut_off_and_go_on, (tiny_data, cam_folder, tmp_path))
+    in_process_group(2, tmp_path, cut_off_and_go_on, (tiny_data, cam_folder, tmp_path))
     whole, parts = (files_of(tmp_path / name) for name in ("whole", "parts"))
     for name in ("metrics.jsonl", "last.safetensors", "best_localization.safetensors"):
         assert whole[name] == parts[name]

@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.training.distributed.process_group import SINGLE_PROCESS, Share, Team
+from pipelines.training.distributed.process_group import SINGLE_PROCESS, BatchShard, ProcessGroup
 from pipelines.training.distributed.whole_batch import WholeBatch
-from tests.helpers.teams import in_team
+from tests.helpers.process_groups import in_process_group
 
 FRAMES = (5, 1)
 """Of two batches: one that does not divide evenly, one that is too small for both processes."""
@@ -17,57 +17,57 @@ def small_network() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(64, 3)).double()
 
 
-def one_step(network: nn.Module, team: Team, frames: int) -> dict[str, Tensor]:
+def one_step(network: nn.Module, group: ProcessGroup, frames: int) -> dict[str, Tensor]:
     """Do a forward and a backward pass; give the loss, the gradients, the statistics and the next random number."""
     torch.manual_seed(frames)
     images, targets = torch.rand(frames, 3, 6, 6, dtype=torch.float64), torch.rand(frames, 3, dtype=torch.float64)
-    share = team.share(frames)
-    own = slice(share.first, share.stop)
-    if team.size == 1:
+    shard = group.shard(frames)
+    own = slice(shard.first, shard.stop)
+    if group.size == 1:
         found = network(images)
     else:
-        with WholeBatch(team, share):
+        with WholeBatch(group, shard):
             found = network(images[own])
-    loss = functional.mse_loss(found, targets[own], reduction="sum") * share.counts
+    loss = functional.mse_loss(found, targets[own], reduction="sum") * shard.counts
     network.zero_grad()
     loss.backward()
-    if team.size > 1:
-        team.add_gradients(network.parameters())
-        team.sum(loss.detach())
+    if group.size > 1:
+        group.add_gradients(network.parameters())
+        group.sum(loss.detach())
     grads = {f"gradient of {name}": parameter.grad.clone() for name, parameter in network.named_parameters()}
     return {"loss": loss.detach().clone(), "luck": torch.rand(3), **grads, **network.state_dict()}
 
 
-def all_steps(path, team: Team = SINGLE_PROCESS) -> None:
+def all_steps(path, group: ProcessGroup = SINGLE_PROCESS) -> None:
     network = small_network()
-    steps = [{name: value.clone() for name, value in one_step(network, team, n).items()} for n in FRAMES]
-    if team.leads:
+    steps = [{name: value.clone() for name, value in one_step(network, group, n).items()} for n in FRAMES]
+    if group.is_main:
         torch.save(steps, path)
 
 
 def test_shares_are_consecutive_and_differ_by_one_clip_at_most():
-    shares = [Team(rank, 3).share(8) for rank in range(3)]
-    assert [(share.first, share.stop) for share in shares] == [(0, 2), (2, 5), (5, 8)]
-    assert all(share.counts and share.total == 8 for share in shares)
-    assert shares[1].times(4) == Share(8, 20, 32)
+    shards = [ProcessGroup(rank, 3).shard(8) for rank in range(3)]
+    assert [(shard.first, shard.stop) for shard in shards] == [(0, 2), (2, 5), (5, 8)]
+    assert all(shard.counts and shard.total == 8 for shard in shards)
+    assert shards[1].times(4) == BatchShard(8, 20, 32)
 
 
 def test_a_process_without_a_clip_takes_one_that_does_not_count():
-    shares = [Team(rank, 3).share(1) for rank in range(3)]
-    assert shares.count(Share(0, 1, 1, counts=False)) == 2
-    assert shares.count(Share(0, 1, 1)) == 1
+    shards = [ProcessGroup(rank, 3).shard(1) for rank in range(3)]
+    assert shards.count(BatchShard(0, 1, 1, counts=False)) == 2
+    assert shards.count(BatchShard(0, 1, 1)) == 1
 
 
 def test_alone_every_batch_is_taken_whole():
-    assert SINGLE_PROCESS.share(5) == Share(0, 5, 5)
+    assert SINGLE_PROCESS.shard(5) == BatchShard(0, 5, 5)
     assert not SINGLE_PROCESS.any(True)
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
     """Give what two processes and one find in every step."""
-    folder = tmp_path_factory.mktemp("team-batch")
-    in_team(2, folder, all_steps, (folder / "two.pt",))
+    folder = tmp_path_factory.mktemp("group-batch")
+    in_process_group(2, folder, all_steps, (folder / "two.pt",))
     with torch.random.fork_rng():
         all_steps(folder / "one.pt")
     return torch.load(folder / "one.pt"), torch.load(folder / "two.pt")

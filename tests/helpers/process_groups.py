@@ -18,7 +18,7 @@ from pipelines.parallel.processes import fresh_start
 from pipelines.run.log import RunLog
 from pipelines.training import loop as trainer
 from pipelines.training.cam_cache import CamCache
-from pipelines.training.distributed.process_group import SINGLE_PROCESS, Team
+from pipelines.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from pipelines.training.loop import TrainingContext
 from pipelines.training.stages import train_classifier, train_localizer
 from pipelines.training.validation import Validator
@@ -35,7 +35,7 @@ class Case:
     overrides: tuple[str, ...]
 
 
-def train_case(case: Case, data: Prepared, cams: Path, folder: Path, team: Team = SINGLE_PROCESS) -> None:
+def train_case(case: Case, data: Prepared, cams: Path, folder: Path, group: ProcessGroup = SINGLE_PROCESS) -> None:
     """Train in float64; the leader also leaves the sums of the losses after every step in steps.json.
 
     In float32 a value near a kink of the network falls on either side by rounding, which moves a gradient by up to 1 %.
@@ -56,19 +56,19 @@ def train_case(case: Case, data: Prepared, cams: Path, folder: Path, team: Team 
         with RunLog(folder) as log:
             empty = tuple(FrameTruth(item.video_id, 0, item.label, ()) for item in data.index.of_split("train"))
             negatives = find_negatives(config, data.index, empty, ())
-            context = TrainingContext(config, data.index, validator, log, CPU, folder, "f", team, negatives)
+            context = TrainingContext(config, data.index, validator, log, CPU, folder, "f", group, negatives)
             if case.stage == "classifier":
                 train_classifier(network, context)
             else:
                 train_localizer(network, CamCache.open(cams, data.index, config.localizer.temporal), context)
     finally:
         trainer.save_state = real
-    if team.leads:
+    if group.is_main:
         (folder / "steps.json").write_text(json.dumps(steps))
 
 
-def in_team(size: int, folder: Path, work: Callable[..., None], arguments: Sequence[object]) -> None:
-    """Call ``work(*arguments, team)`` in ``size`` processes at once; raises what one of them could not do."""
+def in_process_group(size: int, folder: Path, work: Callable[..., None], arguments: Sequence[object]) -> None:
+    """Call ``work(*arguments, group)`` in ``size`` processes at once; raises what one of them could not do."""
     folder.mkdir(parents=True, exist_ok=True)
     context = fresh_start()
     processes = [
@@ -87,7 +87,7 @@ def _member(rank: int, size: int, folder: Path, work: Callable[..., None], argum
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
     try:
-        work(*arguments, Team(rank, size))
+        work(*arguments, ProcessGroup(rank, size))
     except BaseException:
         (folder / f"failed-{rank}.txt").write_text(traceback.format_exc())
         raise

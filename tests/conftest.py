@@ -25,7 +25,7 @@ BUSY = (
     "test_two_nodes.py",
 )
 """Tests that start Ray or measure time: where several processes share the tests, one of them runs all of these."""
-TOGETHER = ("test_export.py",)
+TOGETHER = ("test_export.py", "test_documents.py")
 """Files whose tests share something that takes long to make: one process runs the whole file."""
 
 

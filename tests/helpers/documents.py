@@ -1,0 +1,349 @@
+"""Run the code blocks of a Markdown document in a folder that holds what they name; helpers of test_documents.py.
+
+A block is bash, python, yaml or json. A ``tcam`` command runs in this process on tiny settings, after its exact flags
+and settings were parsed. What needs a network, a camera, a cluster, pretrained weights, a data set or minutes is only
+parsed: ``why_only_parsed`` says which. What this file does not know fails.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+import typer
+from sybil import Sybil
+from sybil.example import Example
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
+
+from pipelines.cli.app import app
+from pipelines.config.schema import load_config
+from pipelines.synthetic.videos import write_synthetic_videos
+from tests.helpers.tiny import SETTINGS, set_flags
+
+REPO = Path(__file__).parents[2]
+LANGUAGES = ("bash", "python", "yaml", "json")
+TINY = (*SETTINGS, "localizer.batch=4")
+
+OTHER_COMMANDS = frozenset(
+    (
+        ".",
+        "cd",
+        "curl",
+        "docker",
+        "export",
+        "ffmpeg",
+        "git",
+        "head",
+        "jq",
+        "ls",
+        "mkdir",
+        "pre-commit",
+        "ray",
+        "your-program",
+    )
+)
+"""Commands of the system. Of their arguments, those that look like a file of the repository must exist."""
+LIVE = re.compile(r"\d+|-|(rtsp|rtmp|tcp|udp|https?)://.*")
+ABSENT_DATA = frozenset({"yto_v1", "yto_v2.2"})
+REAL_CLIPS = "../shared/"
+"""Real clips lie beside the repository, on some machines only."""
+SLOW = {"demo": "takes minutes", "bench": "compiles the network and measures"}
+INPUTS = ("run", "runs", "config", "videos", "source", "calibrate", "background", "resume", "folder")
+"""Parameters of commands that name something to be read."""
+
+Call = Callable[[Sequence[str]], int]
+"""Runs ``tcam`` with some arguments in the present folder; returns the exit code."""
+
+
+class BlockError(AssertionError):
+    """A block that does not work."""
+
+
+def documents() -> list[Path]:
+    """All documents whose blocks are run."""
+    folders = [REPO / name / "README.md" for name in ("tcam", "colocam", "pipelines", "configs")]
+    return [REPO / "CONTRIBUTING.md", *folders, *sorted((REPO / "docs").glob("*.md"))]
+
+
+def make_workspace(folder: Path, call: Call) -> Path:
+    """Make the folder that documents speak of: tagged videos, finished runs, another video, the repository's files."""
+    write_pets(folder / "videos")
+    shutil.copy(folder / "videos/dog/rex.mp4", folder / "holiday.mp4")
+    shutil.copytree(folder / "videos/cat", folder / "street-scenes")
+    for name in ("configs", "docs", "tools", ".ci"):
+        (folder / name).symlink_to(REPO / name)
+    train = ("train", "--videos", str(folder / "videos"), "--runs", str(folder / "runs"), "--name", "pets", "--quiet")
+    assert call([*train, *set_flags(TINY)]) == 0
+    for name in ("cam-seed0-001", "tcam-seed0-001", "tcam-seed1-001"):
+        shutil.copytree(folder / "runs/pets-001", folder / "runs" / name)
+    return folder
+
+
+def write_pets(folder: Path) -> None:
+    """Write eight small videos of synthetic objects, called dogs and cats, with tables of splits and boxes."""
+    write_synthetic_videos(folder, classes=2, videos_per_class=(2, 1, 1), frames=8, size=(64, 64), seed=0)
+
+    def rename(text: str) -> str:
+        return text.replace("fish", "dog").replace("beetle", "cat").replace("dog-03", "rex")
+
+    for table in folder.glob("*.csv"):
+        table.write_text(rename(table.read_text()))
+    for video in sorted(folder.rglob("*.mp4")):
+        target = folder / rename(video.relative_to(folder).as_posix())
+        target.parent.mkdir(exist_ok=True)
+        video.rename(target)
+    for empty in ("fish", "beetle"):
+        (folder / empty).rmdir()
+
+
+def run_blocks(path: Path, call: Call) -> int:
+    """Run the blocks of a document in order, in the present folder; return how many there are.
+
+    Raises:
+        BlockError: the first block that does not work, with its file and line.
+    """
+    runners = {"bash": BashRunner(call), "python": run_python, "yaml": run_yaml, "json": run_json}
+    parsers = [CodeBlockParser(language, runner) for language, runner in runners.items()]
+    count, shown = 0, path.relative_to(REPO) if path.is_relative_to(REPO) else path
+    for example in Sybil([*parsers, SkipParser(), refuse_other_languages]).parse(path).examples():
+        count += 1
+        try:
+            example.evaluate()
+        except SkipTest as skipped:
+            if not str(skipped):
+                raise BlockError(f"{shown}:{example.line}: a block that is skipped must say why") from None
+        except (Exception, SystemExit) as error:
+            raise BlockError(f"{shown}:{example.line}: {type(error).__name__}: {error}") from error
+    return count
+
+
+def refuse_other_languages(document: Any) -> Iterator[Any]:
+    """Refuse blocks that nobody would run: with another label, or with commands and no label (a parser for sybil)."""
+    for fence in re.finditer(r"^```(\S*)\n(.*?)^```", document.text, re.MULTILINE | re.DOTALL):
+        label, text = fence.groups()
+        line = document.text.count("\n", 0, fence.start()) + 1
+        if label not in (*LANGUAGES, "", "text", "bibtex"):
+            raise BlockError(f"{document.path}:{line}: a block of {label!r}; known: {', '.join(LANGUAGES)}, text")
+        if label not in LANGUAGES and re.search(r"^\s*(\$ |tcam |import |pip )", text, re.MULTILINE):
+            raise BlockError(f"{document.path}:{line}: commands in a block without a label: write ```bash or ```python")
+    return iter(())
+
+
+def run_python(example: Example) -> None:
+    """Run a block with the names of those before it."""
+    code = compile("\n" * example.line + example.parsed, example.path, "exec", dont_inherit=True)
+    exec(code, example.namespace)
+
+
+def run_yaml(example: Example) -> None:
+    """Read a block as settings of a run."""
+    path = Path("block.yaml")
+    path.write_text(example.parsed)
+    load_config(path)
+    path.unlink()
+
+
+def run_json(example: Example) -> None:
+    """Read a block as JSON, or as JSON Lines."""
+    for text in example.parsed.splitlines() if example.parsed.count("\n{") else [example.parsed]:
+        json.loads(text)
+
+
+@dataclass(frozen=True)
+class BashRunner:
+    """Runs the commands of a bash block one by one."""
+
+    call: Call
+
+    def __call__(self, example: Example) -> None:
+        for words in commands(example.parsed):
+            self.run(words)
+
+    def run(self, words: Sequence[str]) -> None:
+        """Run or check one command."""
+        name, *arguments = words
+        name = name.removeprefix(".venv/bin/")
+        if name == "torchrun":
+            arguments = arguments[arguments.index("--no-python") + 1 :]
+            return parse_tcam(arguments[1:])
+        if name == "tcam":
+            return self.run_tcam(arguments)
+        if name == "pip" or words[:3] == ["uv", "pip", "install"]:
+            return check_install(words)
+        if name in ("python", "python3") and arguments[0] != "-m":
+            return run_script(arguments)
+        if name == "python":
+            return check_installed(arguments[1])
+        if "/" in name:
+            return check_tool(name)
+        if name not in OTHER_COMMANDS:
+            raise BlockError(f"unknown command {name!r}: teach tests/helpers/documents.py what to do with it")
+        return check_paths(arguments)
+
+    def run_tcam(self, arguments: Sequence[str]) -> None:
+        """Parse the exact arguments, then run them on tiny settings, unless there is a reason not to."""
+        command, values = parse_tcam(arguments)
+        if why_only_parsed(command, values) is not None:
+            return
+        sets = TINY if command in ("train", "prepare") else ()
+        code = self.call([*in_this_process(arguments), *set_flags(sets)])
+        if code:
+            raise BlockError(f"tcam {shlex.join(arguments)}: exit code {code}")
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Split bash into simple commands: words without comments, variables set for the command and redirections."""
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;>")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for token in [*lexer, ";"]:
+            if set(token) <= set("|&;"):
+                while words and re.match(r"[A-Z_]+=", words[0]):
+                    words.pop(0)
+                if words:
+                    yield without_redirections(words)
+                words = []
+            else:
+                words.append(token)
+
+
+def without_redirections(words: Sequence[str]) -> list[str]:
+    """Leave out ``> file`` and its like."""
+    if ">" not in words:
+        return list(words)
+    position = words.index(">")
+    return without_redirections([*words[:position], *words[position + 2 :]])
+
+
+def parse_tcam(arguments: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+    """Parse arguments as the command line does; return the command's name and the values of its parameters.
+
+    Raises:
+        BlockError: an unknown command or flag, a setting that is none, or an input that is not there.
+    """
+    command: Any = typer.main.get_command(app)
+    context, names, rest = None, ["tcam"], list(arguments)
+    try:
+        while True:
+            context = command.make_context(names[-1], rest, parent=context)
+            if not hasattr(command, "commands") or context.params.get("version"):
+                break
+            name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+            names.append(name)
+    except Exception as error:
+        raise BlockError(f"tcam {shlex.join(arguments)}: {getattr(error, 'message', error)}") from error
+    values = context.params
+    check_inputs(values)
+    check_settings(values)
+    return " ".join(names[1:]), values
+
+
+def check_inputs(values: Mapping[str, Any]) -> None:
+    """Check that what a command would read is there."""
+    for name in INPUTS:
+        given = values.get(name)
+        for item in given if isinstance(given, list | tuple) else [given]:
+            if item is None or str(item) in ABSENT_DATA or LIVE.fullmatch(str(item)):
+                continue
+            if str(item).startswith(REAL_CLIPS) or (name == "runs" and isinstance(given, Path)):
+                continue
+            if not any(Path().glob(str(item).removeprefix("./").rstrip("/"))):
+                raise BlockError(f"{name}: {item} is not in the folder that documents speak of")
+
+
+def check_settings(values: Mapping[str, Any]) -> None:
+    """Check ``--set``, ``--config`` and the flags that are settings, as ``tcam train`` does before anything runs."""
+    flags = {"method": "method", "backbone": "model.backbone", "background": "data.background"}
+    overrides = [*(values.get("set_") or ())]
+    overrides += [f"{key}={json.dumps(str(values[flag]))}" for flag, key in flags.items() if values.get(flag)]
+    load_config(values.get("config") and Path(values["config"]), overrides)
+
+
+def why_only_parsed(command: str, values: Mapping[str, Any]) -> str | None:
+    """Return why a command is parsed and not run, or None."""
+    source = str(values.get("source") or values.get("videos") or "")
+    reasons = {
+        "needs a network": command == "data get" or values.get("weights") == "imagenet",
+        "needs the real clips": source.startswith(REAL_CLIPS),
+        "needs a data set": bool(ABSENT_DATA & {source, str(values.get("name"))}) or command == "data import-splits",
+        "needs pretrained weights": bool(values.get("weights") or values.get("config") or values.get("backbone")),
+        "needs a camera, an address or standard input": LIVE.fullmatch(source) is not None,
+        "needs Ray": bool(values.get("ray") or values.get("ray_address") or values.get("num_workers", 1) > 1),
+        "needs a browser": bool(values.get("show")),
+        "needs pydensecrf": values.get("refine") is not None,
+        "needs a GPU": str(values.get("device", "")).startswith("cuda"),
+        SLOW.get(command, ""): command in SLOW or bool(values.get("compile_")) or bool(values.get("int8")),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def in_this_process(arguments: Sequence[str]) -> list[str]:
+    """Replace the number of worker processes by none."""
+    before = ["", *arguments]
+    return ["0" if flag == "--workers" else word for flag, word in zip(before, arguments, strict=False)]
+
+
+def run_script(arguments: Sequence[str]) -> None:
+    """Run an example with its arguments; of another script, check that it has the flags."""
+    script, *rest = arguments
+    path = REPO / script
+    if not path.is_file():
+        raise BlockError(f"no script {script}")
+    if path.parent != REPO / "docs" / "examples":
+        unknown = [
+            word for word in rest if word.startswith("--") and f'"{word.partition("=")[0]}"' not in source_of(path)
+        ]
+        if unknown:
+            raise BlockError(f"{script} has no {', '.join(unknown)}")
+        return
+    before = sys.argv
+    try:
+        sys.argv = [str(path), *rest]
+        runpy.run_path(str(path), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def source_of(script: Path) -> str:
+    """Return the text of a script and of the modules beside it, as they share flags."""
+    return "".join(file.read_text() for file in script.parent.glob("*.py"))
+
+
+def check_install(words: Sequence[str]) -> None:
+    """Check that the extras exist, as in ``pip install 'tcam[ray,export]'``."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    for extras in re.findall(r"\[([\w,]+)\]", " ".join(words)):
+        unknown = set(extras.split(",")) - set(project["optional-dependencies"])
+        if unknown:
+            raise BlockError(f"pip install: no such extra: {', '.join(sorted(unknown))}")
+
+
+def check_installed(module: str) -> None:
+    """Check the name in ``python -m NAME``."""
+    if module not in ("venv", "pip", "pytest", "pipelines"):
+        raise BlockError(f"python -m {module}: not known to tests/helpers/documents.py")
+
+
+def check_tool(name: str) -> None:
+    """Check that a script of the repository is there and can be run."""
+    path = REPO / name
+    if not path.is_file() or not path.stat().st_mode & 0o100:
+        raise BlockError(f"no script that can be run at {name}")
+
+
+def check_paths(words: Sequence[str]) -> None:
+    """Check that files of the repository which a command of the system is given are there."""
+    for word in words:
+        if re.match(r"(tools|docs|configs|tests|runs)/", word) and not Path(word).exists():
+            raise BlockError(f"no {word} in the folder that documents speak of")

@@ -1,0 +1,86 @@
+"""Every code block of README, docs and the folders' READMEs works."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import app as cli
+from tests.helpers.documents import REPO, BlockError, documents, make_workspace, run_blocks
+
+
+def call_tcam(arguments):
+    """Run ``tcam`` in this process; return its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["tcam", *arguments])
+        with pytest.raises(SystemExit) as leaving:
+            cli.run()
+    return int(leaving.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("documents")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TCAM_HOME", str(folder / "home"))
+        patch.setenv("TCAM_DATA", str(folder / "data"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def made_once(home):
+    return make_workspace(home / "workspace", call_tcam)
+
+
+@pytest.fixture
+def workspace(made_once, tmp_path, monkeypatch):
+    """A copy of the workspace, which is the present folder."""
+    folder = shutil.copytree(made_once, tmp_path / "workspace", symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(REPO).as_posix())
+def test_the_blocks_of_a_document_work(path, workspace):
+    run_blocks(path, call_tcam)
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        ("```bash\ntcam predict runs/pets-001 --sauce holiday.mp4\n```", "No such option: --sauce"),
+        ("```bash\ntcam predict runs/absent-001 --source holiday.mp4\n```", "runs/absent-001 is not in the folder"),
+        ("```bash\ntcam predict runs/pets-001 --source absent.mp4\n```", "absent.mp4 is not in the folder"),
+        ("```bash\ntcam predict runs/pets-001 --source rtsp://door --trak\n```", "No such option: --trak"),
+        ("```bash\ntcam train --videos videos/ --set localizer.epoch=3\n```", "unknown setting 'localizer.epoch'"),
+        ("```bash\ntcam train --videos yto_v1 --config configs/yto_v1/absent.yaml\n```", "absent.yaml is not in"),
+        ("```bash\ntorchrun --no-python tcam train --video videos/\n```", "No such option: --video"),
+        ("```bash\ntcam predict runs/pets-001 --source holiday.mp4 --class bird\n```", "exit code 2"),
+        ("```bash\ntcam retrain\n```", "No such command 'retrain'"),
+        ("```bash\nls | tkam predict\n```", "unknown command 'tkam'"),
+        ("```bash\npip install 'tcam[rays]'\n```", "no such extra: rays"),
+        ("```bash\ntools/absent\n```", "no script that can be run at tools/absent"),
+        ("```bash\npython tools/bench/real.py --sead 1\n```", "has no --sead"),
+        ("```python\nimport tcam\ntcam.localise\n```", "has no attribute 'localise'"),
+        ("```yaml\nmethod: tcam\nseeds: 1\n```", "unknown setting 'seeds'"),
+        ("```json\n{'frame': 0}\n```", "Expecting property name"),
+        ("```\ntcam predict runs/pets-001\n```", "commands in a block without a label"),
+        ("```sh\nls\n```", "a block of 'sh'"),
+    ],
+)
+def test_a_block_that_does_not_work_fails(block, reason, workspace):
+    document = Path("document.md")
+    document.write_text(f"# Title\n\n{block}\n")
+    with pytest.raises(BlockError, match=reason.replace("(", r"\(")):
+        run_blocks(document, call_tcam)
+
+
+def test_blocks_share_names_and_files_from_top_to_bottom(workspace):
+    document = Path("document.md")
+    document.write_text(
+        "```python\ncount = 1\n```\n\n```python\nassert count == 1\nopen('one.txt', 'w').close()\n```\n"
+        "```bash\ntcam predict runs/pets-001 --source holiday.mp4 -o boxes.csv  # a comment\n```\n"
+    )
+    assert run_blocks(document, call_tcam) == 3
+    assert {"one.txt", "boxes.csv"} <= {path.name for path in workspace.iterdir()}

@@ -69,7 +69,7 @@ class SequenceSampler:
         return [first + place for place in places]
 
     def length(self, shot: Shot) -> int:
-        """Describe how many frames a sequence of this shot has; every draw has as many."""
+        """Return how many frames each sequence of this shot has."""
         return min(self.count, len(frame_window(len(shot), self.limit)))
 
     def _adjacent(self, size: int, generator: torch.Generator) -> list[int]:

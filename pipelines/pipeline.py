@@ -83,7 +83,7 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
     with RunLog(folder) as log:
         validator = Validator(run.index, run.truth, settings=config.evaluation, size=run.input_size)
         run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
-        if config.method != "cam":
+        if config.has_localizer:
             run_stage(run.cams_stage(), lambda: make_cams(run))
             run_stage(run.localizer_stage(), lambda: train_stage(run, "localizer", validator, log))
     rows = evaluate_and_report(run)
@@ -97,7 +97,7 @@ def check_settings(config: RunConfig) -> None:
         TcamError: they do not.
     """
     choose_compute(config.device, config.precision)
-    network = build_network(config.model, 1, decoder=config.method != "cam", seed=config.seed)
+    network = build_network(config.model, 1, decoder=config.has_localizer, seed=config.seed)
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
     check_baseline(config.classifier, network)
     check_fit(config, network)

@@ -21,6 +21,7 @@ from pipelines.cli.data import configs as show_configs
 from pipelines.cli.export import bench, export
 from pipelines.cli.stream import stream
 from pipelines.cli.videos import Device, Quiet, Sets, cams, evaluate, leave, predict, prepare
+from pipelines.config.methods import METHODS
 from pipelines.run.signals import Interrupted, end_as_it_is, end_children, raising_signals
 from tcam.errors import TcamError
 from tcam.files import cannot_write
@@ -37,17 +38,8 @@ app = typer.Typer(
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
-class Method(StrEnum):
-    """What ``tcam train`` trains."""
-
-    cam = "cam"
-    tcam = "tcam"
-    colocam = "colocam"
-    fcam = "fcam"
-    pixelcam = "pixelcam"
-    negev = "negev"
-    maxmin = "maxmin"
-
+Method = StrEnum("Method", {name: name for name in METHODS})  # type: ignore[misc]  # mypy asks for literal names
+"""What ``tcam train`` trains: the names of ``METHODS``."""
 
 Runs = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 
@@ -61,8 +53,7 @@ def train(
     method: Annotated[
         Method | None,
         typer.Option(
-            help="cam: the classifier's CAM alone; tcam: a decoder too, trained frame by frame; "
-            "colocam: a decoder trained on sequences of frames; fcam, pixelcam, negev, maxmin: see the README."
+            help="; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + ".",
         ),
     ] = None,
     background: Annotated[

@@ -1,4 +1,4 @@
-"""What groups of settings are made of, and those of the classifier's baselines; ``schema.py`` puts all together."""
+"""Building blocks of the settings: value ranges, the optimizer, and the classifier's baselines."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ class Settings(BaseModel):
     """A group of settings: no other keys, no change afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class OptimizerSettings(Settings):
+    """SGD with Nesterov momentum; the learning rate falls by ``lr_gamma`` every ``lr_step`` epochs."""
+
+    epochs: Positive = 100
+    batch: Positive = Field(32, description="frames per step, of all workers together")
+    frames_per_shot: Positive = Field(
+        1, description="random frames (sequences, with colocam) drawn from each shot per epoch"
+    )
+    frame_limit: Fraction = Field(0.6, description="central share of a shot that frames are drawn from")
+    balance_classes: bool = Field(False, description="repeat shots of rare classes so that classes are seen equally")
+    lr: float = Field(1e-3, gt=0)
+    lr_step: Positive = 15
+    lr_gamma: Fraction = 0.9
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: Weight = 1e-4
+    workers: int = Field(0, ge=0, description="decoding processes; 0 decodes in the training process")
 
 
 class HideAndSeekSettings(Settings):

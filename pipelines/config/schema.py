@@ -1,12 +1,13 @@
 """Every setting of a run and its default, once; read from YAML and ``--set a.b=c``, checked before anything runs.
 
-The defaults are the published settings of TCAM (arXiv 2208.14542) with a ResNet-50; those of the other methods stand in
-``config/method_defaults.py``. Files under ``configs/`` change what their data and hardware ask for.
+The defaults are the published settings of TCAM (arXiv 2208.14542) with a ResNet-50. ``METHODS`` in
+``config/methods.py`` holds what other methods change. Files under ``configs/`` change what data and hardware need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,12 +20,12 @@ from pipelines.config.groups import (
     CutMixSettings,
     Fraction,
     HideAndSeekSettings,
+    OptimizerSettings,
     Positive,
-    Weight,
     asks_for_acol,
 )
 from pipelines.config.groups import Settings as _Settings
-from pipelines.config.method_defaults import METHOD_DEFAULTS
+from pipelines.config.methods import METHODS, LocalizerSettings
 from pipelines.config.yaml_file import apply_override, explain, read_yaml
 from pipelines.run.files import write_text
 from tcam.errors import ConfigError
@@ -34,15 +35,14 @@ from tcam.video.data_folder.box_columns import Units
 from tcam.video.data_folder.clip_tables import BoxConvention
 
 
-def _one_of(names: Iterable[str]) -> AfterValidator:
-    """Take only the names of a table."""
+def _one_of(table: Collection[str]) -> AfterValidator:
+    """Accept only the names of a table, also those added to it later."""
 
     def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"expected one of {', '.join(known)}, found '{name}'")
+        if name not in table:
+            raise ValueError(f"expected one of {', '.join(table)}, found '{name}'")
         return name
 
-    known = tuple(names)
     return AfterValidator(check)
 
 
@@ -116,24 +116,6 @@ class ModelSettings(_Settings):
         return self
 
 
-class OptimizerSettings(_Settings):
-    """SGD with Nesterov momentum; the learning rate falls by ``lr_gamma`` every ``lr_step`` epochs."""
-
-    epochs: Positive = 100
-    batch: Positive = Field(32, description="frames per step, of all workers together")
-    frames_per_shot: Positive = Field(
-        1, description="random frames (sequences, with colocam) drawn from each shot per epoch"
-    )
-    frame_limit: Fraction = Field(0.6, description="central share of a shot that frames are drawn from")
-    balance_classes: bool = Field(False, description="repeat shots of rare classes so that classes are seen equally")
-    lr: float = Field(1e-3, gt=0)
-    lr_step: Positive = 15
-    lr_gamma: Fraction = 0.9
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: Weight = 1e-4
-    workers: int = Field(0, ge=0, description="decoding processes; 0 decodes in the training process")
-
-
 class ClassifierSettings(OptimizerSettings):
     """Stage 1: the frame classifier, trained from tags.
 
@@ -166,127 +148,6 @@ class CamSettings(_Settings):
     batch: Positive = 32
 
 
-class SeedSettings(_Settings):
-    """Pseudo-labels drawn from CAMs at every step (TCAM section 3)."""
-
-    weight: Weight = 1.0
-    foreground: Positive = Field(1, description="foreground pixels drawn per frame")
-    background: Positive = Field(1, description="background pixels drawn per frame")
-    foreground_fraction: Fraction = Field(0.6, description="share of the region's strongest pixels to draw from")
-    background_fraction: Fraction = Field(0.1, description="share of the frame's weakest pixels to draw from")
-    kernel: Positive = Field(3, description="side of the square each seed grows to; odd")
-    weighted: bool = Field(True, description="draw foreground in proportion to the CAM, not uniformly")
-    region: Literal["otsu", "largest", "high_density", "frame"] = Field("otsu", description="where foreground may lie")
-    box_mask: bool = Field(False, description="widen the region to its bounding box")
-    erosion: Positive = Field(1, description="side of the square that wears the region down at its rim; odd, 1: none")
-
-    @model_validator(mode="after")
-    def _centre_the_squares(self) -> Self:
-        for name in ("kernel", "erosion"):
-            if getattr(self, name) % 2 == 0:
-                raise ValueError(f"{name} must be odd: found {getattr(self, name)}")
-        return self
-
-
-class TemporalSettings(_Settings):
-    """CAM-TMP: neighbours whose CAMs are max-pooled into a frame's own."""
-
-    neighbours: int = Field(1, ge=0)
-    mode: Literal["before", "after", "before-after"] = "before"
-    heat: Weight = Field(0.0, description="exponential overheating of CAMs before pooling; 0 is plain pooling")
-
-
-class CrfSettings(_Settings):
-    """Dense CRF energy over position and colour, of each frame.
-
-    ``weight`` multiplies the exact energy. The published 2e-9 multiplied the official filter's energy, which is 0.59
-    of the exact one: 1.2e-9 here pulls as the published term does.
-    """
-
-    weight: Weight = 1.2e-9
-    sigma_rgb: float = Field(15.0, gt=0)
-    sigma_xy: float = Field(100.0, gt=0)
-
-
-class SizeSettings(_Settings):
-    """Foreground and background areas above zero, by an extended log-barrier whose t grows every epoch."""
-
-    weight: Weight = 0.01
-    initial_t: float = Field(1.0, gt=0)
-    growth: float = Field(1.01, ge=1)
-    max_t: float = Field(10.0, gt=0)
-
-
-class SequenceSettings(_Settings):
-    """The frames that CoLo-CAM trains on together (its Table 5); a shot of fewer gives those it has."""
-
-    frames: Positive = Field(1, description="frames of a sequence; at most localizer.batch")
-    style: Literal["adjacent", "gaussian", "interval"] = Field("adjacent", description="how they are drawn")
-    side: Literal["before", "after", "before-after"] = Field("before", description="of the anchor, if adjacent")
-    spread: float = Field(1.0, gt=0, allow_inf_nan=False, description="standard deviation in frames, if gaussian")
-
-
-class JointSettings(_Settings):
-    """Dense CRF energy over colour alone, of all frames of a sequence as one image (CoLo-CAM).
-
-    ``adaptive`` divides the energy of each sequence by its size: ``weight`` then has no scale, and the published 4.0 is
-    4.0 here. Otherwise ``weight`` multiplies the exact energy; the official filter gives 0.77 of that with colour alone
-    (0.59 with position and colour), so that its 2e-9 is 1.5e-9 here. A clip shorter than ``sequence.frames`` takes part
-    with the frames it has; one of a single frame adds nothing, as that has no other to agree with.
-    """
-
-    weight: Weight = 0.0
-    adaptive: bool = True
-    sigma_rgb: float = Field(15.0, gt=0)
-
-
-class NegativeSettings(_Settings):
-    """Frames known to hold no object (NEGEV): background at every pixel."""
-
-    weight: Weight = 0.0
-
-
-class UncertaintySettings(_Settings):
-    """Max-min uncertainty: how the frozen classifier sees each side of the map alone."""
-
-    foreground: Weight = Field(0.0, description="weight of the cross-entropy of the foreground, which wants the tag")
-    background: Weight = Field(0.0, description="weight of what the background still tells, which wants nothing")
-
-
-class LocalizerSettings(OptimizerSettings):
-    """Stage 2: the decoder, trained from pseudo-labels.
-
-    ``sequence`` and ``joint`` are of the method colocam, ``negatives`` of negev, ``uncertainty`` of maxmin.
-    """
-
-    lr: float = Field(1e-2, gt=0)
-    seeds: SeedSettings = SeedSettings()
-    temporal: TemporalSettings = TemporalSettings()
-    crf: CrfSettings = CrfSettings()
-    size: SizeSettings = SizeSettings()
-    sequence: SequenceSettings = SequenceSettings()
-    joint: JointSettings = JointSettings()
-    negatives: NegativeSettings = NegativeSettings()
-    uncertainty: UncertaintySettings = UncertaintySettings()
-
-    @model_validator(mode="after")
-    def _learn_from_something(self) -> Self:
-        terms = (self.seeds.weight, self.crf.weight, self.size.weight, self.joint.weight)
-        if not any((*terms, self.uncertainty.foreground, self.uncertainty.background)):
-            raise ValueError("at least one of seeds.weight, crf.weight, size.weight and joint.weight must be above 0")
-        return self
-
-    @model_validator(mode="after")
-    def _fit_the_sequence(self) -> Self:
-        frames, weight, batch = self.sequence.frames, self.joint.weight, self.batch
-        if weight and frames < 2:
-            raise ValueError(f"joint.weight above 0 needs sequence.frames of 2 or more: found {weight:g} and {frames}")
-        if frames > batch:
-            found = f"found {frames} and {batch}"
-            raise ValueError(f"sequence.frames must be at most batch, which counts frames, not sequences: {found}")
-        return self
-
-
 class EvaluationSettings(_Settings):
     """How maps become boxes and boxes become CorLoc."""
 
@@ -300,7 +161,7 @@ class EvaluationSettings(_Settings):
 class RunConfig(_Settings):
     """One run, whole."""
 
-    method: Literal["cam", "tcam", "colocam", "fcam", "pixelcam", "negev", "maxmin"] = "tcam"
+    method: Annotated[str, _one_of(METHODS)] = "tcam"
     seed: int = Field(0, ge=0)
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -318,6 +179,11 @@ class RunConfig(_Settings):
     localizer: LocalizerSettings = LocalizerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @property
+    def has_localizer(self) -> bool:
+        """Whether a second stage trains a localizer; else the classifier's CAM is the result."""
+        return METHODS[self.method].localizer
+
     @model_validator(mode="after")
     def _fit_cam_and_pooling(self) -> Self:
         reason = CAM_METHODS[self.cam.method].unfit.get(self.model.pooling)
@@ -333,7 +199,8 @@ class RunConfig(_Settings):
             return values
         if asks_for_acol(values):
             values = _merge(values, ACOL_DEFAULTS)
-        return _merge(values, METHOD_DEFAULTS.get(str(values.get("method")), {}))
+        method = METHODS.get(str(values.get("method")))
+        return _merge(values, {} if method is None else method.defaults)
 
     @model_validator(mode="after")
     def _give_acol_its_head(self) -> Self:
@@ -345,26 +212,13 @@ class RunConfig(_Settings):
         return self
 
     @model_validator(mode="after")
-    def _leave_sequences_to_colocam(self) -> Self:
-        sequence, joint = self.localizer.sequence, self.localizer.joint
-        if self.method != "colocam" and (sequence.frames > 1 or joint.weight):
-            raise ValueError(
-                f"localizer.sequence.frames above 1 and localizer.joint.weight above 0 are of method colocam: found "
-                f"{sequence.frames} and {joint.weight:g} with method {self.method}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _leave_terms_to_their_methods(self) -> Self:
-        localizer = self.localizer
-        for name, value, method in (
-            ("data.background", self.data.background, "negev"),
-            ("localizer.negatives.weight above 0", localizer.negatives.weight, "negev"),
-            ("localizer.uncertainty.foreground above 0", localizer.uncertainty.foreground, "maxmin"),
-            ("localizer.uncertainty.background above 0", localizer.uncertainty.background, "maxmin"),
-        ):
-            if value and self.method != method:
-                raise ValueError(f"{name} is of method {method}: found {value} with method {self.method}")
+    def _leave_settings_to_their_methods(self) -> Self:
+        defaults, own = type(self).model_construct(), METHODS[self.method].own
+        for name, method in METHODS.items():
+            for path in method.own:
+                value, default = (reduce(getattr, path.split("."), place) for place in (self, defaults))
+                if path not in own and value != default:
+                    raise ValueError(f"{path} is of method {name}: found {value} with method {self.method}")
         return self
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from pipelines.config.methods import METHODS
 from pipelines.config.schema import RunConfig
 from pipelines.data.prepare import Prepared, prepare
 from pipelines.parallel.placement import Placement
@@ -72,7 +73,7 @@ def find_negatives(
     Raises:
         DataError: the method asks, and there is none.
     """
-    if config.method != "negev":
+    if not METHODS[config.method].negatives:
         return ()
     slots = [(_without_class(record), shot) for record in background for shot in record.shots]
     records = {record.video_id: _without_class(record) for record in index.of_split("train")}
@@ -82,7 +83,7 @@ def find_negatives(
         if not item.boxes and item.video_id in records
     ]
     if not slots:
-        raise DataError(f"method negev needs training frames without any object, found none: {_WAY_OUT}")
+        raise DataError(f"method {config.method} needs training frames without any object, found none: {_WAY_OUT}")
     return tuple(slots)
 
 
@@ -92,14 +93,14 @@ def check_negatives(videos: Path, config: RunConfig) -> None:
     Raises:
         DataError: there are none.
     """
-    if config.method != "negev":
+    if not METHODS[config.method].negatives:
         return
     if config.data.background is not None:
         scan_background(Path(config.data.background))
         return
     source = None if find_youtube_objects(videos) else scan_class_folders(videos, convention=config.data.convention)
     if source is None or (all(source.boxes.values()) and not source.masks):
-        raise DataError(f"method negev needs frames without any object, found none in {videos}: {_WAY_OUT}")
+        raise DataError(f"method {config.method} needs frames without any object, found none in {videos}: {_WAY_OUT}")
 
 
 def negatives_fingerprint(negatives: Sequence[Slot]) -> str:

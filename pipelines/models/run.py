@@ -124,7 +124,7 @@ def load_localizers(run: Run) -> dict[str, Localizer]:
     classifier = build_network(config.model, classes, decoder=False, seed=0)
     load_weights(classifier, run.folder / "classifier" / "best_localization.safetensors")
     loaded[config.cam.method] = Localizer(classifier.to(run.compute.device).eval(), config.cam.method, run.compute)
-    if config.method != "cam":
+    if config.has_localizer:
         network = build_network(config.model, classes, decoder=True, seed=0)
         load_weights(network, run.folder / "localizer" / "best_localization.safetensors")
         loaded[config.method] = Localizer(network.to(run.compute.device).eval(), "decoder", run.compute)
@@ -133,7 +133,7 @@ def load_localizers(run: Run) -> dict[str, Localizer]:
 
 def main_localizer(run: Run) -> str:
     """Name the localizer that ``tcam predict`` uses."""
-    return run.config.cam.method if run.config.method == "cam" else run.config.method
+    return run.config.method if run.config.has_localizer else run.config.cam.method
 
 
 def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:

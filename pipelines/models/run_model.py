@@ -75,6 +75,6 @@ def own_presence(run: Run, name: str) -> float | None:
 
 def weights_hash(run: Run) -> str | None:
     """Hash the weights that predictions are made with."""
-    stage = "classifier" if run.config.method == "cam" else "localizer"
+    stage = "localizer" if run.config.has_localizer else "classifier"
     checkpoint = run.folder / stage / "best_localization.safetensors"
     return hash_file(checkpoint) if checkpoint.is_file() else None

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.config.schema import CamSettings, TemporalSettings
+from pipelines.config.methods import TemporalSettings
+from pipelines.config.schema import CamSettings
 from pipelines.data.failures import VideoFailure, write_failures
 from pipelines.models.localizer import Localizer, PackedLocalizer, class_activation
 from pipelines.parallel.map import ItemFailure, ordered_map

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from pipelines.config.schema import OptimizerSettings, RunConfig
+from pipelines.config.groups import OptimizerSettings
+from pipelines.config.schema import RunConfig
 from pipelines.data.negatives import Slot
 from pipelines.models.checkpoint import load_state, save_state, save_weights
 from pipelines.models.device import Compute

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from colocam.sampling import SequenceSampler
-from pipelines.config.schema import OptimizerSettings
+from pipelines.config.groups import OptimizerSettings
+from pipelines.config.methods import METHODS
 from pipelines.data.negatives import Slot
 from pipelines.evaluation.sampling import spread_out
 from pipelines.models.localizer import Localizer
@@ -19,10 +19,10 @@ from pipelines.training.cam_cache import CamCache
 from pipelines.training.classifier_steps import classifier_step
 from pipelines.training.distributed.process_group import BatchShard
 from pipelines.training.loop import EpochOrder, Trainer, TrainingContext
-from pipelines.training.methods import clip_sampler, joint_groups, localizer_groups, localizer_objective, seed_sampler
+from pipelines.training.parameter_groups import joint_groups, localizer_groups
 from tcam.model.network import FrameCamNet
 from tcam.types import ClipBatch, LossTerms, VideoIndex
-from tcam.video.clips import FrameSampler
+from tcam.video.clips import ClipSampler, FrameSampler
 from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 
 
@@ -50,19 +50,20 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
 def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext) -> None:
     """Train the maps of a network from pseudo-labels; leaves best_localization and last.
 
-    What learns beside the decoder, and from what, is the method's: see ``pipelines.training.methods``.
+    ``METHODS`` (``pipelines/config/methods.py``) says what the method learns, from which clips and with which loss.
     """
-    settings = context.config.localizer
+    settings, method = context.config.localizer, METHODS[context.config.method]
     groups = localizer_groups(network, context.config)
 
     def score_masked(frames: Tensor, masks: Tensor) -> Tensor:
         with context.compute.autocast():
             return network.score_masked(frames, masks)
 
-    make_labels, objective = seed_sampler(settings), localizer_objective(context.config, score_masked)
+    make_labels = settings.seeds.sampler()
+    objective = method.objective(settings, score_masked)
     slots = training_slots(context.index, settings)
     slots += negative_slots(context.negatives, settings, most=len(slots))
-    loader, order = _loader(context, settings, slots, choose_frames=clip_sampler(context.config), read_cams=cams)
+    loader, order = _loader(context, settings, slots, choose_frames=method.clips(settings), read_cams=cams)
 
     def losses(batch: ClipBatch, shard: BatchShard, generator: torch.Generator) -> LossTerms:
         with context.compute.autocast():
@@ -103,7 +104,7 @@ def _loader(
     settings: OptimizerSettings,
     slots: Sequence[Slot],
     *,
-    choose_frames: FrameSampler | SequenceSampler,
+    choose_frames: ClipSampler,
     read_cams: CamCache | None,
 ) -> tuple[DataLoader[Clip], EpochOrder]:
     resize, crop = context.config.input.resize, context.config.input.crop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -65,6 +65,16 @@ def neighbours(frame: int, shot: Shot, *, count: int, mode: NeighbourMode) -> li
     return list(range(first, last + 1))
 
 
+class ClipSampler(Protocol):
+    """Draws the frames of one training clip from a shot, such as ``FrameSampler``."""
+
+    def __call__(self, shot: Shot, generator: torch.Generator) -> list[int]:
+        """Return frame indices of the video, ascending."""
+
+    def length(self, shot: Shot) -> int:
+        """Return how many frames every clip of this shot has."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrameSampler:
     """Draws one frame of the middle of a shot, uniformly: the clips of the classifier and of TCAM.
@@ -85,5 +95,5 @@ class FrameSampler:
         return [shot.start + window[int(torch.randint(len(window), (), generator=generator))]]
 
     def length(self, shot: Shot) -> int:  # noqa: ARG002 (every sampler has this method)
-        """Describe how many frames a clip of this shot has: 1."""
+        """Return how many frames a clip of this shot has: 1."""
         return 1

@@ -21,8 +21,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.methods import METHODS
+
 REPO = Path(__file__).resolve().parents[2]
-METHODS = ("cam", "tcam", "colocam", "fcam", "pixelcam", "maxmin", "negev")
 FIGURES = ("MaxBoxAccV2", "Temporal stability: fragments", "Temporal stability: centre")
 TIMED = 15
 
@@ -31,7 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--background", type=Path, help="videos without any object; the row negev needs it")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS[:-1]))
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=[name for name, row in METHODS.items() if not row.negatives]
+    )
     parser.add_argument("--backbones", nargs="+", help="timm names; left out: that of the settings")
     parser.add_argument("--configs", type=Path, help="folder with a <method>.yaml for each row")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

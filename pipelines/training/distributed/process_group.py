@@ -190,7 +190,7 @@ def check_group_size(config: RunConfig, size: int) -> None:
     if size < 1:
         raise ConfigError(f"--num-workers must be 1 or more, got {size}")
     clips = {"classifier.batch": config.classifier.batch}
-    if config.method != "cam":
+    if config.has_localizer:
         clips["localizer.batch"] = config.localizer.batch // config.localizer.sequence.frames
     name, fewest = min(clips.items(), key=lambda item: item[1])
     if size > fewest:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
 
+from pipelines.config.methods import METHODS
 from pipelines.config.schema import RunConfig
 from pipelines.models.device import Compute
 from pipelines.models.localizer import Localizer, build_network
-from pipelines.training.methods import localizer_objective, seed_sampler
 from tcam.supervision.crf import colour_bins, colour_grid
 from tcam.types import IGNORE, ClipBatch, PixelLabels
 
@@ -77,7 +77,7 @@ def test_the_loss_of_a_step_stays_on_the_device(fake, method):
     network, frames = _network(config, fake), _frames()
     labels = torch.full((6, 64, 64), IGNORE, dtype=torch.uint8, device=CUDA)
     index, label = torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64, device=CUDA)
-    losses = localizer_objective(config, network.score_masked)(
+    losses = METHODS[config.method].objective(config.localizer, network.score_masked)(
         network(frames.flatten(0, 1)),
         ClipBatch(frames, None, index, label, ("a", "b")),
         PixelLabels(labels),
@@ -88,7 +88,7 @@ def test_the_loss_of_a_step_stays_on_the_device(fake, method):
 
 
 def test_seeds_are_drawn_on_the_device(fake):
-    drawn = seed_sampler(_config("tcam").localizer)(torch.rand(6, 64, 64, device=CUDA), torch.Generator())
+    drawn = _config("tcam").localizer.seeds.sampler()(torch.rand(6, 64, 64, device=CUDA), torch.Generator())
     assert drawn.labels.device.type == "cuda"
 
 

@@ -3,8 +3,8 @@ import torch
 
 from colocam.objective import ColocamObjective
 from colocam.sampling import SequenceSampler
+from pipelines.config.methods import METHODS
 from pipelines.config.schema import load_config
-from pipelines.training.methods import clip_sampler, localizer_objective, seed_sampler
 from tcam.supervision.objective import TcamObjective
 from tcam.types import PixelLabels
 from tcam.video.clips import FrameSampler
@@ -18,8 +18,8 @@ def no_scores(frames, masks):
 
 def test_tcam_trains_on_single_frames_with_its_three_terms():
     config = load_config(None, ["localizer.frame_limit=0.3", "localizer.crf.sigma_xy=50"])
-    assert clip_sampler(config) == FrameSampler(0.3)
-    assert localizer_objective(config, no_scores) == TcamObjective(
+    assert METHODS[config.method].clips(config.localizer) == FrameSampler(0.3)
+    assert METHODS[config.method].objective(config.localizer, no_scores) == TcamObjective(
         seed_weight=1.0, crf_weight=1.2e-9, size_weight=0.01, sigma_rgb=15.0, sigma_xy=50.0
     )
 
@@ -29,14 +29,15 @@ def test_colocam_trains_on_sequences_with_the_joint_term():
     joint = ("weight=7", "adaptive=false", "sigma_rgb=9")
     overrides = [f"localizer.sequence.{text}" for text in sequence] + [f"localizer.joint.{text}" for text in joint]
     config = load_config(None, ["method=colocam", "localizer.frame_limit=0.3", *overrides])
-    assert clip_sampler(config) == SequenceSampler(3, style="gaussian", side="after", limit=0.3, spread=2.5)
-    objective = localizer_objective(config, no_scores)
+    assert METHODS[config.method].clips(config.localizer) == SequenceSampler(
+        3, style="gaussian", side="after", limit=0.3, spread=2.5
+    )
+    objective = METHODS[config.method].objective(config.localizer, no_scores)
     assert isinstance(objective, ColocamObjective)
-    assert objective.base == localizer_objective(load_config(None), no_scores)
+    assert objective.base == METHODS["tcam"].objective(load_config(None).localizer, no_scores)
     assert (objective.joint_weight, objective.joint_sigma_rgb, objective.adaptive) == (7.0, 9.0, False)
 
 
-METHODS = ("tcam", "colocam", "fcam", "pixelcam", "negev", "maxmin")
 TERMS = {
     "tcam": ["seeds", "crf", "size"],
     "colocam": ["seeds", "crf", "size", "joint"],
@@ -58,14 +59,14 @@ def one_step(config):
     logits = torch.randn(2, frames_per_clip, 2, 32, 32, generator=generator).requires_grad_()
     frames = torch.randint(0, 256, (2, frames_per_clip, 3, 32, 32), generator=generator).to(torch.uint8)
     cams = torch.rand(2 * frames_per_clip, 32, 32, generator=generator)
-    labels: PixelLabels = seed_sampler(config.localizer)(cams, generator)
+    labels: PixelLabels = config.localizer.seeds.sampler()(cams, generator)
     output, batch = as_clips(logits, frames)
-    losses = localizer_objective(config, score_means)(output, batch, labels, barrier_t=1.0)
+    losses = METHODS[config.method].objective(config.localizer, score_means)(output, batch, labels, barrier_t=1.0)
     losses.total.backward()
     return losses, logits.grad
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.localizer])
 def test_every_method_has_its_own_terms_each_with_weight_and_count(method):
     losses, slope = one_step(load_config(None, [f"method={method}"]))
     assert list(losses.terms) == list(losses.weights) == list(losses.counts) == TERMS[method]
@@ -76,7 +77,7 @@ def test_every_method_has_its_own_terms_each_with_weight_and_count(method):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(CONFIGS).as_posix())
 def test_every_shipped_config_makes_one_step_of_the_loss(path):
     config = load_config(path)
-    if config.method != "cam":
+    if config.has_localizer:
         losses, slope = one_step(config)
         assert slope.isfinite().all()
         assert set(losses.terms) >= {"foreground" if config.method == "maxmin" else "seeds"}
@@ -98,7 +99,7 @@ def test_the_seed_sampler_is_as_the_settings_say():
             "localizer.seeds.erosion=7",
         ],
     ).localizer
-    sampler = seed_sampler(settings)
+    sampler = settings.seeds.sampler()
     assert (sampler.foreground, sampler.background, sampler.kernel) == (3, 4, 5)
     assert (sampler.foreground_fraction, sampler.background_fraction) == (0.5, 0.25)
     assert (sampler.weighted, sampler.region, sampler.box_mask, sampler.erosion) == (False, "largest", True, 7)
@@ -107,4 +108,4 @@ def test_the_seed_sampler_is_as_the_settings_say():
 @pytest.mark.parametrize("region", ["otsu", "largest", "high_density", "frame"])
 def test_every_region_a_config_allows_makes_a_sampler(region):
     settings = load_config(None, [f"localizer.seeds.region={region}"]).localizer
-    assert seed_sampler(settings).region == region
+    assert settings.seeds.sampler().region == region

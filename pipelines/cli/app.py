@@ -18,6 +18,7 @@ import typer
 
 from pipelines.cli.data import backbones, data
 from pipelines.cli.data import configs as show_configs
+from pipelines.cli.doctor import doctor
 from pipelines.cli.export import bench, export
 from pipelines.cli.stream import stream
 from pipelines.cli.videos import Device, Quiet, Sets, cams, evaluate, leave, predict, prepare
@@ -134,6 +135,7 @@ def demo(
     run_demo(output, seed=seed, device=device, quiet=quiet)
 
 
+app.command(short_help="What this machine has, and how to mend what it lacks.")(doctor)
 app.command(short_help="Probe videos and write their clean copies, for tcam train to find.")(prepare)
 app.command(short_help="Make the CAM cache of a run whose classifier is trained.")(cams)
 app.command(short_help="Videos in, one box per frame out.")(predict)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-
-import platformdirs
 
 from pipelines.config.schema import load_config
 from pipelines.data.sources import resolve_videos
@@ -18,6 +15,7 @@ from pipelines.parallel.placement import Placement
 from pipelines.run.console import console, print_text_table
 from pipelines.run.folder import open_run
 from pipelines.run.lock import locked
+from pipelines.run.places import cache_folder
 from pipelines.run.stage import run_stage
 from pipelines.training.run_stage import make_cams
 from tcam.errors import WeightsError
@@ -25,12 +23,6 @@ from tcam.files import sweep_leftovers
 from tcam.types import SPLITS
 
 PREPARED_FILES = ("index.json", "truth.csv", "errors.csv", "background.json")
-
-
-def cache_folder() -> Path:
-    """Where frame caches live: ``$TCAM_HOME/cache``, or the system's cache folder for tcam."""
-    home = os.environ.get("TCAM_HOME")
-    return Path(home) / "cache" if home else Path(platformdirs.user_cache_dir("tcam"))
 
 
 def prepare_videos(

@@ -7,7 +7,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.commands.prepare import cache_folder
 from pipelines.config.schema import RunConfig, load_config, save_config
 from pipelines.data.negatives import check_negatives
 from pipelines.data.sources import check_folder, resolve_videos
@@ -18,6 +17,7 @@ from pipelines.run.console import console
 from pipelines.run.environment import describe_environment
 from pipelines.run.files import write_json
 from pipelines.run.folder import check_run_name, create_run, open_run
+from pipelines.run.places import cache_folder
 from pipelines.training.distributed.launch import choose_training, release_others, train_with_main
 from pipelines.training.distributed.process_group import ProcessGroup, joined_process_group
 from tcam.errors import ConfigError, DataError

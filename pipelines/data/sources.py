@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
-
-import platformdirs
 
 from pipelines.config.schema import RunConfig
 from pipelines.data.failures import VideoFailure
 from pipelines.data.prepare import Prepared, count_splits, prepare, require_training
 from pipelines.parallel.placement import Placement
 from pipelines.run.console import item_bar
+from pipelines.run.places import data_folder
 from tcam.errors import DataError
 from tcam.video.data_folder.scan import scan_class_folders
 from tcam.video.youtube_objects.dataset import YoutubeObjects, read_youtube_objects
@@ -20,12 +18,6 @@ from tcam.video.youtube_objects.layout import Version, find_youtube_objects
 
 VERSIONS: Final[dict[str, Version]] = {"yto_v1": "v1.0", "yto_v2.2": "v2.2"}
 SPLITS_FOLDER: Final = "splits"
-
-
-def data_folder() -> Path:
-    """Where downloaded data sets live: ``$TCAM_DATA``, or the system's data folder for tcam."""
-    home = os.environ.get("TCAM_DATA")
-    return Path(home) if home else Path(platformdirs.user_data_dir("tcam"))
 
 
 def resolve_videos(videos: Path) -> Path:

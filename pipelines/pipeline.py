@@ -19,7 +19,7 @@ from pipelines.evaluation.stored import evaluation_of, read_evaluation
 from pipelines.inference.frames import predict_video
 from pipelines.inference.overlay_video import save_overlay
 from pipelines.models.device import choose_compute
-from pipelines.models.localizer import Localizer, build_network, check_fit
+from pipelines.models.localizer import NetworkLocalizer, build_network, check_fit
 from pipelines.models.run import REFINED, Run, load_localizers, main_localizer
 from pipelines.models.thresholds import save_thresholds
 from pipelines.parallel.placement import AUTO, Placement
@@ -127,12 +127,12 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     return rows
 
 
-def picture_source(run: Run, localizers: Mapping[str, Localizer]) -> PictureSource:
+def picture_source(run: Run, localizers: Mapping[str, NetworkLocalizer]) -> PictureSource:
     """Describe what the frames of a report are drawn from."""
     return PictureSource(localizers, run.index, run.truth, run.input_size)
 
 
-def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Path | None:
+def write_sample_overlay(run: Run, localizer: NetworkLocalizer, threshold: float) -> Path | None:
     """Draw map, predicted and true box over one test video (a validation or training one where there is none)."""
     order = [*run.index.of_split("test"), *run.index.of_split("val"), *run.index.of_split("train")]
     record, target = order[0], run.folder / "report" / "overlay.mp4"
@@ -154,7 +154,11 @@ def write_sample_overlay(run: Run, localizer: Localizer, threshold: float) -> Pa
 
 
 def choose_thresholds(
-    run: Run, localizers: Mapping[str, Localizer], *, components: Components = "largest", placement: Placement = AUTO
+    run: Run,
+    localizers: Mapping[str, NetworkLocalizer],
+    *,
+    components: Components = "largest",
+    placement: Placement = AUTO,
 ) -> tuple[dict[str, float], str]:
     """Return each localizer's map threshold and where it comes from: the validation boxes, or else the default."""
     annotated = {item.video_id for item in run.truth if item.boxes}
@@ -167,13 +171,13 @@ def choose_thresholds(
 
 def score_split(
     run: Run,
-    localizers: Mapping[str, Localizer],
+    localizers: Mapping[str, NetworkLocalizer],
     split: str,
     *,
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
     placement: Placement = AUTO,
-    ddt: Localizer | None = None,
+    ddt: NetworkLocalizer | None = None,
 ) -> ScoredSet:
     """Score localizers and baselines on the annotated frames of a split, or of all (``all``); see ``score_videos``."""
     records = [record for record in run.index.records if split in (record.split, "all")]

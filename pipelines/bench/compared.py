@@ -14,7 +14,7 @@ from pipelines.models.device import Compute, choose_compute
 from pipelines.models.engine import Engine, Threads
 from pipelines.models.export import ExportRequest, export_run
 from pipelines.models.exported import SUFFIXES, PackedExport
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.run import load_localizers, load_run, main_localizer
 from pipelines.run.console import console
 from pipelines.run.folder import open_run
@@ -65,5 +65,5 @@ def engines_of_run(
     return starts
 
 
-def _as_it_is(localizer: Localizer) -> Engine:
+def _as_it_is(localizer: NetworkLocalizer) -> Engine:
     return localizer

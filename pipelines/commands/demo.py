@@ -12,7 +12,7 @@ from pipelines.commands.predict import PredictRequest, predict_sources
 from pipelines.config.schema import load_config, save_config
 from pipelines.evaluation.score import print_table
 from pipelines.inference.outputs import check_output_folder, mark_output_folder
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.run import Run, load_localizers, load_run
 from pipelines.models.thresholds import read_thresholds
 from pipelines.pipeline import train_run
@@ -132,7 +132,7 @@ def write_comparison(folder: Path, rows: Rows, runs: Sequence[Run]) -> Path:
 
     Gives the page's path.
     """
-    localizers: dict[str, Localizer] = {}
+    localizers: dict[str, NetworkLocalizer] = {}
     thresholds: dict[str, float] = {}
     for run in runs:
         localizers |= load_localizers(run)

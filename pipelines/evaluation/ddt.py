@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelines.evaluation.sampling import spread_out
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from tcam.boxes.boxes import scale_boxes
 from tcam.boxes.ddt import Component, component_boxes, component_maps, principal_component
 from tcam.types import Size, VideoRecord
@@ -37,13 +37,13 @@ class VideoDdt:
     has seen no tag.
     """
 
-    localizer: Localizer
+    localizer: NetworkLocalizer
     component: Component
     record_size: Size
 
     @classmethod
     def of_video(
-        cls, localizer: Localizer, record: VideoRecord, basis: Sequence[int], *, batch: int, size: Size
+        cls, localizer: NetworkLocalizer, record: VideoRecord, basis: Sequence[int], *, batch: int, size: Size
     ) -> VideoDdt:
         """Look at the basis frames of a video at ``size``, the network's input.
 
@@ -64,7 +64,7 @@ class VideoDdt:
 
 
 @torch.inference_mode()
-def _features(localizer: Localizer, frames: Tensor) -> Tensor:
+def _features(localizer: NetworkLocalizer, frames: Tensor) -> Tensor:
     network = localizer.network
     with localizer.compute.autocast():
         last: Tensor = network.backbone(network.images(frames.to(localizer.compute.device))).last

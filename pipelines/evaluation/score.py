@@ -30,7 +30,7 @@ from pipelines.evaluation.metrics import Metric
 from pipelines.evaluation.results import Rows
 from pipelines.evaluation.sampling import threshold_grid
 from pipelines.evaluation.stored import describe_threshold
-from pipelines.models.localizer import Localizer, PackedLocalizer
+from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer
 from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import Placement, model_time_limit_s, split_range
 from pipelines.run.console import console, item_bar
@@ -67,7 +67,7 @@ class ScoredSet:
 
 
 def score_videos(
-    localizers: Mapping[str, Localizer],
+    localizers: Mapping[str, NetworkLocalizer],
     index: VideoIndex,
     records: Sequence[VideoRecord],
     truth: Sequence[FrameTruth],
@@ -78,7 +78,7 @@ def score_videos(
     chosen: Mapping[str, float] | None = None,
     components: Components = "largest",
     memory_limit_mb: float | None = None,
-    ddt: Localizer | None = None,
+    ddt: NetworkLocalizer | None = None,
 ) -> ScoredSet:
     """Run localizers over the annotated frames of some videos; each frame is seen once.
 
@@ -214,7 +214,7 @@ def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[st
 
 
 def _score_part(
-    part: ScoredPart, *, localizers: Sequence[Localizer], ddt: Localizer | None, work: Score
+    part: ScoredPart, *, localizers: Sequence[NetworkLocalizer], ddt: NetworkLocalizer | None, work: Score
 ) -> list[Batch]:
     truth, size = {item.frame_index: item for item in part.truth}, work.size
     common = None

@@ -12,7 +12,7 @@ import torch
 
 from pipelines.models.engine import ArrayMaps, FrameMaps, Threads
 from pipelines.models.exported import quiet_loggers
-from pipelines.models.localizer import Localizer, PackedLocalizer
+from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer
 from tcam.errors import MissingPartError
 from tcam.model.network import FrameCamNet
 from tcam.types import Size
@@ -26,8 +26,8 @@ class CompiledLocalizer:
     ``plain`` is what was compiled, for frames of ``size``.
     """
 
-    localizer: Localizer
-    plain: Localizer
+    localizer: NetworkLocalizer
+    plain: NetworkLocalizer
     size: Size
     batch: int
     threads: Threads
@@ -47,7 +47,7 @@ class CompiledLocalizer:
         return PackedCompiled(self.plain.pack(), self.size, self.batch, self.threads)
 
     def after_fork(self) -> CompiledLocalizer:
-        """Return itself, as ``Localizer`` does."""
+        """Return itself, as ``NetworkLocalizer`` does."""
         return replace(self, localizer=self.localizer.after_fork())
 
 
@@ -70,7 +70,9 @@ class PackedCompiled:
         return compile_localizer(self.packed.unpack(), self.size, batch=self.batch, threads=self.threads)
 
 
-def compile_localizer(localizer: Localizer, size: Size, *, batch: int, threads: Threads = "all") -> CompiledLocalizer:
+def compile_localizer(
+    localizer: NetworkLocalizer, size: Size, *, batch: int, threads: Threads = "all"
+) -> CompiledLocalizer:
     """Compile the network, which takes some 10 to 60 s, and look at a first batch.
 
     On a CPU the weights are frozen into the code, which folds normalisation into the convolutions and lays them out

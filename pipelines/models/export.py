@@ -23,7 +23,7 @@ from torch.nn import functional
 from pipelines.models.calibration import calibration_frames, quantise
 from pipelines.models.device import Compute
 from pipelines.models.exported import FACTS, INPUTS, OUTPUTS, SUFFIXES, Facts, PackedExport, quiet_loggers
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.run import Run, load_localizers, load_run, main_localizer
 from pipelines.models.run_model import own_presence, own_threshold, weights_hash
 from pipelines.run.console import console
@@ -58,7 +58,7 @@ class ExportRequest:
 
 
 class ExportedNetwork(nn.Module):
-    """A ``Localizer`` as a graph: frames ``[B, 3, H, W]`` to class probabilities ``[B, K]`` and maps ``[B, H, W]``.
+    """A ``NetworkLocalizer`` as a graph: frames ``[B, 3, H, W]`` to probabilities ``[B, K]`` and maps ``[B, H, W]``.
 
     Args:
         network: in evaluation mode.
@@ -123,7 +123,7 @@ def target_of(request: ExportRequest) -> Path:
     return target
 
 
-def check_method(localizer: Localizer) -> None:
+def check_method(localizer: NetworkLocalizer) -> None:
     """Refuse what one pass forward does not give.
 
     Raises:
@@ -140,7 +140,7 @@ def check_method(localizer: Localizer) -> None:
         )
 
 
-def facts_of(run: Run, localizer: Localizer, *, numbers: str = "float32") -> Facts:
+def facts_of(run: Run, localizer: NetworkLocalizer, *, numbers: str = "float32") -> Facts:
     """Collect what a client must know."""
     name = main_localizer(run)
     backbone = localizer.network.backbone
@@ -194,7 +194,7 @@ def require_exporter(request: ExportRequest) -> None:
             ) from None
 
 
-def write_export(localizer: Localizer, facts: Facts, target: Path, *, calibration: Pixels | None = None) -> None:
+def write_export(localizer: NetworkLocalizer, facts: Facts, target: Path, *, calibration: Pixels | None = None) -> None:
     """Write the file; its ending says the format.
 
     Raises:
@@ -217,7 +217,7 @@ def write_export(localizer: Localizer, facts: Facts, target: Path, *, calibratio
     _write_openvino(graph, facts, target, calibration)
 
 
-def make_program(localizer: Localizer, facts: Facts) -> torch.export.ExportedProgram:
+def make_program(localizer: NetworkLocalizer, facts: Facts) -> torch.export.ExportedProgram:
     """Trace the network for any number of frames.
 
     Raises:
@@ -239,7 +239,7 @@ def make_program(localizer: Localizer, facts: Facts) -> torch.export.ExportedPro
     return program
 
 
-def example_inputs(localizer: Localizer, facts: Facts, *, count: int = 3) -> tuple[Tensor, ...]:
+def example_inputs(localizer: NetworkLocalizer, facts: Facts, *, count: int = 3) -> tuple[Tensor, ...]:
     """Return noise to trace and compare with: frames and, where a map is of one class, labels (-1: most probable)."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (count, 3, *facts.size), dtype=torch.uint8, generator=generator)
@@ -279,14 +279,14 @@ def _write_openvino(graph: bytes, facts: Facts, target: Path, calibration: Pixel
         folder.rmdir()
 
 
-def say_difference(localizer: Localizer, target: Path, facts: Facts) -> None:
+def say_difference(localizer: NetworkLocalizer, target: Path, facts: Facts) -> None:
     """Run the file on noise and say how far it lies from PyTorch.
 
     Raises:
         TcamError: further than ``TOLERANCE``, where both compute in float32.
     """
     frames = example_inputs(localizer, facts)[0].numpy()
-    wanted = Localizer(localizer.network, localizer.method, Compute(torch.device("cpu"), torch.float32)).find(
+    wanted = NetworkLocalizer(localizer.network, localizer.method, Compute(torch.device("cpu"), torch.float32)).find(
         frames, None
     )
     found = PackedExport(target.absolute()).unpack().find(frames, None)

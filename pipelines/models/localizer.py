@@ -1,4 +1,7 @@
-"""A trained run as one object: uint8 frames in, localization maps and class probabilities out."""
+"""A network of PyTorch and its CAM method as an engine: uint8 frames in, maps and class probabilities out.
+
+What users call ``tcam.Localizer`` is in ``pipelines/api.py``.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ def check_fit(config: RunConfig, network: FrameCamNet) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Localizer:
+class NetworkLocalizer:
     """A frame network and the way its maps are made; ``refine`` goes over each map, given its frame, at the end."""
 
     network: FrameCamNet
@@ -133,7 +136,7 @@ class Localizer:
         """Make it ready to be pickled; what is on the CPU is shared, not copied."""
         return PackedLocalizer.pack(self)
 
-    def after_fork(self) -> Localizer:
+    def after_fork(self) -> NetworkLocalizer:
         """Return itself: on a CPU it works in a forked process as well.
 
         Raises:
@@ -154,7 +157,7 @@ class PackedLocalizer:
     refine: Refine | None = None
 
     @classmethod
-    def pack(cls, localizer: Localizer) -> PackedLocalizer:
+    def pack(cls, localizer: NetworkLocalizer) -> PackedLocalizer:
         """Make a localizer ready to be pickled; that on the CPU is shared, not copied."""
         network = localizer.network
         if localizer.compute.device.type != "cpu":
@@ -166,7 +169,7 @@ class PackedLocalizer:
         """Where it is unpacked to."""
         return self.compute.device.type
 
-    def unpack(self) -> Localizer:
+    def unpack(self) -> NetworkLocalizer:
         """Bring the network to its device.
 
         Where that is the CPU, its decoder is fused, and this process begins to keep the memory it frees and to end
@@ -177,10 +180,12 @@ class PackedLocalizer:
             keep_freed_memory()
             end_threads_before_forks()
             network = network.fused()
-        return Localizer(network, self.method, self.compute, self.refine)
+        return NetworkLocalizer(network, self.method, self.compute, self.refine)
 
 
-def refined_localizers(localizers: Mapping[str, Localizer], thresholds: Mapping[str, float]) -> dict[str, Localizer]:
+def refined_localizers(
+    localizers: Mapping[str, NetworkLocalizer], thresholds: Mapping[str, float]
+) -> dict[str, NetworkLocalizer]:
     """Return each localizer again, its maps refined by a CRF about its map threshold, under a name that says so.
 
     Raises:
@@ -192,7 +197,7 @@ def refined_localizers(localizers: Mapping[str, Localizer], thresholds: Mapping[
     }
 
 
-def class_activation(localizer: Localizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:
+def class_activation(localizer: NetworkLocalizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:
     """Make the normalised CAMs ``[N, h, w]`` in 0..1 of some frames at feature resolution.
 
     Args:

@@ -13,7 +13,7 @@ from pipelines.config.schema import RunConfig, load_config
 from pipelines.data.negatives import Slot, find_negatives, negatives_fingerprint, read_background
 from pipelines.models.checkpoint import load_weights
 from pipelines.models.device import Compute, choose_compute
-from pipelines.models.localizer import Localizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, build_network
 from pipelines.run.files import hash_file, hash_json, without
 from pipelines.run.stage import Stage
 from tcam.errors import DataError
@@ -113,21 +113,23 @@ def load_run(folder: Path, *, device: str = "auto") -> Run:
     return Run(folder, config, choose_compute(device, config.precision), index, truth, background)
 
 
-def load_localizers(run: Run) -> dict[str, Localizer]:
+def load_localizers(run: Run) -> dict[str, NetworkLocalizer]:
     """Load what the run has learnt, by name: its CAM and, for a localizer method, that.
 
     Raises:
         WeightsError: a checkpoint is missing or damaged.
     """
     config, classes = run.config, len(run.index.class_names)
-    loaded: dict[str, Localizer] = {}
+    loaded: dict[str, NetworkLocalizer] = {}
     classifier = build_network(config.model, classes, decoder=False, seed=0)
     load_weights(classifier, run.folder / "classifier" / "best_localization.safetensors")
-    loaded[config.cam.method] = Localizer(classifier.to(run.compute.device).eval(), config.cam.method, run.compute)
+    loaded[config.cam.method] = NetworkLocalizer(
+        classifier.to(run.compute.device).eval(), config.cam.method, run.compute
+    )
     if config.has_localizer:
         network = build_network(config.model, classes, decoder=True, seed=0)
         load_weights(network, run.folder / "localizer" / "best_localization.safetensors")
-        loaded[config.method] = Localizer(network.to(run.compute.device).eval(), "decoder", run.compute)
+        loaded[config.method] = NetworkLocalizer(network.to(run.compute.device).eval(), "decoder", run.compute)
     return loaded
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.evaluation.stored import Evaluation
 from pipelines.inference.overlay import draw_overlay
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.report.page import Sections, as_json, write_evaluation_report
 from pipelines.report.pictures import ChosenFrame, Picture, choose_frames
 from pipelines.report.sections import overlap_chart, size_chart, threshold_charts, training_charts, trajectory_charts
@@ -34,7 +34,7 @@ _SHORT_SIDE: Final = 240
 class PictureSource:
     """All that frames are drawn from: the localizers by name, the videos, their boxes, the network input's size."""
 
-    localizers: Mapping[str, Localizer]
+    localizers: Mapping[str, NetworkLocalizer]
     index: VideoIndex
     truth: Sequence[FrameTruth]
     size: Size
@@ -115,7 +115,7 @@ def draw_frames(frames: Sequence[ChosenFrame], source: PictureSource) -> Iterato
 def draw_maps(
     records: Sequence[VideoRecord],
     truth: Sequence[FrameTruth],
-    localizers: Mapping[str, Localizer],
+    localizers: Mapping[str, NetworkLocalizer],
     thresholds: Mapping[str, float],
     *,
     class_names: Sequence[str],
@@ -165,7 +165,7 @@ class _Frame:
         """
         return cls(record, _read(record, frame, size), _read(record, frame, _shown_size(record.size)), tuple(truth))
 
-    def map_of(self, localizer: Localizer) -> NDArray[np.float32]:
+    def map_of(self, localizer: NetworkLocalizer) -> NDArray[np.float32]:
         """Return the map ``[H, W]`` of the video's class."""
         return np.asarray(localizer.find(self.small[None], self.record.label).maps[0])
 

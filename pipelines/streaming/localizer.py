@@ -101,9 +101,9 @@ class StreamLocalizer:
         engine = model.packed.unpack()
         if compiled_for is not None:
             from pipelines.models.compiled import compile_localizer
-            from pipelines.models.localizer import Localizer
+            from pipelines.models.localizer import NetworkLocalizer
 
-            if not isinstance(engine, Localizer):
+            if not isinstance(engine, NetworkLocalizer):
                 raise ConfigError(f"--compile is for a run, got the exported file {run}: leave it out")
             engine = compile_localizer(
                 engine, model.size, batch=compiled_for, threads="all" if compiled_for == 1 else "each"

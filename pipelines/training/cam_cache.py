@@ -16,7 +16,7 @@ from torch import Tensor
 from pipelines.config.methods import TemporalSettings
 from pipelines.config.schema import CamSettings
 from pipelines.data.failures import VideoFailure, write_failures
-from pipelines.models.localizer import Localizer, PackedLocalizer, class_activation
+from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, class_activation
 from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import COPY_FRAMES, Placement, model_time_limit_s, split_range
 from pipelines.run.console import item_bar
@@ -62,7 +62,7 @@ class MakeCams:
 
 def write_cams(
     index: VideoIndex,
-    localizer: Localizer,
+    localizer: NetworkLocalizer,
     folder: Path,
     *,
     settings: CamSettings,
@@ -131,7 +131,7 @@ def _append(stream: IO[bytes], part: ShotPart, maps: np.ndarray | ItemFailure) -
     stream.write(maps.tobytes())
 
 
-def _part_cams(part: ShotPart, *, localizer: Localizer, batch: int, readers: OpenReaders) -> np.ndarray:
+def _part_cams(part: ShotPart, *, localizer: NetworkLocalizer, batch: int, readers: OpenReaders) -> np.ndarray:
     made = []
     with torch.inference_mode():
         for start in range(part.frames.start, part.frames.stop, batch):

@@ -25,7 +25,7 @@ from pipelines.config.schema import RunConfig
 from pipelines.data.negatives import Slot
 from pipelines.models.checkpoint import load_state, save_state, save_weights
 from pipelines.models.device import Compute
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.run.console import console, progress_bar
 from pipelines.run.log import RunLog
 from pipelines.run.signals import Interrupted, finishing, interrupted_by, raise_if_interrupted
@@ -104,7 +104,7 @@ class Trainer:
         context: TrainingContext,
         stage: str,
         settings: OptimizerSettings,
-        localizer: Localizer,
+        localizer: NetworkLocalizer,
         groups: list[dict[str, object]],
     ) -> None:
         self._context, self._stage, self._settings, self._localizer = context, stage, settings, localizer

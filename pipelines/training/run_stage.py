@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.models.checkpoint import load_weights
-from pipelines.models.localizer import Localizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, build_network
 from pipelines.models.run import Run, load_run
 from pipelines.parallel.placement import AUTO, Placement
 from pipelines.run.log import RunLog
@@ -68,7 +68,7 @@ def make_cams(run: Run, placement: Placement = AUTO) -> None:
     config = run.config
     network = build_network(config.model, len(run.index.class_names), decoder=False, seed=0)
     load_weights(network, run.folder / "classifier" / "best_localization.safetensors")
-    localizer = Localizer(network.to(run.compute.device).eval(), config.cam.method, run.compute)
+    localizer = NetworkLocalizer(network.to(run.compute.device).eval(), config.cam.method, run.compute)
     write_cams(
         run.index,
         localizer,

@@ -13,7 +13,7 @@ from pipelines.config.groups import OptimizerSettings
 from pipelines.config.methods import METHODS
 from pipelines.data.negatives import Slot
 from pipelines.evaluation.sampling import spread_out
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.parallel.processes import fresh_start
 from pipelines.training.cam_cache import CamCache
 from pipelines.training.classifier_steps import classifier_step
@@ -42,7 +42,7 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
         with context.compute.autocast():
             return step(batch.frames.flatten(0, 1), labels, shard.times(per_clip), generator)
 
-    localizer = Localizer(network, context.config.cam.method, context.compute)
+    localizer = NetworkLocalizer(network, context.config.cam.method, context.compute)
     trainer = Trainer(context, "classifier", settings, localizer, groups)
     trainer.run(loader, order, losses, keep=("best_localization", "best_classification"))
 
@@ -75,7 +75,7 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
         barrier_t = min(settings.size.initial_t * settings.size.growth**order.epoch, settings.size.max_t)
         return objective(output, batch, labels, barrier_t=barrier_t)
 
-    localizer = Localizer(network, "decoder", context.compute)
+    localizer = NetworkLocalizer(network, "decoder", context.compute)
     trainer = Trainer(context, "localizer", settings, localizer, groups)
     trainer.run(loader, order, losses, keep=("best_localization",))
 

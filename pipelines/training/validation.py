@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from pipelines.config.schema import EvaluationSettings
 from pipelines.evaluation.sampling import spread_out, threshold_grid
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from tcam.boxes.boxes import scale_boxes
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.boxes.over_time import presence_of
@@ -62,7 +62,7 @@ class Validator:
         )
         self._batches: list[ClipBatch] | None = None
 
-    def __call__(self, localizer: Localizer) -> ValidationScores:
+    def __call__(self, localizer: NetworkLocalizer) -> ValidationScores:
         """Return the macro CorLoc at its best single threshold, and the share of frames classified right."""
         localizer.network.eval()
         thresholds = threshold_grid(self._settings.threshold_step)
@@ -83,7 +83,7 @@ class Validator:
         corloc = evaluator.table("oracle").macro if judged else None
         return ValidationScores(corloc, 100.0 * right / seen if seen else None)
 
-    def presence(self, localizer: Localizer) -> float | None:
+    def presence(self, localizer: NetworkLocalizer) -> float | None:
         """Return the level of ``presence_of`` that best tells each frame's tag from other classes; None: no video."""
         tagged: list[float] = []
         others: list[float] = []

@@ -11,7 +11,7 @@ import torch
 
 from pipelines.config.schema import RunConfig, load_config
 from pipelines.models.device import Compute
-from pipelines.models.localizer import Localizer, MapMethod, build_network
+from pipelines.models.localizer import MapMethod, NetworkLocalizer, build_network
 from tcam.types import Box, FrameTruth, Shot, VideoIndex, VideoRecord
 from tests.helpers.encoded import encode
 
@@ -68,9 +68,9 @@ def tiny_config(*overrides: str) -> RunConfig:
     return load_config(None, [*SETTINGS, *overrides])
 
 
-def tiny_localizer(method: MapMethod = "layercam", *, seed: int = 0, classes: int = 2) -> Localizer:
+def tiny_localizer(method: MapMethod = "layercam", *, seed: int = 0, classes: int = 2) -> NetworkLocalizer:
     network = build_network(tiny_config().model, classes, decoder=method == "decoder", seed=seed)
-    return Localizer(network.eval(), method, CPU)
+    return NetworkLocalizer(network.eval(), method, CPU)
 
 
 def set_flags(settings: Sequence[str] = SETTINGS) -> list[str]:

@@ -29,7 +29,7 @@ from pipelines.evaluation.sampling import spread_out
 from pipelines.models.device import Compute
 from pipelines.models.engine import Engine
 from pipelines.models.export import ExportRequest, export_run
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.open import open_model
 from pipelines.models.run import Run, load_run
 from pipelines.run.environment import processor_name
@@ -56,7 +56,7 @@ def main() -> None:
         files = export_all(options.run, Path(folder), options.videos)
         model = open_model(options.run, device="cpu")
         plain = model.packed.unpack()
-        assert isinstance(plain, Localizer)
+        assert isinstance(plain, NetworkLocalizer)
         kinds = {FIRST: torch.float32, "PyTorch bfloat16": torch.bfloat16}
         engines: dict[str, Engine] = {
             name: replace(plain, compute=Compute(torch.device("cpu"), dtype)) for name, dtype in kinds.items()

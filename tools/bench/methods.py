@@ -131,13 +131,13 @@ def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[flo
     """
     import torch
 
-    from pipelines.models.localizer import Localizer, refined_localizers
+    from pipelines.models.localizer import NetworkLocalizer, refined_localizers
     from pipelines.models.run import load_localizers, load_run, main_localizer
     from pipelines.models.run_model import own_threshold
     from tcam.video.dataset import stream_original
 
     torch.set_num_threads(1)
-    localizers: dict[str, tuple[Localizer, list[Any]]] = {}
+    localizers: dict[str, tuple[NetworkLocalizer, list[Any]]] = {}
     for name, folder in folders.items():
         run = load_run(folder, device="cpu")
         own = {name: load_localizers(run)[main_localizer(run)]}

@@ -29,7 +29,7 @@ import torch
 from pipelines.config.schema import load_config
 from pipelines.data.probe_and_copy import VideoJob, check_video
 from pipelines.models.device import choose_compute
-from pipelines.models.localizer import Localizer, PackedLocalizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, build_network
 from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import COPY_FRAMES, Placement, split_range
 from pipelines.training.cam_cache import MakeCams, ShotPart
@@ -65,7 +65,7 @@ class Bench:
         self.frames = sum(record.num_frames for record in self.records)
         model = load_config(None, ["model.weights=random", f"model.backbone={backbone}"]).model
         network = build_network(model, 7, decoder=False, seed=0).eval()
-        localizer = Localizer(network, "layercam", choose_compute("cpu", "fp32"))
+        localizer = NetworkLocalizer(network, "layercam", choose_compute("cpu", "fp32"))
         self.make_cams = MakeCams(PackedLocalizer.pack(localizer), BATCH, SIZE)
 
     def jobs(self, cache: Path) -> list[VideoJob]:

@@ -43,7 +43,7 @@ from pipelines.config.schema import load_config
 from pipelines.models.compiled import compile_localizer
 from pipelines.models.device import choose_compute
 from pipelines.models.engine import Engine
-from pipelines.models.localizer import Localizer, PackedLocalizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, build_network
 from pipelines.models.open import Model, open_model
 from pipelines.run.environment import processor_name
 from pipelines.streaming.feed import FrameFeed
@@ -169,7 +169,7 @@ def of_random_network(options: argparse.Namespace) -> Bench:
     settings = ["model.weights=random", f"model.backbone={options.backbone}", *options.set]
     network = build_network(load_config(None, settings).model, len(CLASSES), decoder=True, seed=0).eval()
     compute = choose_compute(options.device, options.precision)
-    packed = PackedLocalizer.pack(Localizer(network.to(compute.device), "decoder", compute))
+    packed = PackedLocalizer.pack(NetworkLocalizer(network.to(compute.device), "decoder", compute))
     localizer = packed.unpack()
     kind = str(compute.dtype).removeprefix("torch.")
     model = Model(packed, CLASSES, SIZE, 0.5, None, 4000.0, {})

@@ -27,7 +27,7 @@ import numpy as np
 from pipelines.config.schema import load_config
 from pipelines.models.device import choose_compute
 from pipelines.models.engine import ArrayMaps, Engine
-from pipelines.models.localizer import Localizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, build_network
 from pipelines.run.memory import resident_bytes
 from pipelines.streaming.feed import Drop, FrameFeed, Patience
 from pipelines.streaming.localizer import StreamLocalizer
@@ -123,7 +123,7 @@ def make_localizer(backbone: str, size: Size, *, slow: bool) -> StreamLocalizer:
     """Make a localizer of random weights."""
     settings = ["model.weights=random", f"model.backbone={backbone}", "model.decoder_channels=[32,16,8,8,8]"]
     network = build_network(load_config(None, settings).model, 2, decoder=True, seed=0).eval()
-    engine = Localizer(network, "decoder", choose_compute("cpu", "fp32"))
+    engine = NetworkLocalizer(network, "decoder", choose_compute("cpu", "fp32"))
     return StreamLocalizer(Slowed(engine) if slow else engine, class_names=("a", "b"), size=size, threshold=0.5)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipelines.inference.frames import predict_video
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.streaming.network_threads import network_threads
 from tcam.boxes.extract import extract_box
 from tcam.errors import VideoError
@@ -76,8 +76,8 @@ def test_the_batch_changes_nothing(wide_video):
 
 
 def test_large_batches_on_a_cpu_are_of_eight_frames(tmp_path, monkeypatch):
-    video, taken, find = encode(tmp_path / "long.mp4", frames=20, size=(64, 96)), [], Localizer.find
-    monkeypatch.setattr(Localizer, "find", lambda *given: taken.append(len(given[1])) or find(*given))
+    video, taken, find = encode(tmp_path / "long.mp4", frames=20, size=(64, 96)), [], NetworkLocalizer.find
+    monkeypatch.setattr(NetworkLocalizer, "find", lambda *given: taken.append(len(given[1])) or find(*given))
     eight, many = predict(video, batch=8), predict(video, batch=16)
     assert taken == [8, 8, 4] * 2  # the boxes of `stream`, bit by bit
     for a, b in zip(eight, many, strict=True):

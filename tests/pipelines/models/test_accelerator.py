@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from pipelines.config.methods import METHODS
 from pipelines.config.schema import RunConfig
 from pipelines.models.device import Compute
-from pipelines.models.localizer import Localizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, build_network
 from tcam.supervision.crf import colour_bins, colour_grid
 from tcam.types import IGNORE, ClipBatch, PixelLabels
 
@@ -95,6 +95,6 @@ def test_seeds_are_drawn_on_the_device(fake):
 @pytest.mark.parametrize("method", ["decoder", "cam", "layercam", "gradcam++"])
 def test_maps_are_made_on_the_device(fake, method):
     network = _network(_config("tcam"), fake).eval()
-    found = Localizer(network, method, Compute(CUDA, torch.float32))(_frames().flatten(0, 1))
+    found = NetworkLocalizer(network, method, Compute(CUDA, torch.float32))(_frames().flatten(0, 1))
     assert found.maps.shape == (6, 64, 64)
     assert found.maps.device.type == found.probabilities.device.type == "cuda"

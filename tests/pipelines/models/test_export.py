@@ -17,7 +17,7 @@ from pipelines.inference.box_table import read_boxes
 from pipelines.inference.outputs import is_replaceable
 from pipelines.models.export import ExportRequest, check_method, export_run, facts_of, write_export
 from pipelines.models.exported import Facts, open_exported
-from pipelines.models.localizer import Localizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, build_network
 from pipelines.models.run import load_localizers, load_run
 from pipelines.streaming.localizer import StreamLocalizer
 from tcam.errors import ConfigError
@@ -258,12 +258,12 @@ def test_only_what_one_pass_forward_gives_is_exported(method, pooling, fits):
     settings = load_config(None, [*SETTINGS, f"model.pooling={pooling}", "cam.method=cam"]).model
     network = build_network(settings, 2, decoder=method == "decoder", seed=0).eval()
     if fits:
-        check_method(Localizer(network, method, CPU))
+        check_method(NetworkLocalizer(network, method, CPU))
         return
     with pytest.raises(
         ConfigError, match=f"cam.method {method} with pooling {pooling} needs .* --method tcam or colocam"
     ):
-        check_method(Localizer(network, method, CPU))
+        check_method(NetworkLocalizer(network, method, CPU))
 
 
 def test_flags_that_do_not_fit_are_refused_before_anything_is_done(tcam, tiny_run, exports, tmp_path):

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from pipelines.models.localizer import Localizer, PackedLocalizer, build_network, class_activation
+from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, build_network, class_activation
 from pipelines.parallel.map import ordered_map
 from pipelines.parallel.placement import Placement
 from pipelines.run.memory import resident_bytes
@@ -105,7 +105,7 @@ def test_a_run_of_any_pooling_makes_maps_by_any_method(pooling):
     settings = tiny_config(f"model.pooling={pooling}", "cam.method=cam")
     network, frames = build_network(settings.model, 2, decoder=False, seed=3).eval(), some_frames(2)
     for method in FAST if pooling != "wgap" else [*FAST, "scorecam"]:
-        once, again = (Localizer(network, method, CPU)(frames).maps for _ in range(2))
+        once, again = (NetworkLocalizer(network, method, CPU)(frames).maps for _ in range(2))
         assert torch.equal(once, again)
         assert once.amin() >= 0
         assert 0.5 < once.amax() <= 1, method
@@ -116,7 +116,7 @@ def test_a_run_of_any_pooling_makes_maps_by_any_method(pooling):
 def test_a_vision_transformer_makes_maps_by_attention_and_otherwise(method):
     config = tiny_config("model.backbone=test_vit", "model.output_stride=16", "model.pooling=convgap")
     network = build_network(config.model, 2, decoder=method == "decoder", seed=0).eval()
-    localizer, frames = Localizer(network, method, CPU), some_frames()
+    localizer, frames = NetworkLocalizer(network, method, CPU), some_frames()
     zero, one = (localizer(frames, torch.full((3,), label)).maps for label in (0, 1))
     assert zero.shape == (3, SIDE, SIDE)
     assert 0 <= zero.amin() < zero.amax() <= 1
@@ -131,7 +131,7 @@ def test_the_attention_of_an_output_is_what_ts_cam_takes():
         output = network(frames)
         raw = output.attention.mean(dim=(1, 2)) * network.head.class_maps(output.features, labels)
     expected = (raw - raw.amin()) / (raw.amax() - raw.amin())
-    found = class_activation(Localizer(network, "tscam", CPU), frames, output=output, labels=labels)
+    found = class_activation(NetworkLocalizer(network, "tscam", CPU), frames, output=output, labels=labels)
     torch.testing.assert_close(found, expected)
 
 

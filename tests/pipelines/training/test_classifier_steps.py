@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.config.schema import ClassifierSettings, load_config, save_config
-from pipelines.models.localizer import Localizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, build_network
 from pipelines.models.run import Run
 from pipelines.pipeline import check_settings
 from pipelines.run.log import RunLog
@@ -164,7 +164,7 @@ def test_acol_is_head_and_loss_and_its_maps_are_fused():
     network = build_network(config.model, 2, decoder=False, seed=0).eval()
     assert isinstance(network.head, Acol)
     frames, labels = some_batch(2)
-    found = Localizer(network, config.cam.method, CPU)(frames, labels)
+    found = NetworkLocalizer(network, config.cam.method, CPU)(frames, labels)
     with torch.no_grad():
         fused = network.head.class_maps(network(frames).features, labels)
     low, high = fused.amin(dim=(1, 2), keepdim=True), fused.amax(dim=(1, 2), keepdim=True)

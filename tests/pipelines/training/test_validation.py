@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.evaluation.sampling import spread_out, threshold_grid
-from pipelines.models.localizer import Localizer
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.training.validation import Validator, best_level
 from tcam.types import VideoIndex
 from tests.helpers.tiny import SIDE, tiny_config, tiny_localizer, whole_frame_truth
@@ -11,7 +11,7 @@ from tests.helpers.tiny import SIDE, tiny_config, tiny_localizer, whole_frame_tr
 SETTINGS = tiny_config().evaluation
 
 
-def decided(localizer: Localizer, label: int) -> Localizer:
+def decided(localizer: NetworkLocalizer, label: int) -> NetworkLocalizer:
     """Let the network see one class everywhere."""
     with torch.no_grad():
         localizer.network.head.weight.zero_()

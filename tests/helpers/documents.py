@@ -54,7 +54,7 @@ OTHER_COMMANDS = frozenset(
 )
 """Commands of the system. Of their arguments, those that look like a file of the repository must exist."""
 LIVE = re.compile(r"\d+|-|(rtsp|rtmp|tcp|udp|https?)://.*")
-ABSENT_DATA = frozenset({"yto_v1", "yto_v2.2"})
+ABSENT_DATA = frozenset({"yto_v1", "yto_v2.2", "runs/yto_v1-tcam-001"})
 REAL_CLIPS = "../shared/"
 """Real clips lie beside the repository, on some machines only."""
 SLOW = {"demo": "takes minutes", "bench": "compiles the network and measures"}
@@ -80,6 +80,8 @@ def make_workspace(folder: Path, call: Call) -> Path:
     write_pets(folder / "videos")
     shutil.copy(folder / "videos/dog/rex.mp4", folder / "holiday.mp4")
     shutil.copytree(folder / "videos/cat", folder / "street-scenes")
+    for name in ("archives", "youtube-objects", "wsol-lists"):
+        (folder / name).mkdir()
     for name in ("configs", "docs", "tools", ".ci"):
         (folder / name).symlink_to(REPO / name)
     train = ("train", "--videos", str(folder / "videos"), "--runs", str(folder / "runs"), "--name", "pets", "--quiet")
@@ -195,8 +197,7 @@ class BashRunner:
         command, values = parse_tcam(arguments)
         if why_only_parsed(command, values) is not None:
             return
-        sets = TINY if command in ("train", "prepare") else ()
-        code = self.call([*in_this_process(arguments), *set_flags(sets)])
+        code = self.call([*in_this_process(command, arguments), *tiny_settings(command, values)])
         if code:
             raise BlockError(f"tcam {shlex.join(arguments)}: exit code {code}")
 
@@ -288,10 +289,19 @@ def why_only_parsed(command: str, values: Mapping[str, Any]) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def in_this_process(arguments: Sequence[str]) -> list[str]:
-    """Replace the number of worker processes by none."""
-    before = ["", *arguments]
-    return ["0" if flag == "--workers" else word for flag, word in zip(before, arguments, strict=False)]
+def in_this_process(command: str, arguments: Sequence[str]) -> list[str]:
+    """Set the number of worker processes to none."""
+    if "--workers" in arguments:
+        before = ["", *arguments]
+        return ["0" if flag == "--workers" else word for flag, word in zip(before, arguments, strict=False)]
+    return [*arguments, *(("--workers", "0") if command in ("prepare", "cams", "predict", "evaluate") else ())]
+
+
+def tiny_settings(command: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the flags that make a command quick."""
+    if command in ("train", "prepare") and not values.get("resume"):
+        return set_flags(TINY)
+    return set_flags(("data.workers=0",)) if command == "data check" else []
 
 
 def run_script(arguments: Sequence[str]) -> None:

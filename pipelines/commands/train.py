@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.config.schema import RunConfig, load_config, save_config
-from pipelines.data.negatives import check_negatives
-from pipelines.data.sources import check_folder, resolve_videos
+from pipelines.data.sources import check_videos, resolve_videos
 from pipelines.evaluation.score import print_table
 from pipelines.models.run import videos_of_run
 from pipelines.pipeline import check_settings, train_run
@@ -68,8 +67,7 @@ def _lead_run(request: TrainRequest, group: ProcessGroup) -> int:
         config = _with_absolute_paths(load_config(request.config, request.overrides))
         own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+")[:_LONGEST_NAME] or "videos"
         name = check_run_name(request.name or f"{own_name}-{config.method}")
-        check_folder(videos, config)
-        check_negatives(videos, config)
+        check_videos(videos, config)
         check_settings(config)
         train_stage = choose_training(config, request.num_workers, group)
         folder = create_run(request.runs, name)

@@ -15,9 +15,8 @@ from pipelines.run.console import console, item_bar
 from pipelines.run.files import hash_json
 from tcam.errors import DataError
 from tcam.types import NO_CLASS, FrameTruth, Shot, VideoIndex, VideoRecord
-from tcam.video.data_folder.scan import scan_background, scan_class_folders
+from tcam.video.data_folder.scan import scan_background
 from tcam.video.index import read_index, write_index
-from tcam.video.youtube_objects.layout import find_youtube_objects
 
 _FILE: Final = "background.json"
 _WAY_OUT: Final = (
@@ -87,19 +86,22 @@ def find_negatives(
     return tuple(slots)
 
 
-def check_negatives(videos: Path, config: RunConfig) -> None:
-    """Find out without opening a video whether there can be frames without any object, where the method needs them.
+def check_negatives(videos: Path, config: RunConfig, *, marked: bool) -> None:
+    """Check, without opening a video, that there can be frames without any object where the method needs them.
+
+    Args:
+        videos: the data folder.
+        config: all settings.
+        marked: whether the data may mark some of its own frames so.
 
     Raises:
-        DataError: there are none.
+        DataError: the method needs them, and there are none.
     """
     if not METHODS[config.method].negatives:
         return
     if config.data.background is not None:
         scan_background(Path(config.data.background))
-        return
-    source = None if find_youtube_objects(videos) else scan_class_folders(videos, convention=config.data.convention)
-    if source is None or (all(source.boxes.values()) and not source.masks):
+    elif not marked:
         raise DataError(f"method {config.method} needs frames without any object, found none in {videos}: {_WAY_OUT}")
 
 

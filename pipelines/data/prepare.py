@@ -16,6 +16,7 @@ from typing import Final
 
 import torch
 
+from pipelines.config.schema import RunConfig
 from pipelines.data.copies import Copies, describe_copies, find_copies, with_copies, without_copies
 from pipelines.data.failures import VideoFailure
 from pipelines.data.probe_and_copy import GoodVideo, VideoJob, check_video
@@ -47,12 +48,27 @@ class Prepared:
 
     index: VideoIndex
     truth: tuple[FrameTruth, ...]
-    failures: tuple[VideoFailure, ...]
-    split_note: str
+    failures: tuple[VideoFailure, ...] = ()
+    split_note: str = ""
     warnings: tuple[VideoFailure, ...] = ()
     variable_rate: tuple[str, ...] = ()
     passed: tuple[PassedOver, ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """What a reader of a data set is asked for.
+
+    ``cache_dir`` takes clean copies (None: read the originals). ``for_training`` requires two classes, each with a
+    usable training video. ``placement`` says where videos are probed, and ``progress`` is told after each.
+    """
+
+    config: RunConfig
+    cache_dir: Path | None
+    for_training: bool
+    placement: Placement
+    progress: Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)

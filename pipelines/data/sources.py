@@ -1,23 +1,67 @@
-"""What ``--videos`` may name: a folder of tagged videos, one of YouTube-Objects, or ``yto_v1`` and ``yto_v2.2``."""
+"""What ``--videos`` may name: the table of data sets, ``DATASETS``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pipelines.config.schema import RunConfig
-from pipelines.data.failures import VideoFailure
-from pipelines.data.prepare import Prepared, count_splits, prepare, require_training
+from pipelines.run.places import data_folder
+from pipelines.data.prepare import Prepared, ReadRequest
+from pipelines.data.tagged_folder import check_tagged_folder, read_tagged_folder
+from pipelines.data.youtube_objects import (
+    VERSIONS,
+    check_youtube_objects,
+    detect_youtube_objects,
+    read_youtube_objects_folder,
+)
 from pipelines.parallel.placement import Placement
 from pipelines.run.console import item_bar
-from pipelines.run.places import data_folder
 from tcam.errors import DataError
-from tcam.video.data_folder.scan import scan_class_folders
-from tcam.video.youtube_objects.dataset import YoutubeObjects, read_youtube_objects
-from tcam.video.youtube_objects.layout import Version, find_youtube_objects
 
-VERSIONS: Final[dict[str, Version]] = {"yto_v1": "v1.0", "yto_v2.2": "v2.2"}
-SPLITS_FOLDER: Final = "splits"
+
+def _check_nothing(_: Path, __: RunConfig) -> None:
+    """Leave all checks to ``read``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A row of ``DATASETS``.
+
+    Attributes:
+        detect: whether a folder holds this data set; cheap, opens no video.
+        read: from the folder to videos and boxes. Raises a ``DataError`` where they cannot be used.
+        check: raises a ``DataError``, before a run folder is made, where there is nothing to train from.
+        names: what ``--videos`` may call it, where ``tcam data get`` has put it below ``data_folder()``.
+    """
+
+    detect: Callable[[Path], bool]
+    read: Callable[[Path, ReadRequest], Prepared]
+    check: Callable[[Path, RunConfig], None] = _check_nothing
+    names: tuple[str, ...] = ()
+
+
+DATASETS: Final[dict[str, Dataset]] = {
+    "youtube-objects": Dataset(
+        detect=detect_youtube_objects,
+        read=read_youtube_objects_folder,
+        check=check_youtube_objects,
+        names=tuple(VERSIONS),
+    ),
+}
+"""The data sets with a layout of their own. Any other folder is one of tagged videos.
+
+A file of yours may add a row: see docs/extending.md.
+"""
+
+_TAGGED_FOLDER: Final = Dataset(detect=Path.is_dir, read=read_tagged_folder, check=check_tagged_folder)
+
+
+def find_dataset(videos: Path) -> Dataset:
+    """Return the row that a folder belongs to; a folder of tagged videos where no other row knows it."""
+    return next((dataset for dataset in DATASETS.values() if dataset.detect(videos)), _TAGGED_FOLDER)
 
 
 def resolve_videos(videos: Path) -> Path:
@@ -27,10 +71,11 @@ def resolve_videos(videos: Path) -> Path:
         DataError: the data set is not there yet.
     """
     name = str(videos)
-    if videos.exists() or name not in VERSIONS:
+    known = next((dataset for dataset in DATASETS.values() if name in dataset.names), None)
+    if videos.exists() or known is None:
         return videos
     folder = data_folder() / name
-    if find_youtube_objects(folder) is None:
+    if not known.detect(folder):
         raise DataError(
             f"{name} is not in {folder}: fetch it with 'tcam data get {name}', name a copy that you have with "
             f"'tcam data get {name} --from FOLDER', or set TCAM_DATA to the folder that holds {name}/"
@@ -38,70 +83,30 @@ def resolve_videos(videos: Path) -> Path:
     return folder
 
 
-def check_folder(videos: Path, config: RunConfig) -> None:
-    """Find out without opening a video whether there are videos to train from.
+def check_videos(videos: Path, config: RunConfig) -> None:
+    """Check, without opening a video, that there are videos to train from.
 
     Raises:
-        DataError: there are none, or their tables do not fit them.
+        DataError: there are none, their tables do not fit them, or the method lacks frames without an object.
     """
-    if find_youtube_objects(videos) is None:
-        scan_class_folders(videos, convention=config.data.convention)
-
-
-def find_split_lists(folder: Path, version: Version) -> Path | None:
-    """Return the folder of imported split lists: beside the data, or beside the data set of that name."""
-    names = [name for name, known in VERSIONS.items() if known == version]
-    places = (folder / SPLITS_FOLDER, *(data_folder() / name / SPLITS_FOLDER for name in names))
-    return next((place for place in places if (place / "train" / "image_ids.txt").is_file()), None)
+    find_dataset(videos).check(videos, config)
 
 
 def read_source(
     videos: Path, config: RunConfig, *, cache_dir: Path | None, for_training: bool, placement: Placement | None = None
 ) -> Prepared:
-    """Index YouTube-Objects as it lies there, or probe and cache a folder of tagged videos.
+    """Read the videos and boxes of a folder, whichever data set it is.
 
-    ``placement`` says where; None takes the processes that the settings name.
+    Args:
+        videos: the folder.
+        config: all settings.
+        cache_dir: where clean copies go; None reads the originals.
+        for_training: require two classes, each with a usable training video.
+        placement: where videos are probed; None uses the processes that the settings name.
 
     Raises:
-        DataError: the data cannot be used; for training, each class needs a training video.
+        DataError: the data cannot be used.
     """
     with item_bar("prepare") as progress:
-        found = find_youtube_objects(videos)
-        if found is not None:
-            dataset = read_youtube_objects(videos, splits=find_split_lists(videos, found[1]))
-            return prepare_known(dataset, for_training=for_training)
-        return prepare(
-            videos,
-            cache_dir=cache_dir,
-            short_side=config.data.cache_short_side,
-            placement=placement or Placement(config.data.workers),
-            seed=config.seed,
-            val_fraction=config.data.val_fraction,
-            test_fraction=config.data.test_fraction,
-            time_limit_s=config.data.time_limit_s,
-            memory_limit_mb=config.data.memory_limit_mb,
-            follow_links=config.data.follow_links,
-            convention=config.data.convention,
-            for_training=for_training,
-            progress=progress,
-        )
-
-
-def prepare_known(dataset: YoutubeObjects, *, for_training: bool) -> Prepared:
-    """Take a data set of image files as it is: nothing is copied.
-
-    Raises:
-        DataError: nothing usable in it or, for training, less than two classes or a class without a training video.
-    """
-    index = dataset.index
-    failures = tuple(VideoFailure(*failure, failure[0].partition("/")[0]) for failure in dataset.failures)
-    if not index.records:
-        reason = f" ({failures[0].video_id}: {failures[0].reason})" if failures else ""
-        raise DataError(f"no video can be used: {dataset.origin}{reason}")
-    if for_training:
-        if len(index.class_names) < 2:
-            raise DataError(f"learning from tags needs at least two classes, found only {index.class_names[0]!r}")
-        pairs = [(index.class_names[record.label], record.split) for record in index.records]
-        require_training(index.class_names, pairs, "the split lists")
-    warnings = tuple(VideoFailure(*warning) for warning in dataset.warnings)
-    return Prepared(index, dataset.truth, failures, count_splits(index, dataset.origin), warnings)
+        places = placement or Placement(config.data.workers)
+        return find_dataset(videos).read(videos, ReadRequest(config, cache_dir, for_training, places, progress))

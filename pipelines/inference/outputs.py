@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,16 +10,14 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from pipelines.inference.box_table import COLUMNS, sidecar
+from pipelines.inference.box_table import sidecar
+from pipelines.inference.sinks import SINKS
 from pipelines.run.files import write_text
 from tcam.errors import ConfigError
 from tcam.video.writer import is_drawn
 
 _MARK: Final = ".tcam"
 """File that marks a folder of tcam's results: what it holds under tcam's names may be replaced."""
-_CSV_HEADS: Final = (",".join(COLUMNS), "video,reason")
-_KEYS: Final = ({"frame", "class_score"}, {"end"})
-"""Of the first line of a file of JSON Lines that tcam wrote: a row of a box table or of a stream, or its end."""
 _EXPORT_KEY: Final = b'weights_hash"'
 """In the metadata of every exported file (in XML, quotes are written otherwise but for the end of this)."""
 
@@ -118,9 +115,11 @@ def is_replaceable(path: Path) -> bool:
             return not path.is_dir()
     except OSError:
         return True  # no such name can be: writing it says so
-    check = _WRITTEN_BY_TCAM.get(path.suffix.lower())
+    suffix = path.suffix.lower()
     with suppress(OSError, ValueError):
-        return check is not None and check(path)
+        if suffix in SINKS:  # a table that was cut off has its sidecar
+            return sidecar(path).is_file() or SINKS[suffix].wrote(path)
+        return suffix in _WRITTEN_BY_TCAM and _WRITTEN_BY_TCAM[suffix](path)
     return False
 
 
@@ -137,25 +136,6 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _is_csv(path: Path) -> bool:
-    if sidecar(path).is_file():  # a table that was cut off has its sidecar
-        return True
-    with path.open(encoding="utf-8") as file:
-        return file.readline().strip() in _CSV_HEADS
-
-
-def _is_json_lines(path: Path) -> bool:
-    with path.open(encoding="utf-8") as file:
-        first = json.loads(file.readline(100_000))
-    return isinstance(first, dict) and any(keys <= first.keys() for keys in _KEYS)
-
-
-def _is_parquet(path: Path) -> bool:
-    import pyarrow.parquet as pq
-
-    return bool(pq.read_schema(path).names == list(COLUMNS))
-
-
 def _is_export(path: Path) -> bool:
     beside = path.with_suffix(".xml")
     content = (beside if path.suffix.lower() == ".bin" else path).read_bytes()
@@ -163,9 +143,6 @@ def _is_export(path: Path) -> bool:
 
 
 _WRITTEN_BY_TCAM: Final[Mapping[str, Callable[[Path], bool]]] = {
-    ".csv": _is_csv,
-    ".jsonl": _is_json_lines,
-    ".parquet": _is_parquet,
     ".mp4": is_drawn,
     **dict.fromkeys((".onnx", ".xml", ".bin", ".pt2"), _is_export),
 }

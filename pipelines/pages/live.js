@@ -47,17 +47,18 @@ function place(box, [height, width]) {
 
 async function draw({ frame, heat, size, row }) {
   const pictures = await Promise.all([decoded(frame), decoded(heat)]);
-  const [x0, y0, x1, y1] = (row.box ?? []).map(Math.round);
-  const edges = row.box ? `${x0}, ${y0} to ${x1}, ${y1}` : "no box";
+  const box = row.x0 === null ? null : [row.x0, row.y0, row.x1, row.y1];
+  const [x0, y0, x1, y1] = (box ?? []).map(Math.round);
+  const edges = box ? `${x0}, ${y0} to ${x1}, ${y1}` : "no box";
   part("stage").style.aspectRatio = `${size[1]} / ${size[0]}`;
   part("stage").style.maxWidth = `calc(62vh * ${size[1] / size[0]})`;
   paint(part("frame"), pictures[0]);
   paint(part("heat"), pictures[1]);
-  place(row.box, size);
+  place(box, size);
   part("box").setAttribute("aria-label", edges);
   write("class", row.class);
   write("class_score", row.class_score, 2);
-  write("score", row.box ? row.score : "–", 2);
+  write("score", box ? row.score : "–", 2);
   write("edges", edges);
   write("number", row.frame);
   write("time_s", row.time_s, 2);

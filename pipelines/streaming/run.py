@@ -18,6 +18,7 @@ from pipelines.data.find import Source, find_files
 from pipelines.inference.frames import FramePrediction
 from pipelines.inference.outputs import check_outputs
 from pipelines.inference.overlay_video import save_overlay
+from pipelines.inference.rows import as_dict, edges, row_of
 from pipelines.inference.videos import Predict
 from pipelines.run.console import console
 from pipelines.run.signals import finishing, interrupted_by
@@ -27,7 +28,6 @@ from pipelines.streaming.localizer import StreamLocalizer
 from tcam.boxes.over_time import OverTime
 from tcam.errors import ConfigError, StreamError, TcamError
 from tcam.files import cannot_write
-from tcam.types import Box
 from tcam.video.live import LiveSource
 from tcam.video.reader import DecodedFrame
 
@@ -193,7 +193,7 @@ def _stream(request: StreamRequest, source: Path | LiveSource, view: LiveView | 
             with feed:
                 for frame in localize(localizer, feed, save_video=request.save_video):
                     status.add(frame)
-                    row = row_of(frame, localizer)
+                    row = stream_row(frame, localizer.threshold)
                     write(row)
                     if view is not None:
                         view.show(frame.prediction, row, status.figures)
@@ -204,25 +204,19 @@ def _stream(request: StreamRequest, source: Path | LiveSource, view: LiveView | 
         status.finish()
 
 
-def row_of(frame: StreamedFrame, localizer: StreamLocalizer) -> dict[str, object]:
-    """Make the line of a frame; numbers are rounded as in the box table."""
-    found = frame.prediction.box
+def stream_row(frame: StreamedFrame, threshold: float) -> dict[str, object]:
+    """Return the line of a frame: the row of a box table, and what only a stream knows.
+
+    ``raw_box`` is the box that the frame alone gave, where boxes are followed over time. ``lag_ms`` is the time since
+    the frame was there to be seen, ``dropped`` counts the frames left out so far.
+    """
+    found = frame.prediction
     return {
-        "frame": found.frame_index,
-        "time_s": round(found.time_s, 6),
-        "class": localizer.class_names[found.label],
-        "class_score": round(found.class_score, 6),
-        "box": _edges(found.box),
-        "score": round(found.score, 6),
-        "track_id": found.track_id,
-        "raw_box": _edges(found.raw_box),
+        **as_dict(row_of(found.box, size=found.size, threshold=threshold)),
+        "raw_box": edges(found.box.raw_box),
         "lag_ms": round(1000 * frame.lag_s, 1),
         "dropped": frame.dropped,
     }
-
-
-def _edges(box: Box | None) -> list[float] | None:
-    return None if box is None else [round(edge, 2) for edge in box]
 
 
 class _Writing:

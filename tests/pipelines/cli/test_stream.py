@@ -9,6 +9,7 @@ import av
 import pytest
 import torch
 
+from pipelines.inference.rows import COLUMNS
 from tests.helpers.encoded import encode
 from tests.helpers.sources import serve_frames
 from tests.helpers.synthetic import TINY_FRAMES
@@ -33,6 +34,10 @@ def tcam_process(*arguments, **options) -> subprocess.Popen:
     )
 
 
+def box_of(row):
+    return None if row["x0"] is None else [row[edge] for edge in ("x0", "y0", "x1", "y1")]
+
+
 def encode_odd(folder):
     """Files whose boxes are easily put in the wrong place: (path, display size)."""
     times = [0, 10, 15, 40, 41, 60, 90, 91, 92, 120, 150]
@@ -47,18 +52,15 @@ def encode_odd(folder):
 def test_boxes_of_a_file_are_those_of_predict(tcam, tiny_run, tmp_path):
     for path in encode_odd(tmp_path).values():
         common = (tiny_run.folder, "--source", path, "--device", "cpu", "-q")
-        predicted = tcam("predict", *common)
+        predicted = tcam("predict", *common, "--track")
         streamed = tcam("stream", *common)
         assert (predicted.code, streamed.code) == (0, 0), streamed.err
         rows, (*found, last) = lines_of(predicted.out), lines_of(streamed.out)
         assert last == {"end": "source ended", "frames": 11, "dropped": 0, "reconnects": 0}
         for row, line in zip(rows, found, strict=True):
-            box = None if row["x0"] is None else [row[edge] for edge in ("x0", "y0", "x1", "y1")]
-            shared = ("frame", "time_s", "class", "class_score", "score")
-            assert {name: line[name] for name in shared} == {name: row[name] for name in shared}
-            assert line["box"] == box
-            assert set(line) == {*shared, "box", "track_id", "raw_box", "lag_ms", "dropped"}
-        assert any(line["box"] for line in found)
+            assert tuple(row) == COLUMNS
+            assert line == {**row, "raw_box": box_of(row), "lag_ms": line["lag_ms"], "dropped": 0}
+        assert any(box_of(line) for line in found)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -73,9 +75,7 @@ def test_boxes_are_the_same_bytes_whatever_the_threads(tcam, tiny_run, tmp_path,
         torch.set_num_threads(before)
     rows = lines_of((tmp_path / "alone").read_text())
     assert last["frames"] == len(rows) == 45
-    assert [line["box"] for line in found] == [
-        None if row["x0"] is None else [row[edge] for edge in ("x0", "y0", "x1", "y1")] for row in rows
-    ]
+    assert list(map(box_of, found)) == list(map(box_of, rows))
     assert [(line["class_score"], line["score"]) for line in found] == [(r["class_score"], r["score"]) for r in rows]
 
 
@@ -167,9 +167,9 @@ def test_raw_boxes_stand_beside_those_followed_over_time(tcam, tiny_run):
     common = ("stream", tiny_run.folder, "--source", source, "--device", "cpu", "-q")
     plain, smooth = lines_of(tcam(*common).out), lines_of(tcam(*common, "--smooth", "0.2").out)
     absent = lines_of(tcam(*common, "--min-score", "1").out)
-    assert [row["raw_box"] for row in smooth[:-1]] == [row["box"] for row in plain[:-1]]
-    assert [row["raw_box"] for row in absent[:-1]] == [row["box"] for row in plain[:-1]]
-    assert {row["box"] for row in absent[:-1]} == {row["track_id"] for row in absent[:-1]} == {None}
+    assert [row["raw_box"] for row in smooth[:-1]] == list(map(box_of, plain[:-1]))
+    assert [row["raw_box"] for row in absent[:-1]] == list(map(box_of, plain[:-1]))
+    assert {box_of(row) for row in absent[:-1]} == {row["track_id"] for row in absent[:-1]} == {None}
     assert plain[0]["track_id"] == 1
 
 
@@ -180,7 +180,9 @@ def test_a_run_knows_below_which_score_nothing_seems_to_be_there(tcam, tiny_run,
     flags = ("--source", source, "--device", "cpu", "-q", "--min-score")
     by_number = tcam("stream", tiny_run.folder, *flags, stored["presence"]["tcam"])
     by_itself = tcam("stream", tiny_run.folder, *flags, "auto")
-    assert [row["box"] for row in lines_of(by_itself.out)[:-1]] == [row["box"] for row in lines_of(by_number.out)[:-1]]
+    assert [box_of(row) for row in lines_of(by_itself.out)[:-1]] == [
+        box_of(row) for row in lines_of(by_number.out)[:-1]
+    ]
     shutil.copytree(tiny_run.folder, tmp_path / "run")
     del stored["presence"]
     (tmp_path / "run" / "evaluation" / "thresholds.json").write_text(json.dumps(stored))

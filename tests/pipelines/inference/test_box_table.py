@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines.inference.box_table import CHUNK, COLUMNS, open_box_sink, read_boxes, sidecar
+from pipelines.inference.box_table import CHUNK, open_box_sink, read_boxes, sidecar
+from pipelines.inference.rows import COLUMNS
 from tcam.errors import ConfigError, DataError
 from tcam.types import Box, FrameBox
 
@@ -80,11 +81,12 @@ def test_chunks_lose_no_row(tmp_path, suffix, count):
     assert read_boxes(target)["frame"].tolist() == list(range(count))
 
 
-def test_tracks_and_other_states_are_kept(tmp_path):
+def test_track_and_status_are_kept(tmp_path):
     target = tmp_path / "boxes.jsonl"
-    write(target, [frame(0)], track_id=7, status="interpolated")
+    write(target, [frame(0), frame(1, None)], track_id=7)
     table = read_boxes(target)
-    assert (table.loc[0, "track_id"], table.loc[0, "status"]) == (7, "interpolated")
+    assert table["track_id"].tolist() == [7, 7]
+    assert table["status"].tolist() == ["ok", "none"]
 
 
 def test_csv_is_plain_text_with_empty_cells_for_nothing(tmp_path):

@@ -2,7 +2,6 @@ import json
 
 import pytest
 
-from pipelines.inference.box_table import COLUMNS
 from pipelines.inference.outputs import (
     check_output_folder,
     check_outputs,
@@ -10,6 +9,7 @@ from pipelines.inference.outputs import (
     is_replaceable,
     mark_output_folder,
 )
+from pipelines.inference.rows import COLUMNS
 from tcam.errors import ConfigError
 from tcam.video.writer import VideoWriter
 from tests.helpers.encoded import encode

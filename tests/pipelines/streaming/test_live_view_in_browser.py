@@ -167,7 +167,8 @@ def test_the_box_lies_over_the_frame_where_it_was_found(browser, stream):
         left, top, width, height = look["stage"]
         assert look["size"] == [WIDTH, HEIGHT]
         assert width / height == pytest.approx(WIDTH / HEIGHT, rel=0.01)
-        box = rows[look["number"]]["box"]
+        row = rows[look["number"]]
+        box = None if row["x0"] is None else [row[side] for side in ("x0", "y0", "x1", "y1")]
         assert (look["box"] is None) == (box is None) == (look["edges"] == "no box")
         if box is not None:
             x, y, wide, high = look["box"]

@@ -16,12 +16,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from pipelines.config.schema import load_config
 from pipelines.data.download import download, unpack
-from pipelines.run.places import data_folder
 from pipelines.data.prepare import Prepared
 from pipelines.data.sources import read_source, resolve_videos
 from pipelines.data.youtube_objects import SPLITS_FOLDER, VERSIONS
 from pipelines.run.console import console
 from pipelines.run.files import write_json
+from pipelines.run.places import data_folder
 from tcam.errors import ConfigError, DataError
 from tcam.video.youtube_objects.layout import CLASSES, find_youtube_objects
 from tcam.video.youtube_objects.splits import read_split_lists

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.config.schema import RunConfig
-from pipelines.run.places import data_folder
 from pipelines.data.prepare import Prepared, ReadRequest
 from pipelines.data.tagged_folder import check_tagged_folder, read_tagged_folder
 from pipelines.data.youtube_objects import (
@@ -19,6 +18,7 @@ from pipelines.data.youtube_objects import (
 )
 from pipelines.parallel.placement import Placement
 from pipelines.run.console import item_bar
+from pipelines.run.places import data_folder
 from tcam.errors import DataError
 
 

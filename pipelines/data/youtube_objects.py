@@ -7,9 +7,9 @@ from typing import Final
 
 from pipelines.config.schema import RunConfig
 from pipelines.data.failures import VideoFailure
-from pipelines.run.places import data_folder
 from pipelines.data.negatives import check_negatives
 from pipelines.data.prepare import Prepared, ReadRequest, count_splits, require_training
+from pipelines.run.places import data_folder
 from tcam.errors import DataError
 from tcam.video.youtube_objects.dataset import YoutubeObjects, read_youtube_objects
 from tcam.video.youtube_objects.layout import Version, find_youtube_objects

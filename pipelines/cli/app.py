@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +38,11 @@ app = typer.Typer(
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
-Method = StrEnum("Method", {name: name for name in METHODS})  # type: ignore[misc]  # mypy asks for literal names
-"""What ``tcam train`` trains: the names of ``METHODS``."""
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise typer.BadParameter(f"expected one of {', '.join(METHODS)}, found '{name}'")
+    return name
+
 
 Runs = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 
@@ -52,8 +54,10 @@ def train(
         typer.Option(help="Folder of videos, one subfolder per tag: <tag>/<clip>.mp4; or yto_v1."),
     ] = None,
     method: Annotated[
-        Method | None,
+        str | None,
         typer.Option(
+            parser=_known_method,
+            metavar="NAME",
             help="; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + ".",
         ),
     ] = None,

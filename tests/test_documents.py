@@ -1,13 +1,18 @@
 """Every code block of README, docs and the folders' READMEs works."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 from pipelines.cli import app as cli
-from tests.helpers.documents import REPO, BlockError, documents, make_workspace, run_blocks
+from tcam.video.reader import stream_frames
+from tests.helpers.documents import REPO, BlockError, documents, make_workspace, run_blocks, run_example
+from tests.helpers.tiny import tiny_config
 
 
 def call_tcam(arguments):
@@ -17,6 +22,20 @@ def call_tcam(arguments):
         with pytest.raises(SystemExit) as leaving:
             cli.run()
     return int(leaving.value.code or 0)
+
+
+EXAMPLES = {
+    "predict_video.py": (
+        ("runs/pets-001", "holiday.mp4"),
+        r"(?s)0\.00 s  (dog|cat) \(0\.\d\d\)  \d+, .*0\.29 s  (dog|cat|nothing)",
+    ),
+    "watch_camera.py": (("runs/pets-001", "holiday.mp4", "--class-name", "dog"), r"0\.00 s  (dog  Box|nothing)"),
+    "read_box_table.py": (("boxes.csv",), r"(?s)8 of 8 frames hold an object.*holiday\.mp4 (dog|cat) +1 +\d"),
+    "draw_boxes.py": (("holiday.mp4", "boxes.csv", "drawn.mp4"), ""),
+    "evaluate_boxes.py": (("found.csv", "videos/boxes.csv"), r"(?s)frames compared: 2, .*CorLoc 50\.0 %.*dog +50"),
+    "add_cam_method.py": (("runs/pets-001", "holiday.mp4"), r"(?s)0 layer_cam Box.*7 positive_grad_cam (Box|None)"),
+}
+"""Arguments of each example, and what it prints."""
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +103,31 @@ def test_blocks_share_names_and_files_from_top_to_bottom(workspace):
     )
     assert run_blocks(document, call_tcam) == 3
     assert {"one.txt", "boxes.csv"} <= {path.name for path in workspace.iterdir()}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name, workspace, capsys):
+    write_inputs_of_examples()
+    arguments, expected = EXAMPLES[name]
+    run_example(f"docs/examples/{name}", arguments)
+    assert re.search(expected, capsys.readouterr().out)
+    if name == "draw_boxes.py":
+        assert len(list(stream_frames(Path("drawn.mp4")))) == 8
+
+
+def write_inputs_of_examples():
+    """Write what the examples read beside videos and runs: settings, a box table, boxes, a picture."""
+    Path("tiny.yaml").write_text(yaml.safe_dump(tiny_config("localizer.batch=4").model_dump(mode="json")))
+    assert call_tcam(["predict", "runs/pets-001", "--source", "holiday.mp4", "-o", "boxes.csv", "--track"]) == 0
+    lines = Path("videos/boxes.csv").read_text().splitlines()
+    first, second = [line for line in lines if "rex" in line][:2]
+    half_right = [first, ",".join([*second.split(",")[:2], "0", "0", "1", "1"])]
+    Path("found.csv").write_text("\n".join([f"{lines[0]},class", *(f"{line},dog" for line in half_right)]))
+    Image.new("RGB", (96, 80), "green").save("photo.png")
+
+
+def test_every_example_is_tried_and_listed():
+    scripts = {path.name for path in (REPO / "docs/examples").glob("*.py")}
+    assert scripts == set(EXAMPLES)
+    listed = (REPO / "docs/examples/README.md").read_text()
+    assert {name for name in scripts if f"({name})" not in listed} == set()

@@ -72,7 +72,7 @@ class BlockError(AssertionError):
 def documents() -> list[Path]:
     """All documents whose blocks are run."""
     folders = [REPO / name / "README.md" for name in ("tcam", "colocam", "pipelines", "configs")]
-    return [REPO / "CONTRIBUTING.md", *folders, *sorted((REPO / "docs").glob("*.md"))]
+    return [REPO / "CONTRIBUTING.md", *folders, *sorted((REPO / "docs").rglob("*.md"))]
 
 
 def make_workspace(folder: Path, call: Call) -> Path:
@@ -317,10 +317,15 @@ def run_script(arguments: Sequence[str]) -> None:
         if unknown:
             raise BlockError(f"{script} has no {', '.join(unknown)}")
         return
+    run_example(script, rest)
+
+
+def run_example(script: str, arguments: Sequence[str]) -> None:
+    """Run a script of the repository in this process, as if it had been started."""
     before = sys.argv
     try:
-        sys.argv = [str(path), *rest]
-        runpy.run_path(str(path), run_name="__main__")
+        sys.argv = [script, *arguments]
+        runpy.run_path(str(REPO / script), run_name="__main__")
     finally:
         sys.argv = before
 

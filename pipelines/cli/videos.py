@@ -39,7 +39,7 @@ class Refinement(StrEnum):
 
 
 class Baseline(StrEnum):
-    """Floors that ``tcam evaluate`` methods where asked."""
+    """Baselines that ``tcam evaluate`` adds on request."""
 
     ddt = "ddt"
 

@@ -69,9 +69,9 @@ def _over_time(method: MethodEvaluator, at: str) -> Iterator[tuple[str, float, s
     level = f"{method.settings.iou_threshold:g}"
     turns = f"steps between annotated frames where right (IoU >= {level}) turns wrong or back, {at}, {_STEADY}"
     yield "Temporal stability: fragments", steady.fragment, turns
-    centre = f"placement of the centre's error in sizes of the true box, {at}, {_STEADY}"
+    centre = f"spread of the centre's error in sizes of the true box, {at}, {_STEADY}"
     yield "Temporal stability: centre", steady.centre, centre
-    size = f"placement of size and aspect ratio against the true box's, {at}, {_STEADY}"
+    size = f"spread of size and aspect ratio against the true box's, {at}, {_STEADY}"
     yield "Temporal stability: scale and ratio", steady.scale_ratio, size
     yield "Presence", found, f"share of frames with an object where a box was found, {at}"
     absent = f"share of frames known to hold no object where a box was found, {at}"

@@ -172,7 +172,7 @@ def _size_of(path: Path) -> int:
 def predict_all(
     videos: Sequence[tuple[Source, Known]], work: Predict, *, placement: Placement, memory_limit_mb: float
 ) -> Iterator[tuple[Source, Iterator[FramePrediction]]]:
-    """Return the rows of every video, in order; the rows are the same bytes however the work is placement.
+    """Return the rows of every video, in order; the rows are the same bytes however the work is distributed.
 
     Those of one video must be taken before the next video is; taking them raises ``VideoError`` where it cannot be read
     or a worker failed.

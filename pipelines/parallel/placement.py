@@ -60,7 +60,7 @@ AUTO: Final = Placement()
 
 
 def split_range(start: int, stop: int, *, batch: int, most: int | None = None) -> Iterator[range]:
-    """Cut frames into ranges of whole batches, so that no batch depends on how the work is placement."""
+    """Cut frames into ranges of whole batches, so that no batch depends on how the work is distributed."""
     step = batch * max(1, (most or RANGE_FRAMES) // batch)
     for first in range(start, stop, step):
         yield range(first, min(first + step, stop))

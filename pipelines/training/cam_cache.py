@@ -72,7 +72,7 @@ def write_cams(
 ) -> None:
     """Write float16 ``[frames, h, w]`` in 0..1 for every shot of the training split; shots already there are kept.
 
-    The frames of a forward pass are the same however the work is placement, and so is every byte.
+    The frames of a forward pass are the same however the work is distributed, and so is every byte.
 
     Raises:
         DataError: a video cannot be read; the shots of all others are there then, and ``errors.csv`` lists it.

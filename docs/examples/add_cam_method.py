@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate
 
 from pipelines.models.run import load_localizers, load_run
 from tcam.boxes.extract import extract_box
+from tcam.model.cam.inputs import CamInputs, class_gradient, from_head, normalize_cam, weigh
 from tcam.model.cam.layer_cam import layer_cam
-from tcam.model.cam.scene import CamInputs, class_gradient, from_head, normalize_cam, weigh
 from tcam.types import FrameGeometry
 from tcam.video.reader import stream_frames
 

@@ -30,8 +30,8 @@ from pipelines.run.console import console
 from pipelines.run.folder import open_run
 from tcam.errors import ConfigError, MissingPartError, TcamError
 from tcam.files import publish, replacing, temporary_name
+from tcam.model.cam.inputs import from_head, normalize_cam
 from tcam.model.cam.methods import CAM_METHODS, make_cam
-from tcam.model.cam.scene import from_head, normalize_cam
 from tcam.model.heads.pooling import HEADS
 from tcam.model.network import FrameCamNet
 from tcam.types import FrameOutput

@@ -21,8 +21,8 @@ from pipelines.run.memory import keep_freed_memory
 from tcam.boxes.refine import MeanField
 from tcam.errors import ConfigError
 from tcam.model.backbone import Backbone
+from tcam.model.cam.inputs import CamInputs, normalize_cam
 from tcam.model.cam.methods import CAM_METHODS, make_cam
-from tcam.model.cam.scene import CamInputs, normalize_cam
 from tcam.model.decoder import UnetDecoder
 from tcam.model.heads.pooling import HEADS
 from tcam.model.network import FrameCamNet
@@ -213,7 +213,7 @@ def class_activation(localizer: NetworkLocalizer, frames: Tensor, *, output: Fra
             last: Tensor = network.backbone(images).last
         return at_least_float32(last)
 
-    scene = CamInputs(
+    inputs = CamInputs(
         at_least_float32(output.features),
         labels,
         score=network.head,
@@ -223,4 +223,4 @@ def class_activation(localizer: NetworkLocalizer, frames: Tensor, *, output: Fra
         generator=torch.Generator().manual_seed(0),  # of each batch: a map does not depend on those made before it
         attention=output.attention,
     )
-    return normalize_cam(make_cam(localizer.method, scene))
+    return normalize_cam(make_cam(localizer.method, inputs))

@@ -36,8 +36,8 @@ from torch.nn import functional
 from pipelines.run.environment import processor_name
 from pipelines.run.memory import keep_freed_memory
 from tcam.model.backbone import Backbone
+from tcam.model.cam.inputs import CamInputs, normalize_cam
 from tcam.model.cam.methods import CAM_METHODS
-from tcam.model.cam.scene import CamInputs, normalize_cam
 from tcam.model.heads.pooling import Wgap
 from tcam.model.network import FrameCamNet
 from tcam.types import FrameOutput
@@ -144,7 +144,7 @@ def forward(network: FrameCamNet, frames: Tensor) -> FrameOutput:
 def ours(network: FrameCamNet, frames: Tensor, output: FrameOutput, *, name: str, form: str) -> Tensor:
     """Make maps ``[N, H, W]`` from features on, by the closed form where ``form`` says so."""
     labels = labels_of(output)
-    scene = CamInputs(
+    inputs = CamInputs(
         output.features,
         labels,
         score=network.head,
@@ -154,7 +154,7 @@ def ours(network: FrameCamNet, frames: Tensor, output: FrameOutput, *, name: str
         generator=torch.Generator().manual_seed(0),
     )
     row = CAM_METHODS[name]
-    raw = row.closed(output.features, network.head.weight[labels]) if form == "closed" else row.make(scene)
+    raw = row.closed(output.features, network.head.weight[labels]) if form == "closed" else row.make(inputs)
     coarse = normalize_cam(raw)
     return functional.interpolate(coarse[:, None], size=frames.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 

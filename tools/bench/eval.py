@@ -225,8 +225,8 @@ def stretch(maps: Tensor) -> Tensor:
 
 def layer_cams(clips: Path, weights: Path, count: int) -> Tensor:
     from tcam.model.backbone import Backbone, load_backbone_weights
+    from tcam.model.cam.inputs import from_head, normalize_cam
     from tcam.model.cam.methods import make_cam
-    from tcam.model.cam.scene import from_head, normalize_cam
     from tcam.model.heads.pooling import Wgap
     from tcam.model.network import FrameCamNet
     from tcam.video.reader import stream_frames

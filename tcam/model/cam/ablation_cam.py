@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tcam.model.cam.scene import CamInputs, pick, weigh
+from tcam.model.cam.inputs import CamInputs, pick, weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,17 @@ class AblationCam:
     batch: int = 32
 
     @torch.no_grad()
-    def __call__(self, scene: CamInputs) -> Tensor:
+    def __call__(self, inputs: CamInputs) -> Tensor:
         """Return ``[N, h, w]``, 0 or more."""
-        whole = pick(scene.score(scene.features), scene.labels)
-        weights = torch.zeros_like(scene.features[:, :, 0, 0])
-        for i, image in enumerate(scene.features):
+        whole = pick(inputs.score(inputs.features), inputs.labels)
+        weights = torch.zeros_like(inputs.features[:, :, 0, 0])
+        for i, image in enumerate(inputs.features):
             active = image.flatten(1).any(dim=1).nonzero()[:, 0]  # the others change nothing
             for channels in torch.split(active, self.batch):
                 without = image.repeat(len(channels), 1, 1, 1)
                 without[torch.arange(len(channels), device=channels.device), channels] = 0
-                weights[i, channels] = whole[i] - scene.score(without)[:, scene.labels[i]]
-        return weigh(scene.features, weights).relu()
+                weights[i, channels] = whole[i] - inputs.score(without)[:, inputs.labels[i]]
+        return weigh(inputs.features, weights).relu()
 
 
 def closed_ablation_cam(features: Tensor, weights: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tcam.model.cam.scene import CamInputs
+from tcam.model.cam.inputs import CamInputs
 
 
-def cam(scene: CamInputs) -> Tensor:
+def cam(inputs: CamInputs) -> Tensor:
     """Take the head's own map of one class each (CAM, Zhou et al., arXiv:1512.04150), any sign, ``[N, h, w]``.
 
     With a linear head over average pooling ``M = sum_k w_k A_k``; its bias plays no part. Each pooling in
@@ -16,6 +16,6 @@ def cam(scene: CamInputs) -> Tensor:
     Raises:
         ValueError: the layer is not the head's input.
     """
-    if scene.head is None:
+    if inputs.head is None:
         raise ValueError("cam needs the class head itself: its layer must be the head's input")
-    return scene.head.class_maps(scene.features, scene.labels)
+    return inputs.head.class_maps(inputs.features, inputs.labels)

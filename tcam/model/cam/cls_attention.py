@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tcam.model.cam.scene import CamInputs
+from tcam.model.cam.inputs import CamInputs
 
 
-def cls_attention(scene: CamInputs) -> Tensor:
+def cls_attention(inputs: CamInputs) -> Tensor:
     """Take the class token's attention in the last block, the mean over heads (DINO, Caron et al., arXiv:2104.14294).
 
     The same for all classes: it shows what stands out, best with self-supervised weights.
@@ -16,17 +16,17 @@ def cls_attention(scene: CamInputs) -> Tensor:
         ``[N, h, w]``, 0 or more.
 
     Raises:
-        ValueError: the scene lacks attention.
+        ValueError: the inputs lacks attention.
     """
-    return attention_of(scene)[:, -1].mean(dim=1)
+    return attention_of(inputs)[:, -1].mean(dim=1)
 
 
-def attention_of(scene: CamInputs) -> Tensor:
-    """Return the scene's attention, ``[N, blocks, heads, h, w]``.
+def attention_of(inputs: CamInputs) -> Tensor:
+    """Return the inputs' attention, ``[N, blocks, heads, h, w]``.
 
     Raises:
         ValueError: it has none.
     """
-    if scene.attention is None:
-        raise ValueError("this method looks at the attention of a vision transformer: the scene has none")
-    return scene.attention
+    if inputs.attention is None:
+        raise ValueError("this method looks at the attention of a vision transformer: the inputs has none")
+    return inputs.attention

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tcam.model.cam.scene import CamInputs, class_gradient, weigh
+from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 
-def grad_cam(scene: CamInputs) -> Tensor:
+def grad_cam(inputs: CamInputs) -> Tensor:
     """Make GradCAM maps (Selvaraju et al., arXiv:1610.02391): ``relu(sum_k mean_p(g_k) A_k)``, ``g = dY_c / dA``.
 
     Returns:
         ``[N, h, w]``, 0 or more.
     """
-    return weigh(scene.features, class_gradient(scene).mean(dim=(2, 3))).relu()
+    return weigh(inputs.features, class_gradient(inputs).mean(dim=(2, 3))).relu()
 
 
 def closed_grad_cam(features: Tensor, weights: Tensor) -> Tensor:

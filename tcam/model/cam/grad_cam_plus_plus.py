@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tcam.model.cam.scene import CamInputs, class_gradient, weigh
+from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 
-def grad_cam_plus_plus(scene: CamInputs) -> Tensor:
+def grad_cam_plus_plus(inputs: CamInputs) -> Tensor:
     """Make GradCAM++ maps as published (Chattopadhay et al., arXiv:1710.11063, equations 5, 7 and 19).
 
     With ``g = dY_c / dA`` and the exponential of the logit as the score, ``alpha = g^2 / (2 g^2 + g^3 sum_p A_k)``; the
@@ -18,10 +18,10 @@ def grad_cam_plus_plus(scene: CamInputs) -> Tensor:
     Returns:
         ``[N, h, w]``, 0 or more.
     """
-    gradient = class_gradient(scene)
-    divisor = 2 + gradient * scene.features.sum(dim=(2, 3), keepdim=True)
+    gradient = class_gradient(inputs)
+    divisor = 2 + gradient * inputs.features.sum(dim=(2, 3), keepdim=True)
     weights = torch.where(divisor != 0, gradient.relu() / divisor, 0).sum(dim=(2, 3))
-    return weigh(scene.features, weights).relu()
+    return weigh(inputs.features, weights).relu()
 
 
 def closed_grad_cam_plus_plus(features: Tensor, weights: Tensor) -> Tensor:

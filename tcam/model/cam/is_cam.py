@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from tcam.model.cam.inputs import CamInputs
 from tcam.model.cam.masked_scores import score_weighted_cam
-from tcam.model.cam.scene import CamInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class IsCam:
     steps: int = 10
     batch: int = 32
 
-    def __call__(self, scene: CamInputs) -> Tensor:
+    def __call__(self, inputs: CamInputs) -> Tensor:
         """Return ``[N, h, w]``, 0 or more."""
         factors = [i * (i + 1) / (2 * self.steps) for i in range(1, self.steps + 1)]
-        return score_weighted_cam(scene, [partial(torch.mul, factor) for factor in factors], batch=self.batch)
+        return score_weighted_cam(inputs, [partial(torch.mul, factor) for factor in factors], batch=self.batch)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tcam.model.cam.scene import CamInputs, class_gradient, weigh
+from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 
-def layer_cam(scene: CamInputs) -> Tensor:
+def layer_cam(inputs: CamInputs) -> Tensor:
     """Make LayerCAM maps (Jiang et al., TIP 2021): ``relu(sum_k relu(g_k) A_k)``, ``g = dY_c / dA`` at each pixel.
 
     Returns:
         ``[N, h, w]``, 0 or more.
     """
-    return (class_gradient(scene).relu() * scene.features).sum(dim=1).relu()
+    return (class_gradient(inputs).relu() * inputs.features).sum(dim=1).relu()
 
 
 def closed_layer_cam(features: Tensor, weights: Tensor) -> Tensor:

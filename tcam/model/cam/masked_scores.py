@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tcam.model.cam.scene import CamInputs, weigh
+from tcam.model.cam.inputs import CamInputs, weigh
 
 Change = Callable[[Tensor], Tensor]
 """Alters masks ``[M, 1, H, W]``."""
 
 
-def score_weighted_cam(scene: CamInputs, changes: Sequence[Change], *, batch: int) -> Tensor:
+def score_weighted_cam(inputs: CamInputs, changes: Sequence[Change], *, batch: int) -> Tensor:
     """Weigh channels by ``softmax_k`` of the class logit of the image under the channel's mask, averaged over changes.
 
     A mask is the channel at the size of the image, stretched to 0..1. Published weights take the logit of a baseline
     image off first: softmax does not see that. Channels that are constant have one and the same mask, 0.
 
     Args:
-        scene: with images.
+        inputs: with images.
         changes: of the masks; as many passes through the network for each channel.
         batch: masked images in one pass.
 
@@ -29,22 +29,22 @@ def score_weighted_cam(scene: CamInputs, changes: Sequence[Change], *, batch: in
         ``[N, h, w]``, 0 or more.
 
     Raises:
-        ValueError: the scene has no images.
+        ValueError: the inputs has no images.
     """
-    if scene.images is None or scene.look is None:
+    if inputs.images is None or inputs.look is None:
         raise ValueError("methods that mask the image need the images and what comes before the layer")
-    scores = torch.zeros_like(scene.features[:, :, 0, 0])
+    scores = torch.zeros_like(inputs.features[:, :, 0, 0])
     with torch.no_grad():
-        for i, image in enumerate(scene.images()):
-            flat = scene.features[i].flatten(1)
+        for i, image in enumerate(inputs.images()):
+            flat = inputs.features[i].flatten(1)
             constant = flat.amax(dim=1) == flat.amin(dim=1)
             dull = constant.nonzero()[:, 0]
             for channels in torch.split(torch.cat([(~constant).nonzero()[:, 0], dull[:1]]), batch):
-                masks = _masks(scene.features[i, channels], image)
-                seen = [scene.score(scene.look(change(masks) * image))[:, scene.labels[i]] for change in changes]
+                masks = _masks(inputs.features[i, channels], image)
+                seen = [inputs.score(inputs.look(change(masks) * image))[:, inputs.labels[i]] for change in changes]
                 scores[i, channels] = torch.stack(seen).mean(dim=0).to(scores.dtype)
             scores[i, dull] = scores[i, dull[:1]]
-    return weigh(scene.features, scores.softmax(dim=1)).relu()
+    return weigh(inputs.features, scores.softmax(dim=1)).relu()
 
 
 def _masks(channels: Tensor, image: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from tcam.model.cam.class_activation import cam
 from tcam.model.cam.cls_attention import cls_attention
 from tcam.model.cam.grad_cam import closed_grad_cam, grad_cam
 from tcam.model.cam.grad_cam_plus_plus import closed_grad_cam_plus_plus, grad_cam_plus_plus
+from tcam.model.cam.inputs import CamInputs
 from tcam.model.cam.is_cam import IsCam
 from tcam.model.cam.layer_cam import closed_layer_cam, layer_cam
-from tcam.model.cam.scene import CamInputs
 from tcam.model.cam.score_cam import ScoreCam
 from tcam.model.cam.smooth_grad_cam_plus_plus import SmoothGradCamPlusPlus
 from tcam.model.cam.ss_cam import SsCam
@@ -30,7 +30,7 @@ class CamMethod:
     """One row of the table.
 
     Attributes:
-        make: gives the maps ``[N, h, w]`` of a scene, any scale; works with any head and layer.
+        make: gives the maps ``[N, h, w]`` of some inputs, any scale; works with any head and layer.
         closed: gives the same maps, up to a factor, of features ``[N, D, h, w]`` and each image's class weights
             ``[N, D]``, for a linear head over average pooling; None where there is no such form.
         unfit: poolings it makes no sense with, and why.
@@ -65,16 +65,16 @@ CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
 
 
 @torch.no_grad()
-def make_cam(method: str, scene: CamInputs) -> Tensor:
+def make_cam(method: str, inputs: CamInputs) -> Tensor:
     """Make raw maps ``[N, h, w]`` by a method of the table, without a backward pass where it has a closed form.
 
     The maps are part of no graph.
 
     Raises:
-        ValueError: the scene lacks what the method needs.
+        ValueError: the inputs lacks what the method needs.
     """
     row = CAM_METHODS[method]
-    weights = None if scene.head is None else scene.head.pooled_weight
+    weights = None if inputs.head is None else inputs.head.pooled_weight
     if row.closed is None or weights is None:
-        return row.make(scene)
-    return row.closed(scene.features, weights.to(scene.features.dtype)[scene.labels])
+        return row.make(inputs)
+    return row.closed(inputs.features, weights.to(inputs.features.dtype)[inputs.labels])

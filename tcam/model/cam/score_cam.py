@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tcam.model.cam.inputs import CamInputs
 from tcam.model.cam.masked_scores import score_weighted_cam
-from tcam.model.cam.scene import CamInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,6 @@ class ScoreCam:
 
     batch: int = 32
 
-    def __call__(self, scene: CamInputs) -> Tensor:
+    def __call__(self, inputs: CamInputs) -> Tensor:
         """Return ``[N, h, w]``, 0 or more."""
-        return score_weighted_cam(scene, [lambda masks: masks], batch=self.batch)
+        return score_weighted_cam(inputs, [lambda masks: masks], batch=self.batch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tcam.model.cam.scene import CamInputs, class_gradient, weigh
+from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +26,25 @@ class SmoothGradCamPlusPlus:
     samples: int = 4
     std: float = 0.3
 
-    def __call__(self, scene: CamInputs) -> Tensor:
+    def __call__(self, inputs: CamInputs) -> Tensor:
         """Return ``[N, h, w]``, 0 or more.
 
         Raises:
-            ValueError: the scene has no images.
+            ValueError: the inputs has no images.
         """
-        if scene.images is None or scene.look is None:
+        if inputs.images is None or inputs.look is None:
             raise ValueError("Smooth-GradCAM++ needs the images and what comes before the layer")
-        images = scene.images()
+        images = inputs.images()
         shape = (self.samples, *images.shape[1:])
-        noise = torch.randn(shape, generator=scene.generator).to(images) * self.std
-        first, second, third = (torch.zeros_like(scene.features) for _ in range(3))
+        noise = torch.randn(shape, generator=inputs.generator).to(images) * self.std
+        first, second, third = (torch.zeros_like(inputs.features) for _ in range(3))
         for one in noise:
             with torch.no_grad():
-                features = scene.look(images + one)
-            gradient = class_gradient(scene, features)
+                features = inputs.look(images + one)
+            gradient = class_gradient(inputs, features)
             first += gradient / self.samples
             second += gradient.square() / self.samples
             third += gradient.pow(3) / self.samples
-        divisor = 2 * second + third * scene.features.sum(dim=(2, 3), keepdim=True)
+        divisor = 2 * second + third * inputs.features.sum(dim=(2, 3), keepdim=True)
         weights = torch.where(divisor != 0, first.relu() * second / divisor, 0).sum(dim=(2, 3))
-        return weigh(scene.features, weights).relu()
+        return weigh(inputs.features, weights).relu()

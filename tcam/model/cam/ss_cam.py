@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from tcam.model.cam.inputs import CamInputs
 from tcam.model.cam.masked_scores import score_weighted_cam
-from tcam.model.cam.scene import CamInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class SsCam:
     std: float = 2.0
     batch: int = 32
 
-    def __call__(self, scene: CamInputs) -> Tensor:
+    def __call__(self, inputs: CamInputs) -> Tensor:
         """Return ``[N, h, w]``, 0 or more.
 
         Raises:
-            ValueError: the scene has no images.
+            ValueError: the inputs has no images.
         """
-        if scene.images is None:
+        if inputs.images is None:
             raise ValueError("SS-CAM needs the images")
-        images = scene.images()
+        images = inputs.images()
         shape = (self.samples, *images.shape[2:])
-        noise = torch.randn(shape, generator=scene.generator).to(images) * self.std
-        return score_weighted_cam(scene, [partial(torch.add, one) for one in noise], batch=self.batch)
+        noise = torch.randn(shape, generator=inputs.generator).to(images) * self.std
+        return score_weighted_cam(inputs, [partial(torch.add, one) for one in noise], batch=self.batch)

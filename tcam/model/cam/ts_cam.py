@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from tcam.model.cam.cls_attention import attention_of
-from tcam.model.cam.scene import CamInputs
+from tcam.model.cam.inputs import CamInputs
 
 
-def ts_cam(scene: CamInputs) -> Tensor:
+def ts_cam(inputs: CamInputs) -> Tensor:
     """Make TS-CAM maps (Gao et al., ICCV 2021, arXiv:2103.14862): ``M_c = A S_c``, pixel by pixel.
 
     ``A`` is the class token's attention to the patches, the mean over all blocks and heads; ``S_c`` the head's own map
@@ -18,8 +18,8 @@ def ts_cam(scene: CamInputs) -> Tensor:
         ``[N, h, w]``, any sign.
 
     Raises:
-        ValueError: the scene lacks attention, or the layer is not the head's input.
+        ValueError: the inputs lacks attention, or the layer is not the head's input.
     """
-    if scene.head is None:
+    if inputs.head is None:
         raise ValueError("tscam needs the class head itself: its layer must be the head's input")
-    return attention_of(scene).mean(dim=(1, 2)) * scene.head.class_maps(scene.features, scene.labels)
+    return attention_of(inputs).mean(dim=(1, 2)) * inputs.head.class_maps(inputs.features, inputs.labels)

@@ -157,8 +157,8 @@ def real_maps(shared_data, count: int) -> torch.Tensor:
     """LayerCAM of ImageNet features under a head that was never trained, on frames of different clips."""
 
     from tcam.model.backbone import Backbone, load_backbone_weights
+    from tcam.model.cam.inputs import from_head, normalize_cam
     from tcam.model.cam.methods import make_cam
-    from tcam.model.cam.scene import from_head, normalize_cam
     from tcam.model.heads.pooling import Wgap
     from tcam.model.network import FrameCamNet
     from tcam.video.reader import stream_frames

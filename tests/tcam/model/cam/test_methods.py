@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from tcam.model.cam.ablation_cam import AblationCam
+from tcam.model.cam.inputs import CamInputs, from_head, normalize_cam
 from tcam.model.cam.methods import CAM_METHODS, make_cam
-from tcam.model.cam.scene import CamInputs, from_head, normalize_cam
 from tcam.model.heads.pooling import POOLINGS, Wgap
 
 GRADIENT = ("gradcam", "gradcam++", "smoothgradcam++", "xgradcam", "layercam")
@@ -51,11 +51,11 @@ def positive_square(features):
     return torch.stack([means[:, 0].square() + means[:, 1], 0 * means[:, 0]], dim=1)
 
 
-def scene_through(score, features, **more):
+def inputs_through(score, features, **more):
     return CamInputs(features, torch.zeros(len(features), dtype=torch.int64), score, **more)
 
 
-def image_scene(weight, **more):
+def image_inputs(weight, **more):
     """Images whose features are the case's, seen by ``Twice`` and a linear head."""
     images = torch.zeros(1, 3, 4, 4)
     images[:, 0], images[:, 1] = case()[:, 0], case()[:, 1] / 2
@@ -63,7 +63,7 @@ def image_scene(weight, **more):
     return CamInputs(Twice()(images), torch.tensor([0]), head, None, lambda: images, Twice(), **more)
 
 
-def random_scene(head, *, count=3, channels=8, seed=0):
+def random_inputs(head, *, count=3, channels=8, seed=0):
     """Random features under a head; images are the features themselves through a 1x1 convolution."""
     generator = torch.Generator().manual_seed(seed)
     before = nn.Conv2d(3, channels, 1).requires_grad_(False)
@@ -94,12 +94,12 @@ def random_scene(head, *, count=3, channels=8, seed=0):
 )
 def test_maps_of_a_linear_head_by_hand(method, corner, row, closed):
     head = head_of([[8.0, -4.0], [1.0, 1.0]])
-    scene = from_head(case(), torch.tensor([0]), head)
+    inputs = from_head(case(), torch.tensor([0]), head)
     if closed or method == "cam":
-        found = make_cam(method, scene)
+        found = make_cam(method, inputs)
         found = found / 16 if method == "layercam" else found  # this closed form leaves the factor 1 / hw out
     else:
-        found = CAM_METHODS[method].make(scene)
+        found = CAM_METHODS[method].make(inputs)
     torch.testing.assert_close(found, map_of(corner, row))
 
 
@@ -115,7 +115,7 @@ def test_maps_of_a_linear_head_by_hand(method, corner, row, closed):
     ],
 )
 def test_maps_of_another_head_by_hand(method, corner, row):
-    torch.testing.assert_close(make_cam(method, scene_through(positive_square, case())), map_of(corner, row))
+    torch.testing.assert_close(make_cam(method, inputs_through(positive_square, case())), map_of(corner, row))
 
 
 def test_layer_cam_weighs_pixel_by_pixel_and_grad_cam_by_the_mean():
@@ -124,30 +124,30 @@ def test_layer_cam_weighs_pixel_by_pixel_and_grad_cam_by_the_mean():
         score = features[:, 0, 0, 0] + 2 * features[:, 1, 3, 1]
         return torch.stack([score, 0 * score], dim=1)
 
-    scene = scene_through(corner_and_one, case())
+    inputs = inputs_through(corner_and_one, case())
     layer = torch.zeros(1, 4, 4)
     layer[0, 0, 0], layer[0, 3, 1] = 4, 2
-    torch.testing.assert_close(make_cam("layercam", scene), layer)
-    torch.testing.assert_close(make_cam("gradcam", scene), map_of(4 / 16, 2 / 16))
+    torch.testing.assert_close(make_cam("layercam", inputs), layer)
+    torch.testing.assert_close(make_cam("gradcam", inputs), map_of(4 / 16, 2 / 16))
     # XGradCAM: sum g A / sum A is 4 / 4 and 2 / 4.
-    torch.testing.assert_close(make_cam("xgradcam", scene), map_of(4, 2 / 4))
+    torch.testing.assert_close(make_cam("xgradcam", inputs), map_of(4, 2 / 4))
 
 
 def test_smooth_grad_cam_averages_the_derivatives_over_noisy_images():
-    scene = image_scene([[8.0, -4.0], [1.0, 1.0]])
+    inputs = image_inputs([[8.0, -4.0], [1.0, 1.0]])
 
     def squares(features):  # dY/dA_0 = A_0, dY/dA_1 = 0
         score = features[:, 0].square().sum(dim=(1, 2)) / 2
         return torch.stack([score, 0 * score], dim=1)
 
     noisy = CamInputs(
-        scene.features, scene.labels, squares, None, scene.images, scene.look, torch.Generator().manual_seed(3)
+        inputs.features, inputs.labels, squares, None, inputs.images, inputs.look, torch.Generator().manual_seed(3)
     )
     noise = 0.3 * torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(3))[:, 0]
-    g = scene.features[0, 0] + noise  # of the four images
+    g = inputs.features[0, 0] + noise  # of the four images
     first, second, third = g.mean(dim=0), g.square().mean(dim=0), g.pow(3).mean(dim=0)
     weight = (first.relu() * second / (2 * second + 4 * third)).sum()
-    torch.testing.assert_close(make_cam("smoothgradcam++", noisy), (weight * scene.features[:, 0]).relu())
+    torch.testing.assert_close(make_cam("smoothgradcam++", noisy), (weight * inputs.features[:, 0]).relu())
 
 
 def test_score_cam_by_hand():
@@ -155,7 +155,7 @@ def test_score_cam_by_hand():
     # channel 1 only the row (-4 * 4 / 16 = -1).
     weights = torch.tensor([2.0, -1.0]).softmax(0)
     expected = map_of(4 * float(weights[0]), float(weights[1]))
-    torch.testing.assert_close(make_cam("scorecam", image_scene([[8.0, -4.0], [1.0, 1.0]])), expected)
+    torch.testing.assert_close(make_cam("scorecam", image_inputs([[8.0, -4.0], [1.0, 1.0]])), expected)
 
 
 def test_is_cam_averages_the_scores_of_growing_masks():
@@ -164,17 +164,17 @@ def test_is_cam_averages_the_scores_of_growing_masks():
     assert factor == pytest.approx(2.2)
     weights = torch.tensor([2 * factor, -factor]).softmax(0)
     expected = map_of(4 * float(weights[0]), float(weights[1]))
-    torch.testing.assert_close(make_cam("iscam", image_scene([[8.0, -4.0], [1.0, 1.0]])), expected)
+    torch.testing.assert_close(make_cam("iscam", image_inputs([[8.0, -4.0], [1.0, 1.0]])), expected)
 
 
 def test_ss_cam_averages_the_scores_of_noisy_masks():
-    scene = image_scene([[8.0, -4.0], [1.0, 1.0]], generator=torch.Generator().manual_seed(5))
+    inputs = image_inputs([[8.0, -4.0], [1.0, 1.0]], generator=torch.Generator().manual_seed(5))
     noise = (2 * torch.randn(35, 4, 4, generator=torch.Generator().manual_seed(5))).mean(dim=0)
     features = case()[0]
     shift = (8 * (noise * features[0]).sum() - 4 * (noise * features[1]).sum()) / 16  # the same under both masks
     assert abs(float(shift)) > 0.01
     weights = torch.tensor([2.0 + shift, -1.0 + shift]).softmax(0)
-    torch.testing.assert_close(make_cam("sscam", scene), map_of(4 * float(weights[0]), float(weights[1])))
+    torch.testing.assert_close(make_cam("sscam", inputs), map_of(4 * float(weights[0]), float(weights[1])))
 
 
 def test_a_constant_channel_masks_the_whole_image():
@@ -185,18 +185,18 @@ def test_a_constant_channel_masks_the_whole_image():
     def look(changed):
         return changed[:, :2]
 
-    scene = CamInputs(features, torch.tensor([0]), head, None, lambda: images, look)
+    inputs = CamInputs(features, torch.tensor([0]), head, None, lambda: images, look)
     weights = torch.tensor([1.0, 0.0]).softmax(0)  # under channel 0 one pixel is left, under channel 1 none
     expected = (weights[:, None, None] * features[0]).sum(dim=0)[None]
-    torch.testing.assert_close(make_cam("scorecam", scene), expected)
+    torch.testing.assert_close(make_cam("scorecam", inputs), expected)
 
 
 @pytest.mark.parametrize("pooling", ["wgap", "gap"])
 @pytest.mark.parametrize("method", CLOSED)
 def test_a_closed_form_equals_the_general_one(method, pooling):
     torch.manual_seed(0)
-    scene = random_scene(POOLINGS[pooling](8, 3))
-    closed, general = make_cam(method, scene), CAM_METHODS[method].make(scene)
+    inputs = random_inputs(POOLINGS[pooling](8, 3))
+    closed, general = make_cam(method, inputs), CAM_METHODS[method].make(inputs)
     assert closed.amax() > 0
     torch.testing.assert_close(normalize_cam(closed), normalize_cam(general), rtol=1e-4, atol=1e-5)
 
@@ -207,17 +207,17 @@ def test_a_closed_form_asks_the_network_nothing(method):
         raise AssertionError("a closed form needs no pass through the network")
 
     head = head_of([[8.0, -4.0], [1.0, 1.0]])
-    scene = CamInputs(case(), torch.tensor([0]), asked, head, lambda: asked(None), asked)
-    assert make_cam(method, scene).amax() > 0
+    inputs = CamInputs(case(), torch.tensor([0]), asked, head, lambda: asked(None), asked)
+    assert make_cam(method, inputs).amax() > 0
 
 
 def test_cam_family_identities_of_a_linear_head():
     torch.manual_seed(0)
-    scene = random_scene(Wgap(8, 3))
-    cam = make_cam("cam", scene)
+    inputs = random_inputs(Wgap(8, 3))
+    cam = make_cam("cam", inputs)
     assert cam.amin() < 0
-    torch.testing.assert_close(CAM_METHODS["gradcam"].make(scene) * 30, cam.relu())
-    torch.testing.assert_close(CAM_METHODS["xgradcam"].make(scene), CAM_METHODS["gradcam"].make(scene))
+    torch.testing.assert_close(CAM_METHODS["gradcam"].make(inputs) * 30, cam.relu())
+    torch.testing.assert_close(CAM_METHODS["xgradcam"].make(inputs), CAM_METHODS["gradcam"].make(inputs))
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -226,21 +226,21 @@ def test_every_method_works_in_inference_mode_and_frame_by_frame(method, pooling
     torch.manual_seed(0)
     head = POOLINGS[pooling](4, 3)
     with torch.inference_mode():
-        scene = random_scene(head, channels=4)
-        together = make_cam(method, scene)
+        inputs = random_inputs(head, channels=4)
+        together = make_cam(method, inputs)
         assert together.shape == (3, 6, 5)
         assert not together.requires_grad
         assert together.isfinite().all()
         for i in range(3):
             alone = CamInputs(
-                scene.features[i : i + 1],
-                scene.labels[i : i + 1],
+                inputs.features[i : i + 1],
+                inputs.labels[i : i + 1],
                 head,
                 head,
-                lambda i=i: scene.images()[i : i + 1],
-                scene.look,
+                lambda i=i: inputs.images()[i : i + 1],
+                inputs.look,
                 torch.Generator().manual_seed(0),
-                scene.attention[i : i + 1],
+                inputs.attention[i : i + 1],
             )
             torch.testing.assert_close(make_cam(method, alone)[0], together[i], rtol=1e-4, atol=1e-5)
     assert all(parameter.grad is None for parameter in head.parameters())
@@ -250,17 +250,17 @@ def test_every_method_works_in_inference_mode_and_frame_by_frame(method, pooling
 def test_a_layer_before_the_last_is_mapped_through_what_follows_it(method):
     torch.manual_seed(0)
     rest = nn.Sequential(nn.Conv2d(8, 4, 3, stride=2), nn.ReLU(), Wgap(4, 3))
-    plain = random_scene(Wgap(8, 3))
-    scene = CamInputs(plain.features, plain.labels, rest, None, plain.images, plain.look, plain.generator)
-    found = make_cam(method, scene)
+    plain = random_inputs(Wgap(8, 3))
+    inputs = CamInputs(plain.features, plain.labels, rest, None, plain.images, plain.look, plain.generator)
+    found = make_cam(method, inputs)
     assert found.shape == (3, 6, 5)
     assert found.amax() > 0
 
 
 def test_ablation_in_batches_of_channels_changes_nothing():
     torch.manual_seed(0)
-    scene = random_scene(POOLINGS["attention"](8, 3))
-    torch.testing.assert_close(AblationCam(batch=3)(scene), AblationCam()(scene))
+    inputs = random_inputs(POOLINGS["attention"](8, 3))
+    torch.testing.assert_close(AblationCam(batch=3)(inputs), AblationCam()(inputs))
 
 
 def attentive_case() -> CamInputs:
@@ -278,29 +278,29 @@ def test_ts_cam_couples_the_mean_attention_with_the_heads_map():
 
 
 def test_cls_attention_is_that_of_the_last_block_whatever_the_class():
-    scene = attentive_case()
-    other = CamInputs(scene.features, torch.tensor([1]), scene.score, scene.head, attention=scene.attention)
-    for found in (scene, other):
+    inputs = attentive_case()
+    other = CamInputs(inputs.features, torch.tensor([1]), inputs.score, inputs.head, attention=inputs.attention)
+    for found in (inputs, other):
         torch.testing.assert_close(make_cam("clsattention", found), map_of(0, 6))
 
 
 def test_a_negative_score_does_not_turn_the_ablation_map_over():
-    scene = from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]], bias=[-100.0, 0.0]))
-    torch.testing.assert_close(make_cam("ablationcam", scene), map_of(8, 0))
-    torch.testing.assert_close(CAM_METHODS["ablationcam"].make(scene), map_of(8, 0))
+    inputs = from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]], bias=[-100.0, 0.0]))
+    torch.testing.assert_close(make_cam("ablationcam", inputs), map_of(8, 0))
+    torch.testing.assert_close(CAM_METHODS["ablationcam"].make(inputs), map_of(8, 0))
 
 
 def test_what_a_method_needs_and_does_not_get_is_named():
-    scene = scene_through(positive_square, case())
+    inputs = inputs_through(positive_square, case())
     with pytest.raises(ValueError, match="cam needs the class head itself"):
-        make_cam("cam", scene)
+        make_cam("cam", inputs)
     with pytest.raises(ValueError, match="tscam needs the class head itself"):
-        make_cam("tscam", scene)
+        make_cam("tscam", inputs)
     for method in ("scorecam", "sscam", "iscam", "smoothgradcam++"):
         with pytest.raises(ValueError, match="the images"):
-            make_cam(method, scene)
+            make_cam(method, inputs)
     for method in ("tscam", "clsattention"):
-        with pytest.raises(ValueError, match="looks at the attention of a vision transformer: the scene has none"):
+        with pytest.raises(ValueError, match="looks at the attention of a vision transformer: the inputs has none"):
             make_cam(method, from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]])))
     with pytest.raises(
         ValueError, match=r"features must be \[N, D, h, w\] and labels \[N\], got \[1, 2, 4, 4\] and \[2\]"

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tcam.model.cam.inputs import CamInputs
 from tcam.model.cam.methods import make_cam
-from tcam.model.cam.scene import CamInputs
 from tcam.model.heads.pooling import POOLINGS, ClassHead
 
 pytest.importorskip("pytorch_grad_cam", reason="the peer is not installed: uv pip install grad-cam")
@@ -65,8 +65,8 @@ def test_maps_correlate_with_the_peers(method, pooling):
     with torch.no_grad():
         features, logits = network.look(images), network(images)
     labels = logits.argmax(dim=1)
-    scene = CamInputs(features, labels, network.head, network.head, lambda: images, network.look)
-    ours = functional.interpolate(make_cam(method, scene)[:, None], size=(32, 32), mode="bilinear")[:, 0]
+    inputs = CamInputs(features, labels, network.head, network.head, lambda: images, network.look)
+    ours = functional.interpolate(make_cam(method, inputs)[:, None], size=(32, 32), mode="bilinear")[:, 0]
     with getattr(pytorch_grad_cam, PEERS[method])(model=network, target_layers=[network.layer]) as peer:
         theirs = torch.from_numpy(peer(images, [ClassifierOutputTarget(int(label)) for label in labels]))
     assert logits.amin() > 0

@@ -47,7 +47,7 @@ class CamInputs:
 
 
 def from_head(features: Tensor, labels: Tensor, head: ClassHead) -> CamInputs:
-    """Make the scene of a class head and its input, for methods that look at no image."""
+    """Make the inputs of a class head and its input, for methods that look at no image."""
     return CamInputs(features, labels, head, head)
 
 
@@ -61,18 +61,18 @@ def weigh(features: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("nd,ndhw->nhw", weights, features)
 
 
-def class_gradient(scene: CamInputs, features: Tensor | None = None) -> Tensor:
+def class_gradient(inputs: CamInputs, features: Tensor | None = None) -> Tensor:
     """Derive each image's class logit by the layer's output: ``dY_c / dA``, ``[N, D, h, w]``.
 
     Works in inference mode, too; nothing before the layer is derived.
 
     Args:
-        scene: the images.
-        features: of changed images; None: the scene's own.
+        inputs: the images.
+        features: of changed images; None: the inputs' own.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
-        leaf = (scene.features if features is None else features).detach().clone().requires_grad_()
-        scores = pick(scene.score(leaf), scene.labels.clone())
+        leaf = (inputs.features if features is None else features).detach().clone().requires_grad_()
+        scores = pick(inputs.score(leaf), inputs.labels.clone())
         (gradient,) = torch.autograd.grad(scores.sum(), leaf)
     return gradient
 

@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.synthetic import write_tiny_videos
 
-BUSY = (
-    "streaming/test_feed.py",
-    "test_live_view",
-    "parallel/test_map.py",
-    "test_resume.py::test_an_interrupted",
-    "run/test_signals.py",
-    "test_placement.py::test_cams_are_the_same_bytes_whole_or_in_ranges[layercam-ray]",
-    "test_placement.py::test_evaluations_are_the_same_bytes[ray]",
-    "test_placement.py::test_predictions_are_the_same_bytes_whole_or_in_ranges[ray]",
-    "test_placement.py::test_prepared_videos_are_the_same_bytes[ray]",
-    "test_launch.py::test_a_worker_that_is_killed",
-    "test_launch.py::test_interrupted_workers",
-    "test_launch.py::test_two_workers_of_ray",
-    "test_two_nodes.py",
-)
-"""Tests that start Ray or measure time: where several processes share the tests, one of them runs all of these."""
-TOGETHER = ("test_export.py", "test_documents.py")
-"""Files whose tests share something that takes long to make: one process runs the whole file."""
+GROUPS = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
 def pytest_collection_modifyitems(config, items):
     """Where several processes share the tests, begin with the slow ones: none is left alone with one at the end."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        groups = {item.nodeid: group for item in items if (group := group_of(item)) is not None}
+        replace_file(Path(config.workerinput["groups"]), json.dumps(groups))
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """Return the name that tests of one process share, by the marks ``busy`` and ``together``; None: any process."""
+    if item.get_closest_marker("busy") is not None:
+        return "busy"
+    return None if item.get_closest_marker("together") is None else item.path.as_posix()
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file that other processes may read or write at the same time."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as stream:
+        stream.write(text)
+    Path(stream.name).replace(path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tell each process of xdist where to write the groups of its tests: the scheduler knows no marks."""
+    stash = node.config.stash
+    if GROUPS not in stash:
+        stash[GROUPS] = tempfile.TemporaryDirectory(prefix="tcam-tests-")
+    node.workerinput["groups"] = str(Path(stash[GROUPS].name) / "groups.json")
+
+
+def pytest_unconfigure(config):
+    if GROUPS in config.stash:
+        config.stash[GROUPS].cleanup()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Hand out test by test, the busy ones together (``--dist loadgroup`` of xdist 3.8 has no effect in pytest 9.2)."""
+    """Hand out test by test, groups together (``--dist loadgroup`` of xdist 3.8 has no effect in pytest 9.2)."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
+        def schedule(self) -> None:
+            self.groups = json.loads((Path(config.stash[GROUPS].name) / "groups.json").read_text())
+            super().schedule()
+
         def _split_scope(self, nodeid: str) -> str:
-            if any(name in nodeid for name in BUSY):
-                return "busy"
-            return next((name for name in TOGETHER if name in nodeid), nodeid)
+            return self.groups.get(nodeid, nodeid)
 
     return Scheduling(config, log)
 

@@ -14,6 +14,8 @@ from tcam.video.reader import stream_frames
 from tests.helpers.documents import REPO, BlockError, documents, make_workspace, run_blocks, run_example
 from tests.helpers.tiny import tiny_config
 
+pytestmark = pytest.mark.together
+
 
 def call_tcam(arguments):
     """Run ``tcam`` in this process; return its exit code."""

@@ -29,6 +29,8 @@ pytest.importorskip("onnxscript", reason="the exporters are not installed: pip i
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: pip install 'tcam[export]'")
 pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'tcam[export]'")
 
+pytestmark = pytest.mark.together
+
 REPO = Path(__file__).parents[3]
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 FORMATS = [

@@ -17,6 +17,8 @@ from pipelines.run.progress import Progress
 from tcam.errors import TcamError, VideoError
 from tests.pipelines.run.test_signals import has_ended
 
+pytestmark = pytest.mark.busy
+
 BACK_ENDS = [
     pytest.param(Placement(), id="here"),
     pytest.param(Placement(2), id="processes"),

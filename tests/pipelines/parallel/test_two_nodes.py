@@ -10,7 +10,11 @@ import pytest
 from tests.helpers.encoded import encode
 from tests.helpers.tiny import files_of, spoil
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [
+    pytest.mark.busy,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ENVIRONMENT = {
     "raylet_start_wait_time_s": "240",  # a busy machine

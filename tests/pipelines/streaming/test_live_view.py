@@ -24,6 +24,8 @@ from tests.helpers.encoded import encode
 from tests.helpers.sources import serve_frames
 from tests.pipelines.cli.test_stream import lines_of, tcam_process
 
+pytestmark = pytest.mark.busy
+
 
 class Looking:
     """One browser: a kept connection that knows which state it has."""

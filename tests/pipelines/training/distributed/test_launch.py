@@ -64,6 +64,7 @@ def assert_alike(run, other) -> None:
     assert not [path for path in other.rglob("*") if path.name in ("ray", ".interrupted")]
 
 
+@pytest.mark.busy
 @pytest.mark.slow
 def test_two_workers_of_ray_train_as_one_process_does(alone, tmp_path):
     pytest.importorskip("ray")
@@ -83,6 +84,7 @@ def test_two_processes_of_torchrun_train_as_one_does(alone, tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x-001"]
 
 
+@pytest.mark.busy
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, tiny_videos, tmp_path):
@@ -106,6 +108,7 @@ def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, ti
     assert position_of(run / "classifier")["epoch"] >= 1
 
 
+@pytest.mark.busy
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_one_process_goes_on(tcam, tiny_videos, tmp_path):
     pytest.importorskip("ray")

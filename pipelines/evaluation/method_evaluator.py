@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,6 @@ from tcam.types import Components, FrameTruth, Size
 
 BENCHMARK_THRESHOLDS: Final = tuple(i / 1000 for i in range(1000))
 """Map thresholds of the WSOL benchmark."""
-
-HAS_CONTOURS: Final = importlib.util.find_spec("numba") is not None
-"""Whether the benchmark's contours can be made."""
 
 _TEXTS, _COUNTS = ("method", "video", "class", "pred_class"), ("frame", "width", "height", "num_truth")
 _NUMBERS = (
@@ -157,7 +153,7 @@ class MethodEvaluator:
         found = match_maps(seen.maps, self.corloc.thresholds, truth, size, components=self.settings.components)
         at_chosen = Overlaps(*(part[:, self._column].clone() for part in (found.value, found.which, found.boxes)))
         contours = None
-        if self.full and HAS_CONTOURS:
+        if self.full:
             one, many = (
                 match_maps(seen.maps, BENCHMARK_THRESHOLDS, truth, size, components=components).value
                 for components in ("largest contour", "all contours")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipelines.evaluation.method_evaluator import HAS_CONTOURS, MethodEvaluator
+from pipelines.evaluation.method_evaluator import MethodEvaluator
 
 _GRID = "over frames, WSOL benchmark (224 grid, inclusive-pixel IoU)"
 _STEADY = "lower is steadier; mean over videos, arXiv:1611.06467"
@@ -40,7 +40,6 @@ def list_metrics(methods: Mapping[str, MethodEvaluator], chosen_on: str) -> list
 
 def _box_accuracy(method: MethodEvaluator, baseline: bool) -> Iterator[tuple[str, float, str]]:
     best = "no map" if baseline else "map threshold: oracle"
-    best += "" if HAS_CONTOURS or baseline else "; not counted, needs numba"
     single, every = method.contour.compute(), method.contours.compute()
     yield "MaxBoxAcc", single.max_box_acc[0.5], f"{_GRID} >= 0.5, largest contour, {best}"
     protocol = f"{_GRID}, mean of >= 0.3, 0.5, 0.7, best of all contours, {best}"

@@ -100,7 +100,6 @@ def score_videos(
 
     Raises:
         DataError: none of the videos has a box.
-        MissingPartError: the benchmark's rule without numba.
     """
     by_video = _by_video(truth, {record.video_id: record.size for record in records})
     judged = [record for record in records if record.video_id in by_video]

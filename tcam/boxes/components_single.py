@@ -1,8 +1,8 @@
 """The box of the largest component of a map at one threshold, in one pass over its runs of pixels.
 
-A run is a stretch of kept pixels in a row; each is joined to those of the row above that it touches (union-find).
-``components_sweep.py``, which is for all thresholds at once, takes several times as long for one (decision 0015).
-Compiled by numba at the first call (some seconds, then kept on disk); without numba, ``hills.py`` takes its place.
+A run is a stretch of kept pixels in a row; each is joined to the runs of the row above that it touches (union-find).
+``components_sweep.py``, which handles all thresholds at once, takes several times as long for one (decision 0015).
+Compiled by numba at the first call (a few seconds, then cached on disk).
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Boxes of the largest components at all thresholds of a map in one pass: union-find over the pixels, highest first.
+"""The box of the largest component at every threshold of a map, in one pass over its pixels.
 
-A pixel that is added joins the components of its kept neighbours, so a component only ever grows, and the largest one
-at a threshold is the largest of those that grew so far: nothing is labelled twice, however many thresholds there are.
-Compiled by numba at the first call (some seconds, then kept on disk); where numba is missing, `extract.py` takes
-`hills.py`.
+The sweep lowers the threshold from the highest level to the lowest and adds pixels as they come above it. A new pixel
+joins the components of its kept neighbours (union-find), so components only ever grow, and nothing is labelled twice
+however many thresholds there are. Compiled by numba at the first call (a few seconds, then cached on disk).
 """
 
 from __future__ import annotations

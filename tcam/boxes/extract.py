@@ -1,25 +1,26 @@
-"""Foreground map -> threshold -> largest component -> box, for one threshold or for many in one sweep.
+"""Turn a foreground map into a box: threshold the map, keep the largest component, return its bounding box.
 
-The rule is that of the WSOL benchmark (Choe et al., CVPR 2020; TCAM, arXiv:2208.14542) with half-open boxes: a map m in
-0..1 becomes levels ``g = floor(255 m)``, pixels with ``g > floor(threshold * max g)`` are kept, the 8-connected
-component with the most pixels wins, and its bounding box is the answer. Of equally large components the one that is met
-first in reading order (row by row from the top, left to right) wins.
+The rule is that of the WSOL benchmark (Choe et al., CVPR 2020; TCAM, arXiv:2208.14542) with half-open boxes. A map m in
+0..1 becomes levels ``g = floor(255 m)``. Pixels with ``g > floor(threshold * max g)`` are kept. The 8-connected
+component with the most pixels wins; of equally large ones, the one whose first pixel comes first in reading order (row
+by row from the top, left to right).
 
-One threshold takes one pass over the runs of kept pixels (`components_single.py`), all thresholds of a map one
-over its pixels (`components_sweep.py`), both compiled by numba; `hills.py` gives the same without it, in three times
-the time and more.
+One threshold takes one pass over the runs of kept pixels (`components_single.py`). Many thresholds share one sweep over
+the pixels, from the highest level down (`components_sweep.py`). Both are compiled by numba and run on the CPU; maps on
+an accelerator become levels (one byte per pixel) there, and are copied to the CPU once per call.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcam.boxes.components_single import largest_of_maps
+from tcam.boxes.components_sweep import largest_components
 from tcam.types import Box, FrameGeometry
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _SLACK = 1e-3
 
 Ints = NDArray[np.int64]
 Sweep = Callable[[NDArray[np.int16], int], NDArray[np.float64]]
-"""Finds a box in every layer of maps: ranks ``[N, H, W]`` and the number of layers L -> ``[N, L, 4]``."""
+"""A search in all layers of maps: ranks ``[N, H, W]`` and the number of layers L -> boxes ``[N, L, 4]``."""
 
 
 def extract_box(
@@ -60,7 +61,10 @@ def extract_box(
 def extract_boxes(
     maps: Tensor | NDArray[np.floating], threshold: float, geometries: Sequence[FrameGeometry]
 ) -> list[Box | None]:
-    """Do ``extract_box`` for N maps ``[N, H, W]`` at once; the maps are made into levels on their own device."""
+    """Return the box of each of N maps ``[N, H, W]``: ``extract_box`` for a batch, with the same errors.
+
+    Maps on an accelerator become levels there and are copied to the CPU once.
+    """
     if maps.ndim != 3 or len(maps) != len(geometries):
         raise ValueError(f"maps must be [N, H, W] with N = {len(geometries)} geometries, got {list(maps.shape)}")
     for geometry in geometries:
@@ -71,7 +75,7 @@ def extract_boxes(
     values, scale = _scaled(maps)
     peaks = np.floor(values.max(axis=(1, 2)) * values.dtype.type(scale)).clip(0, 255)
     least = 1 + _cuts(peaks, np.array([float(threshold)]))[:, 0].astype(np.float64)
-    found = _largest_of_maps()(values, scale, least)
+    found = largest_of_maps(values, scale, least)
     return [
         None if np.isnan(row[0]) else geometry.to_original(Box(*row.tolist()))
         for row, geometry in zip(found, geometries, strict=True)
@@ -94,13 +98,16 @@ def boxes_at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float]) -> T
     """
     if maps.ndim == 2:
         return boxes_at_thresholds(maps[None], thresholds)[0]
-    return at_thresholds(maps, thresholds, _largest_components())
+    return at_thresholds(maps, thresholds, largest_components)
 
 
 def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Sweep) -> Tensor:
-    """Return what a sweep finds in maps ``[N, H, W]`` at thresholds ``[L]``: float64 ``[N, L, 4]``, NaN for nothing.
+    """Return the box that ``sweep`` finds in maps ``[N, H, W]`` at each threshold ``[L]``.
 
     Thresholds that cut a map at the same level (there are at most 256 levels) share one layer of the sweep.
+
+    Returns:
+        float64 ``[N, L, 4]`` on the CPU, NaN where nothing lies above the threshold.
 
     Raises:
         ValueError: another shape, values that are not numbers in 0..1, or a threshold outside 0..1.
@@ -182,27 +189,3 @@ def _cuts(peaks: NDArray[np.generic], thresholds: NDArray[np.float64]) -> Ints:
         raise ValueError(f"thresholds must lie in 0..1, got {thresholds.min()} to {thresholds.max()}")
     cuts: Ints = np.floor(thresholds[None] * peaks.astype(np.float64)[:, None]).astype(np.int64)
     return cuts
-
-
-@cache
-def _largest_of_maps() -> Callable[[NDArray[np.floating], float, NDArray[np.float64]], NDArray[np.float64]]:
-    """Return the compiled search, or the form that needs no compiler where numba cannot be imported."""
-    try:
-        from tcam.boxes import components_single as largest
-    except ImportError:
-        from tcam.boxes import hills
-
-        return hills.largest_of_maps
-    return largest.largest_of_maps
-
-
-@cache
-def _largest_components() -> Sweep:
-    """Return the compiled sweep, or the form that needs no compiler where numba cannot be imported."""
-    try:
-        from tcam.boxes import components_sweep as sweep
-    except ImportError:
-        from tcam.boxes import hills
-
-        return hills.largest_components
-    return sweep.largest_components

@@ -9,7 +9,6 @@ nothing lies above the threshold, and inclusive-pixel IoU.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Final
 
 import torch
@@ -17,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tcam.boxes.boxes import scale_boxes
+from tcam.boxes.contours import best_contours, largest_contours
 from tcam.boxes.extract import at_thresholds
-from tcam.errors import MissingPartError
 from tcam.types import Size
 
 GRID: Final[Size] = (224, 224)
@@ -36,11 +35,9 @@ def largest_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float]) ->
         float64 ``[N, L, 4]`` on the CPU, in pixels of the grid.
 
     Raises:
-        MissingPartError: numba is not installed.
         ValueError: another shape, values that are not numbers in 0..1, or a threshold outside 0..1.
     """
-    contours = _contours()
-    return at_thresholds(_on_grid(maps), thresholds, contours.largest_contours).nan_to_num(0.0)
+    return at_thresholds(_on_grid(maps), thresholds, largest_contours).nan_to_num(0.0)
 
 
 def best_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float], truth: Tensor) -> Tensor:
@@ -54,9 +51,8 @@ def best_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float], truth
     Returns:
         float64 ``[N, L, 4]``, as there; errors as there.
     """
-    contours = _contours()
     found = at_thresholds(
-        _on_grid(maps), thresholds, lambda rank, layers: contours.best_contours(rank, layers, truth.double().numpy())
+        _on_grid(maps), thresholds, lambda rank, layers: best_contours(rank, layers, truth.double().numpy())
     )
     return found.nan_to_num(0.0)
 
@@ -79,13 +75,3 @@ def _on_grid(maps: Tensor) -> Tensor:
     if maps.ndim != 3 or tuple(maps.shape[1:]) == GRID:
         return maps
     return functional.interpolate(maps[:, None].float(), size=GRID, mode="bilinear", align_corners=False)[:, 0]
-
-
-def _contours() -> ModuleType:
-    try:
-        from tcam.boxes import contours
-    except ImportError as error:
-        raise MissingPartError(
-            f"the benchmark's contours need numba, which cannot be imported ({error}): pip install numba"
-        ) from None
-    return contours

@@ -58,7 +58,6 @@ def match_maps(
             rule, on its grid (`benchmark.py`).
 
     Raises:
-        MissingPartError: the benchmark's rule without numba.
         ValueError: maps or thresholds of another shape, or not in 0..1.
     """
     if components == "largest":

@@ -5,11 +5,10 @@
 From a map in 0..1 to the best IoU with 1 or 2 true boxes at thresholds 0, 0.001 ... 0.999. The peer is the rule of the
 WSOL benchmark, one threshold after the other: `findContours`, the contour with the largest `contourArea` (or all of
 them), `boundingRect`; the IoU of all its boxes is one numpy expression at the end. The published loop does more: for
-each threshold it takes the best true box of all boxes anew (design notes; the goals are against that one). Ours:
-`levels` deduplicates thresholds and needs no numba (`hills.py`), by our own rule of the component with most pixels;
-`contour` and `all` are the exact sweeps under the benchmark's rule (`contours.py`), `pixels` that of ours (`sweep.py`).
-`contour` and `all` must equal the peer at every threshold, `levels` must equal `pixels`, or the run fails. Peer and
-ours take turns, map by map; medians over maps and rounds; one thread.
+each threshold it finds the best true box of all boxes again (design notes; the goals are against that one). Ours:
+`contour` and `all` are the exact sweeps under the benchmark's rule (`contours.py`), `pixels` is the sweep under our own
+rule of the component with most pixels (`components_sweep.py`). `contour` and `all` must equal the peer at every
+threshold, or the run fails. Peer and ours take turns, map by map; medians over maps and rounds; one thread.
 
 A second table is of one threshold, as inference has it: from a float32 map to the box of the component with most
 pixels, eight maps at a time. Peers: OpenCV's connected components, which must find the same box, its `findContours`,
@@ -40,15 +39,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.run.environment import processor_name
-from tcam.boxes import hills
 from tcam.boxes.boxes import best_overlap, inclusive_iou
-from tcam.boxes.extract import at_thresholds, boxes_at_thresholds, extract_boxes
+from tcam.boxes.extract import boxes_at_thresholds, extract_boxes
 from tcam.metrics.benchmark import best_contour_boxes, largest_contour_boxes
 from tcam.types import FrameGeometry
 
 THRESHOLDS = torch.arange(1000, dtype=torch.float64) / 1000
 TRUTH = torch.tensor([[60.0, 40, 150, 170], [10, 100, 90, 200]], dtype=torch.float64)
-GOALS = {"levels": 8, "contour": 25, "all": 25}
+GOALS = {"contour": 25, "all": 25}
 
 
 def main() -> None:
@@ -65,8 +63,8 @@ def main() -> None:
         f"commit {commit.stdout.strip()}, {processor_name()}, {os.cpu_count()} cores, one thread; "
         f"OpenCV {cv2.__version__}, torch {torch.__version__}; {options.maps} maps a kind, {options.rounds} rounds\n"
     )
-    print("| maps | true boxes | loop, published ms | levels | contour | pixels | all: loop, published ms | all |")
-    print("|---|" + "---:|" * 7)
+    print("| maps | true boxes | loop, published ms | contour | pixels | all: loop, published ms | all |")
+    print("|---|" + "---:|" * 6)
     for kind, maps in make_maps(options).items():
         for count in (1, 2):
             print_row(kind, maps, TRUTH[:count], 1 if kind == "noisy" else options.rounds)
@@ -83,14 +81,13 @@ def print_row(kind: str, maps: Tensor, truth: Tensor, rounds: int) -> None:
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "peer": lambda one: peer(one, truth, every=False),
         "published": lambda one: peer(one, truth, every=False, anew=True),
-        "levels": lambda one: ours(at_thresholds(one[None], THRESHOLDS, hills.largest_components), truth),
         "contour": lambda one: ours(largest_contour_boxes(one[None], THRESHOLDS), truth),
         "pixels": lambda one: ours(boxes_at_thresholds(one[None], THRESHOLDS), truth),
         "peer, all": lambda one: peer(one, truth, every=True),
         "published, all": lambda one: peer(one, truth, every=True, anew=True),
         "all": lambda one: ours(best_contour_boxes(one[None], THRESHOLDS, truth[None]), truth),
     }
-    pairs = {"contour": "peer", "all": "peer, all", "levels": "pixels", "published": "peer"}
+    pairs = {"contour": "peer", "all": "peer, all", "published": "peer"}
     if kind == "noisy":  # thousands of contours at each threshold: seconds a map for the peer, minutes for all of them
         maps = maps[:1]
         del ways["peer, all"], ways["published, all"], ways["all"], pairs["all"]
@@ -109,7 +106,7 @@ def print_row(kind: str, maps: Tensor, truth: Tensor, rounds: int) -> None:
                 sys.exit(f"bench_eval: {name} differs from {reference} on a {kind} map")
     middle = {name: 1000 * statistics.median(values) for name, values in times.items()}
     cells = [f"{middle['peer']:.1f}, {middle['published']:.1f}"]
-    cells += [against(middle[name], middle["peer"], middle["published"]) for name in ("levels", "contour", "pixels")]
+    cells += [against(middle[name], middle["peer"], middle["published"]) for name in ("contour", "pixels")]
     if "all" in middle:
         cells += [f"{middle['peer, all']:.1f}, {middle['published, all']:.1f}"]
         cells += [against(middle["all"], middle["peer, all"], middle["published, all"])]

@@ -41,11 +41,6 @@ class ColourBins:
     places: Tensor
     factors: Tensor
 
-    def of(self, image: int) -> ColourBins:
-        """Return those of one image, B = 1."""
-        part = slice(image, image + 1)
-        return ColourBins(self.sides[part], self.places[part], self.factors[part])
-
 
 def histogram(frames: Tensor) -> Tensor:
     """Count levels by image and channel, above 0, on some pixels: uint8 ``[B, 3, ..., H, W]`` to ``[B, 3, 256]``."""

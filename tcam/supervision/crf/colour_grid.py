@@ -5,13 +5,12 @@ one-dimensional eigenvectors (``gaussian_terms``). So pixels are summed into a c
 small dense matrices, and read back: no pairs, no loop over pixels. Being ``F F^T`` it stays symmetric and positive,
 which a gradient of ``S^T W S`` needs.
 
-This form is torch alone, for whole batches on accelerators. A CPU takes less time going over the occupied cells alone,
-in loops that numba compiles: ``colour_cells``, the same numbers (decision 0003).
+This form uses torch only and filters whole batches on accelerators. On a CPU it is faster to visit only the occupied
+cells, in loops compiled by numba: ``colour_cells`` computes the same numbers (decision 0003).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tcam.supervision.crf.colour_bins import ColourBins, adaptive_bins, even_bins, histogram
+from tcam.supervision.crf.colour_cells import filter_cells
 from tcam.supervision.crf.gaussian_terms import Positions, position_terms
 
 _SUM_OVER: Final = 12_544
@@ -85,14 +85,6 @@ def filter_batch(
     Returns:
         The energies, ``[B, K]``.
     """
-    if len(set(bins.sides)) > 1:  # on a CPU without numba: one by one
-        parts = [slice(image, image + 1) for image in range(len(maps))]
-        targets = [None if filtered is None else filtered[part] for part in parts]
-        energies = [
-            filter_batch(maps[part], levels[part], bins.of(image), positions, target)
-            for image, (part, target) in enumerate(zip(parts, targets, strict=True))
-        ]
-        return torch.cat(energies)
     images, count = maps.shape[:2]
     side = bins.sides[0]
     red, green, blue = bins.factors[:, :, :side].unbind(1)
@@ -124,16 +116,7 @@ def _multiply(grid: Tensor, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
 
 def _form(device: torch.device) -> _Form:
     """Return the form for a device."""
-    return _form_of_cpus() if _on_cpu(device) else filter_batch
-
-
-@functools.cache
-def _form_of_cpus() -> _Form:
-    try:
-        from tcam.supervision.crf.colour_cells import filter_cells
-    except ImportError:  # no numba
-        return filter_batch
-    return filter_cells
+    return filter_cells if _on_cpu(device) else filter_batch
 
 
 def _on_cpu(device: torch.device) -> bool:

@@ -7,9 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tcam.boxes import components_single as largest
-from tcam.boxes import components_sweep as sweep
-from tcam.boxes import extract, hills
 from tcam.boxes.extract import boxes_at_thresholds, extract_box, extract_boxes
 from tcam.types import Box, FrameGeometry
 
@@ -17,16 +14,6 @@ levels_maps = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: arrays(np.int64, shape, elements=st.sampled_from([0, 0, 1, 2, 60, 128, 254, 255]))
 )
 thresholds = st.lists(st.integers(0, 1000).map(lambda k: k / 1000), min_size=1, max_size=12)
-
-
-@pytest.fixture(autouse=True, params=[sweep, hills], ids=["sweep", "hills"], scope="module")
-def method(request):
-    """Every test here holds for the compiled sweep and for the form without numba."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract, "_largest_components", lambda: request.param.largest_components)
-        one_level = largest if request.param is sweep else hills
-        patch.setattr(extract, "_largest_of_maps", lambda: one_level.largest_of_maps)
-        yield
 
 
 def as_map(levels) -> torch.Tensor:

@@ -1,13 +1,10 @@
 """Golden values of the WSOL benchmark's rule, and its metrics against the straightforward loop."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 from tcam.boxes.boxes import inclusive_iou
-from tcam.errors import MissingPartError
 from tcam.metrics.accuracy import BoxAccuracyEvaluator
 from tcam.metrics.benchmark import best_contour_boxes, boxes_on_grid, largest_contour_boxes
 from tcam.metrics.corloc import CorLocEvaluator
@@ -60,13 +57,6 @@ def test_maps_of_another_size_are_brought_to_the_grid():
     small[0, 14:28, 14:42] = 1
     (box,) = largest_contour_boxes(small, [0.5])[0].tolist()
     assert box == pytest.approx([56, 56, 168, 112], abs=2)
-
-
-def test_without_numba_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tcam.boxes.contours", None)
-    monkeypatch.delattr("tcam.boxes.contours", raising=False)
-    with pytest.raises(MissingPartError, match=r"the benchmark's contours need numba.*pip install numba"):
-        largest_contour_boxes(torch.ones(1, 224, 224), [0.5])
 
 
 def random_maps(generator: np.random.Generator, count: int) -> torch.Tensor:

@@ -1,5 +1,4 @@
 import math
-import sys
 
 import pytest
 import torch
@@ -9,18 +8,14 @@ from tcam.supervision.crf.affinity import affinity_sum, gaussian_energies, gauss
 from tcam.supervision.crf.colour_bins import adaptive_bins, histogram
 
 
-@pytest.fixture(autouse=True, params=["compiled", "without numba", "as on accelerators"])
+@pytest.fixture(autouse=True, params=["on a CPU", "as on accelerators"])
 def _form(request, monkeypatch):
     """Every test here holds for each form of the fast filter."""
-    if request.param == "compiled":
-        pytest.importorskip("numba")
-        assert colour_grid._form(torch.device("cpu")).__name__ == "filter_cells"
-    elif request.param == "without numba":
-        monkeypatch.setitem(sys.modules, "tcam.supervision.crf.colour_cells", None)
-        monkeypatch.setattr(colour_grid, "_form_of_cpus", colour_grid._form_of_cpus.__wrapped__)  # without its memory
-        assert colour_grid._form(torch.device("cpu")) is colour_grid.filter_batch
+    if request.param == "on a CPU":
+        assert colour_grid._form(torch.device("cpu")) is colour_grid.filter_cells
     else:
         monkeypatch.setattr(colour_grid, "_on_cpu", lambda device: False)
+        assert colour_grid._form(torch.device("cpu")) is colour_grid.filter_batch
 
 
 def _pixel_by_pixel(frame, sigma_rgb, sigma_xy):

@@ -45,8 +45,9 @@ SAMPLE_FRAMES = 250
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run has to say."""
+    """A finished run: its folder, the rows of its evaluation, and how many videos were left out."""
 
+    folder: Path
     rows: list[tuple[str, CorLocResult]]
     failures: int
 
@@ -87,7 +88,7 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
             run_stage(run.cams_stage(), lambda: make_cams(run))
             run_stage(run.localizer_stage(), lambda: train_stage(run, "localizer", validator, log))
     rows = evaluate_and_report(run)
-    return RunResult(rows, len(prepared.failures))
+    return RunResult(folder, rows, len(prepared.failures))
 
 
 def check_settings(config: RunConfig) -> None:

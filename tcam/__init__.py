@@ -1,19 +1,30 @@
-"""Weakly-supervised video object localization: TCAM and its family (arXiv 2208.14542, 2303.09044)."""
+"""Weakly-supervised video object localization: TCAM and its family (arXiv 2208.14542, 2303.09044).
 
-from importlib import import_module
-from typing import Any
+The names for users are below; each is loaded at its first use, so that ``import tcam`` stays cheap.
+"""
 
+from typing import TYPE_CHECKING
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # what a package gives by name has no common type
-    """Return ``predict`` and ``StreamLocalizer``, the names for users, and ``__version__``, made at their first use.
+__all__ = ["Localizer", "StreamLocalizer", "__version__", "evaluate", "predict", "train"]
 
-    They live in ``pipelines.api``, above this package; nothing in tcam itself may use them
-    (.github/decisions/0011-one-import-for-users.md).
-    """
-    if name == "__version__":
-        from importlib.metadata import version
+__version__: str
 
-        return version("tcam")
-    if name not in ("StreamLocalizer", "predict"):
-        raise AttributeError(f"module 'tcam' has no attribute '{name}'")
-    return getattr(import_module("pipelines.api"), name)
+if TYPE_CHECKING:  # never at run time: nothing in tcam may use them (.github/decisions/0011-one-import-for-users.md)
+    from pipelines.api import Localizer, StreamLocalizer, evaluate, predict, train
+else:  # hidden from type checkers, for which any name would exist otherwise
+
+    def __getattr__(name):  # noqa: ANN001, ANN202
+        """Load a name of ``__all__``."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("tcam")
+        if name not in __all__:
+            raise AttributeError(f"module 'tcam' has no attribute '{name}'")
+        from importlib import import_module
+
+        return getattr(import_module("pipelines.api"), name)
+
+    def __dir__():  # noqa: ANN202
+        """List the names for users beside what is loaded."""
+        return sorted({*globals(), *__all__})

@@ -266,7 +266,8 @@ class FrameBox:
     mean of the map inside the box, ``class_score`` the probability of the class, ``map_peak`` the
     largest value of the map (1 of a CAM, which is divided by it); all in 0..1. Where boxes are followed over time
     (``tcam.boxes.over_time``), ``box`` is the result, ``raw_box`` what the frame alone gave, and ``track_id``
-    the same number as long as it seems to be the same object; else both are None.
+    the same number as long as it seems to be the same object; else both are None. ``map`` is float32 ``[h, w]`` in
+    0..1 at the network's input size, where ``tcam.Localizer`` made it; else None.
     """
 
     video_id: str
@@ -280,6 +281,7 @@ class FrameBox:
     map_peak: float = 1.0
     track_id: int | None = None
     class_name: str = ""
+    map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     def to_supervision(self) -> supervision.Detections:
         """Return the box as the package ``supervision`` has it, which draws and tracks: one row, or none without a box.

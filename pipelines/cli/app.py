@@ -84,7 +84,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train from tagged videos: prepare, classifier, CAM cache, localizer, evaluation."""
-    from pipelines.commands.train import TrainRequest, start_or_resume
+    from pipelines.commands.train import start_or_resume
 
     overrides = list(set_ or [])
     flags = {
@@ -97,16 +97,17 @@ def train(
         "data.background": None if background is None else str(background),
     }
     overrides += [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    request = TrainRequest(
-        videos=videos,
+    result = start_or_resume(
+        videos,
         config=config,
-        overrides=tuple(overrides),
+        overrides=overrides,
         name=name,
         resume=resume,
         runs=runs,
         num_workers=num_workers,
+        quiet=quiet,
     )
-    leave(start_or_resume(request, quiet=quiet))
+    leave(result.failures)
 
 
 @app.command(short_help="Lay finished runs side by side: scores over seeds, paired differences, settings.")

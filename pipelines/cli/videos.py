@@ -5,6 +5,7 @@ As in ``pipelines/cli/app.py``, heavy imports happen inside the commands.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -207,22 +208,24 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Compare a run's boxes with true ones: CorLoc per class and mean, beside centre-box and full-frame baselines."""
-    from pipelines.commands.evaluate import EvaluateRequest, evaluate_run
+    from pipelines.commands.evaluate import evaluate_run
 
-    request = EvaluateRequest(
-        run=run,
+    evaluated = evaluate_run(
+        run,
         videos=videos,
         split=split.value,
-        overrides=tuple(set_ or ()),
+        overrides=set_ or (),
         output=output,
-        as_json=json_,
         device=device,
         placement=choose_placement(workers, ray, ray_address, actors, gpus_per_actor),
         benchmark=protocol is Protocol.benchmark,
         refine=refine is not None,
         ddt=baseline is not None,
+        quiet=quiet,
     )
-    leave(evaluate_run(request, quiet=quiet))
+    if json_:
+        typer.echo(json.dumps(evaluated.as_values()))
+    leave(len(evaluated.failures))
 
 
 def leave(failures: int) -> None:

@@ -1,23 +1,25 @@
-"""What ``tcam evaluate`` does."""
+"""What ``tcam evaluate`` and ``tcam.evaluate`` do."""
 
 from __future__ import annotations
 
-import json
-import sys
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.commands.prepare import PREPARED_FILES
 from pipelines.config.schema import load_config
+from pipelines.data.failures import VideoFailure
 from pipelines.data.sources import resolve_videos
 from pipelines.data.stage import prepare_data
 from pipelines.evaluation.metrics import list_metrics
-from pipelines.evaluation.results import PER_FRAME, RESULTS, save_results
+from pipelines.evaluation.results import PER_FRAME, RESULTS, Rows, save_results
 from pipelines.evaluation.score import ScoredSet, print_metrics, print_table, results_table
 from pipelines.evaluation.stored import read_evaluation
 from pipelines.inference.outputs import check_output_folder, mark_output_folder
-from pipelines.models.localizer import refined_localizers
+from pipelines.models.localizer import NetworkLocalizer, refined_localizers
 from pipelines.models.run import REFINED, Run, load_localizers, load_run, videos_of_run
 from pipelines.models.thresholds import read_thresholds, save_thresholds
 from pipelines.parallel.placement import AUTO, Placement
@@ -26,109 +28,157 @@ from pipelines.report.run import write_run_report
 from pipelines.run.console import console
 from pipelines.run.folder import open_run
 from tcam.errors import ConfigError, DataError
-from tcam.types import Components, FrameTruth, VideoIndex
+from tcam.types import Components, FrameTruth, Split, VideoIndex
+
+if TYPE_CHECKING:
+    import pandas
 
 EVALUATION_FILES = (*PREPARED_FILES, RESULTS, PER_FRAME, "report")
 
+EvaluatedSplit = Split | Literal["all"]
+"""Which videos are evaluated."""
+
 
 @dataclass(frozen=True, slots=True)
-class EvaluateRequest:
-    """Flags of ``tcam evaluate``."""
+class Evaluated:
+    """The rows of an evaluation, and the videos that could not be read."""
 
-    run: Path
-    videos: Path | None
-    split: str
-    output: Path | None
-    as_json: bool
-    device: str
-    benchmark: bool = False
-    refine: bool = False
-    ddt: bool = False
-    overrides: tuple[str, ...] = ()
-    placement: Placement = AUTO
+    rows: Rows
+    failures: tuple[VideoFailure, ...]
+
+    def as_values(self) -> list[dict[str, object]]:
+        """Return the rows as values that JSON can hold."""
+        return [{"method": name, **result.as_dict()} for name, result in self.rows]
+
+    def as_frame(self) -> pandas.DataFrame:
+        """Return the rows as a table, groups as columns such as ``per_class.dog``; per_video is left out."""
+        import pandas
+
+        rows = []
+        for name, result in self.rows:
+            low, high = result.interval or (math.nan, math.nan)
+            values: dict[str, object] = {
+                "method": name,
+                "threshold_choice": result.protocol.threshold_choice,
+                "threshold": math.nan if result.threshold is None else result.threshold,
+                "macro": result.macro,
+                "micro": result.micro,
+                "per_class": dict(result.per_class),
+                "interval": {"low": low, "high": high},
+                "thresholds_per_class": dict(result.thresholds_per_class or {}),
+            }
+            known = {**values, **result.as_dict(), **values}  # first the columns that people look at
+            rows.append({key: value for key, value in known.items() if key != "per_video"})
+        table = pandas.json_normalize(rows)
+        table.attrs["failures"] = {failure.video_id: failure.reason for failure in self.failures}
+        return table
 
 
-def evaluate_run(request: EvaluateRequest, *, quiet: bool) -> int:
-    """Score a run on videos with boxes; returns the number of videos that failed."""
+def evaluate_run(
+    folder: Path,
+    *,
+    videos: Path | None = None,
+    split: EvaluatedSplit = "test",
+    output: Path | None = None,
+    device: str = "auto",
+    benchmark: bool = False,
+    refine: bool = False,
+    ddt: bool = False,
+    overrides: Sequence[str] = (),
+    placement: Placement = AUTO,
+    quiet: bool = False,
+) -> Evaluated:
+    """Score a run on videos with boxes, and leave results and report; the arguments are the flags of ``tcam evaluate``.
+
+    Raises:
+        TcamError: the run is not finished, the videos have no boxes or other classes, or ``output`` is somebody's.
+    """
     console.quiet = quiet
-    _claim_results(request)
-    run = load_run(open_run(request.run), device=request.device)
+    if overrides and videos is None:
+        raise ConfigError("--set is for the videos of --videos FOLDER: name them, or leave it out")
+    _claim_results(open_run(folder), output, videos)
+    run = load_run(folder, device=device)
+    components: Components = "largest contour" if benchmark else "largest"
     plain = load_localizers(run)
-    ddt = plain[run.config.cam.method] if request.ddt else None
     stored = run.folder / "evaluation" / "thresholds.json"
-    refined = refined_localizers(plain, read_thresholds(stored)[0]) if request.refine else {}
+    refined = refined_localizers(plain, read_thresholds(stored)[0]) if refine else {}
     localizers = {**plain, **refined}
-    components: Components = "largest contour" if request.benchmark else "largest"
-    if request.benchmark:  # a rule of boxes has thresholds of its own, and so have refined maps
-        thresholds, chosen_on = choose_thresholds(run, localizers, components=components, placement=request.placement)
+    if benchmark:  # a rule of boxes has thresholds of its own, and so have refined maps
+        thresholds, chosen_on = choose_thresholds(run, localizers, components=components, placement=placement)
     else:
         thresholds, chosen_on = read_thresholds(stored)
         if refined:
-            thresholds |= choose_thresholds(run, refined, placement=request.placement)[0]
-            if request.output is None:
+            thresholds |= choose_thresholds(run, refined, placement=placement)[0]
+            if output is None:
                 chosen = {name: thresholds[name] for name in refined}
                 save_thresholds(run.folder / REFINED, chosen, chosen_on=chosen_on, presence={})
-    output = request.output or _own_results(request, run.folder)
-    failures = 0
-    if request.videos is not None:
-        videos = resolve_videos(request.videos)
-        config = load_config(run.folder / "config.yaml", request.overrides)
-        prepared = prepare_data(
-            videos, config, output, cache_dir=None, for_training=False, placement=request.placement.for_probing()
-        )
-        index, truth = _with_classes_of(run, prepared.index, prepared.truth)
-        run, failures = replace(run, index=index, truth=truth), len(prepared.failures)
+    special = [name for name, asked in (("benchmark", benchmark), ("crf", refine), ("ddt", ddt)) if asked]
+    target = output or _own_results(run.folder, split, special, own_videos=videos is None)
+    failures: tuple[VideoFailure, ...] = ()
+    if videos is not None:
+        run, failures = _with_videos(run, videos, overrides, target, placement)
     scored = score_split(
         run,
         localizers,
-        request.split,
+        split,
         chosen=thresholds,
         components=components,
-        placement=request.placement,
-        ddt=ddt,
+        placement=placement,
+        ddt=plain[run.config.cam.method] if ddt else None,
     )
     rows = results_table(scored, thresholds, chosen_on)
-    print_table(rows, f"{request.split} split of {request.videos or 'the videos of the run'}")
+    print_table(rows, f"{split} split of {videos or 'the videos of the run'}")
     print_metrics(list_metrics(scored.methods, chosen_on))
-    results = output / "evaluation" if output == run.folder else output
-    save_results(results, rows, scored.methods, thresholds, split=request.split, chosen_on=chosen_on)
-    overlay = output / "report" / "overlay.mp4"
+    results = target / "evaluation" if target == run.folder else target
+    save_results(results, rows, scored.methods, thresholds, split=split, chosen_on=chosen_on)
+    _write_report(run, localizers, thresholds, results, target / "report")
+    return Evaluated(rows, failures + _scoring_failures(scored))
+
+
+def _write_report(
+    run: Run, localizers: Mapping[str, NetworkLocalizer], thresholds: Mapping[str, float], results: Path, output: Path
+) -> None:
+    overlay = output / "overlay.mp4"
     page = write_run_report(
         run.folder,
         read_evaluation(results),
         picture_source(run, localizers),
-        output=output / "report",
+        output=output,
         thresholds=thresholds,
         video=overlay if overlay.is_file() else None,
     )
     console.print(f"report: {page}")
-    if request.as_json:
-        table = [{"method": name, **result.as_dict()} for name, result in rows]
-        sys.stdout.write(json.dumps(table) + "\n")
-    return failures + _scoring_failures(scored)
 
 
-def _own_results(request: EvaluateRequest, run: Path) -> Path:
+def _own_results(run: Path, split: str, special: Sequence[str], *, own_videos: bool) -> Path:
     """Choose the folder of an evaluation in its run; the run itself for its own test videos and usual settings."""
-    special = request.benchmark or request.refine or request.ddt
-    if request.videos is None and request.split == "test" and not special:
+    if own_videos and split == "test" and not special:
         return run
-    name = f"evaluation-{request.split}" + ("-benchmark" if request.benchmark else "")
-    return run / (name + ("-crf" if request.refine else "") + ("-ddt" if request.ddt else ""))
+    return run / "-".join(["evaluation", split, *special])
 
 
-def _claim_results(request: EvaluateRequest) -> None:
+def _claim_results(run: Path, output: Path | None, videos: Path | None) -> None:
     """Mark the folder of an evaluation as tcam's; refuses one that holds somebody's files or lies among the videos."""
-    if request.overrides and request.videos is None:
-        raise ConfigError("--set is for the videos of --videos FOLDER: name them, or leave it out")
-    run, folder = open_run(request.run), request.output
-    if folder is None or folder.resolve() == run.resolve():
+    if output is None or output.resolve() == run.resolve():
         return
-    inputs = [resolve_videos(request.videos)] if request.videos is not None else []
+    inputs = [resolve_videos(videos)] if videos is not None else []
     with suppress(DataError):  # a run that does not say where its videos lie
         inputs.append(videos_of_run(run))
-    check_output_folder(folder, EVALUATION_FILES, inputs, flag="-o")
-    mark_output_folder(folder)
+    check_output_folder(output, EVALUATION_FILES, inputs, flag="-o")
+    mark_output_folder(output)
+
+
+def _with_videos(
+    run: Run, videos: Path, overrides: Sequence[str], output: Path, placement: Placement
+) -> tuple[Run, tuple[VideoFailure, ...]]:
+    """Put other videos in the place of the run's own; their index is left in ``output``."""
+    source = resolve_videos(videos)
+    config = load_config(run.folder / "config.yaml", overrides)
+    prepared = prepare_data(
+        source, config, output, cache_dir=None, for_training=False, placement=placement.for_probing()
+    )
+    index, truth = _with_classes_of(run, prepared.index, prepared.truth)
+    return replace(run, index=index, truth=truth), prepared.failures
 
 
 def _with_classes_of(
@@ -146,7 +196,7 @@ def _with_classes_of(
     )
 
 
-def _scoring_failures(scored: ScoredSet) -> int:
+def _scoring_failures(scored: ScoredSet) -> tuple[VideoFailure, ...]:
     for video_id, reason in scored.failures:
         console.print(f"failed {video_id}: {reason}", markup=False)
-    return len(scored.failures)
+    return tuple(VideoFailure(*failure) for failure in scored.failures)

@@ -1,84 +1,96 @@
-"""What the commands do, once their flags are read: the only place that ties runs, data and outputs together."""
+"""What ``tcam train`` and ``tcam.train`` do."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config.schema import RunConfig, load_config, save_config
 from pipelines.data.sources import check_videos, resolve_videos
 from pipelines.evaluation.score import print_table
 from pipelines.models.run import videos_of_run
-from pipelines.pipeline import check_settings, train_run
+from pipelines.pipeline import RunResult, check_settings, train_run
 from pipelines.run.console import console
 from pipelines.run.environment import describe_environment
 from pipelines.run.files import write_json
 from pipelines.run.folder import check_run_name, create_run, open_run
 from pipelines.run.places import cache_folder
 from pipelines.training.distributed.launch import choose_training, release_others, train_with_main
-from pipelines.training.distributed.process_group import ProcessGroup, joined_process_group
+from pipelines.training.distributed.process_group import joined_process_group
+from pipelines.training.run_stage import TrainStage
 from tcam.errors import ConfigError, DataError
 
 _LONGEST_NAME = 60
 """Characters of a run's name that come from its videos: a folder's name has an end, in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """Flags of ``tcam train``."""
-
-    videos: Path | None
-    config: Path | None
-    overrides: tuple[str, ...]
-    name: str | None
-    resume: Path | None
-    runs: Path
-    num_workers: int = 1
-
-
-def start_or_resume(request: TrainRequest, *, quiet: bool) -> int:
-    """Train a new run or go on with one; returns the number of videos left out.
+def start_or_resume(
+    videos: Path | None,
+    *,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    resume: Path | None = None,
+    runs: Path = Path("runs"),
+    num_workers: int = 1,
+    quiet: bool = False,
+) -> RunResult:
+    """Train a new run, or go on with ``resume``; the arguments are the flags of ``tcam train``.
 
     Where torchrun started several processes, one of them does all this and the others help it to train.
+
+    Raises:
+        TcamError: data, weights or settings do not allow it, or another process works in the run.
     """
     console.quiet = quiet
     with joined_process_group() as group:
         if not group.is_main:
-            train_with_main(group)
-            return 0
-        failures = _lead_run(request, group)
-        release_others(group)
-        return failures
+            return RunResult(train_with_main(group), rows=[], failures=0)
+        if resume is not None:
+            folder = open_run(resume)
+            if config or overrides or name:
+                raise ConfigError(
+                    "--resume goes on with the run's own settings: leave out --config, --set and other flags"
+                )
+            found = resolve_videos(videos or videos_of_run(folder))
+            train_stage = choose_training(load_config(folder / "config.yaml"), num_workers, group)
+        else:
+            if videos is None:
+                raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
+            found, settings = resolve_videos(videos), _with_absolute_paths(load_config(config, overrides))
+            run_name = _check_all(found, settings, name)
+            train_stage = choose_training(settings, num_workers, group)
+            folder = _create_run(found, settings, runs, run_name)
+        result = _train(found, folder, train_stage, is_new=resume is None)
+        release_others(group, folder)
+        return result
 
 
-def _lead_run(request: TrainRequest, group: ProcessGroup) -> int:
-    if request.resume is not None:
-        folder = open_run(request.resume)
-        if request.config or request.overrides or request.name:
-            raise ConfigError("--resume goes on with the run's own settings: leave out --config, --set and other flags")
-        videos = resolve_videos(request.videos or videos_of_run(folder))
-        train_stage = choose_training(load_config(folder / "config.yaml"), request.num_workers, group)
-    else:
-        if request.videos is None:
-            raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
-        videos = resolve_videos(request.videos)
-        config = _with_absolute_paths(load_config(request.config, request.overrides))
-        own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+")[:_LONGEST_NAME] or "videos"
-        name = check_run_name(request.name or f"{own_name}-{config.method}")
-        check_videos(videos, config)
-        check_settings(config)
-        train_stage = choose_training(config, request.num_workers, group)
-        folder = create_run(request.runs, name)
-        save_config(config, folder / "config.yaml")
-        write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})
+def _check_all(videos: Path, config: RunConfig, name: str | None) -> str:
+    """Find out before anything is written whether a run is possible; returns its name without the number."""
+    own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+")[:_LONGEST_NAME] or "videos"
+    run_name = check_run_name(name or f"{own_name}-{config.method}")
+    check_videos(videos, config)
+    check_settings(config)
+    return run_name
+
+
+def _create_run(videos: Path, config: RunConfig, runs: Path, name: str) -> Path:
+    folder = create_run(runs, name)
+    save_config(config, folder / "config.yaml")
+    write_json(folder / "env.json", {**describe_environment(), "videos": str(videos.resolve())})
+    return folder
+
+
+def _train(videos: Path, folder: Path, train_stage: TrainStage, *, is_new: bool) -> RunResult:
     console.print(f"run folder: {folder}")
     try:
         config = load_config(folder / "config.yaml")
         result = train_run(videos, config, folder, cache_dir=cache_folder(), train_stage=train_stage)
     except DataError:
-        if request.resume is None and not (folder / "index").exists():
+        if is_new and not (folder / "index").exists():
             shutil.rmtree(folder)  # the videos are unusable: nothing was begun
         raise
     if result.rows:
@@ -88,7 +100,7 @@ def _lead_run(request: TrainRequest, group: ProcessGroup) -> int:
     console.print(
         f"report: {folder / 'report' / 'report.html'}\nnext: tcam predict {folder} --source VIDEO -o boxes.csv"
     )
-    return result.failures
+    return result
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

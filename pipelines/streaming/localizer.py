@@ -18,7 +18,7 @@ from pipelines.models.open import open_model
 from pipelines.streaming.network_threads import network_threads
 from tcam.boxes.over_time import BoxFollower, OverTime
 from tcam.errors import ConfigError, DataError
-from tcam.types import FrameBox, Size
+from tcam.types import FrameBox, Pixels, Size
 from tcam.video.pixels import FOLDER_FPS, FrameScaler
 from tcam.video.reader import DecodedFrame
 
@@ -54,6 +54,8 @@ class StreamLocalizer:
         over_time: OverTime | None = None,
         video_id: str = "stream",
     ) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in 0..1, got {threshold}")
         self.class_names, self.size, self.threshold, self.video_id = class_names, size, threshold, video_id
         self.over_time = over_time
         self._engine, self._label = engine, label
@@ -129,18 +131,31 @@ class StreamLocalizer:
             ValueError: another shape or type.
             ForkError: in a process forked from one that used a GPU, or made maps from gradients.
         """
-        pixels = np.asarray(frame if isinstance(frame, np.ndarray) else frame.cpu())
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-            raise ValueError(f"frame must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
-        decoded = DecodedFrame(
-            index=self._frames,
-            time_s=self._frames / FOLDER_FPS if time_s is None else time_s,
+        decoded = self.decode(check_pixels(frame, "frame", "[H, W, 3]"), self._frames, time_s=time_s)
+        self._frames += 1
+        return next(self.through(iter([decoded]))).box
+
+    def decode(self, pixels: Pixels, index: int, *, time_s: float | None = None) -> DecodedFrame:
+        """Resize a frame, uint8 ``[H, W, 3]``, as frames of a file are; ``time_s`` as in ``step``."""
+        return DecodedFrame(
+            index=index,
+            time_s=index / FOLDER_FPS if time_s is None else time_s,
             pixels=self._scale.resize(pixels, self.size),
             original=None,
             original_size=(pixels.shape[0], pixels.shape[1]),
         )
-        self._frames += 1
-        return next(self.through(iter([decoded]))).box
+
+    def new_stream(self) -> StreamLocalizer:
+        """Return the same model and settings for another stream, at its first frame."""
+        return StreamLocalizer(
+            self._engine_here(),
+            class_names=self.class_names,
+            size=self.size,
+            threshold=self.threshold,
+            label=self._label,
+            over_time=self.over_time,
+            video_id=self.video_id,
+        )
 
     def through(
         self, frames: Iterator[DecodedFrame], *, batch: int = 1, at_once: int | None = None
@@ -183,3 +198,16 @@ class StreamLocalizer:
     def _followed(self, found: Iterator[FramePrediction], follow: BoxFollower) -> Iterator[FramePrediction]:
         for frame in found:
             yield replace(frame, box=follow(frame.box, frame.size))
+
+
+def check_pixels(frames: Tensor | NDArray[np.uint8], name: str, shape: str, *, hint: str = "") -> Pixels:
+    """Return frames of the caller as an array; ``shape`` is such as ``[H, W, 3]``, its last axis RGB.
+
+    Raises:
+        ValueError: another type, shape or dtype; ``hint`` ends the message.
+    """
+    pixels = np.asarray(frames.cpu() if hasattr(frames, "cpu") else frames)
+    axes = shape.split(", ")
+    if pixels.dtype != np.uint8 or pixels.ndim != len(axes) or pixels.shape[-1] != 3 or not all(pixels.shape[-3:]):
+        raise ValueError(f"{name} must be uint8 {shape}, got {pixels.dtype} {list(pixels.shape)}{hint}")
+    return pixels

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.cli import app as cli
-from pipelines.commands.train import TrainRequest, start_or_resume
+from pipelines.commands.train import start_or_resume
 from pipelines.data.prepare import Prepared, prepare
 from pipelines.parallel.cluster import set_ray_up
 from pipelines.parallel.placement import Placement
@@ -34,13 +34,11 @@ def tiny_data(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pr
 def tiny_run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Give a finished TCAM run on the tiny videos; read only."""
     home = tmp_path_factory.mktemp("home")
-    request = TrainRequest(
-        videos=tiny_videos, config=None, overrides=SETTINGS, name="tiny", resume=None, runs=home / "runs"
-    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TCAM_HOME", str(home))
-        assert start_or_resume(request, quiet=True) == 0
-    return TinyRun(home / "runs" / "tiny-001", tiny_videos, home)
+        result = start_or_resume(tiny_videos, overrides=SETTINGS, name="tiny", runs=home / "runs", quiet=True)
+    assert (result.folder, result.failures) == (home / "runs" / "tiny-001", 0)
+    return TinyRun(result.folder, tiny_videos, home)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.commands.train import TrainRequest, start_or_resume
+from pipelines.commands.train import start_or_resume
 from pipelines.config.schema import load_config
 from pipelines.models.run import Run, load_localizers, load_run, main_localizer
 from pipelines.pipeline import check_settings, choose_thresholds, train_run
@@ -26,16 +26,11 @@ def again(tiny_run, monkeypatch):
     monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
 
     def train(name: str, *overrides: str):
-        request = TrainRequest(
-            videos=tiny_run.videos,
-            config=None,
-            overrides=(*SETTINGS, *overrides),
-            name=name,
-            resume=None,
-            runs=tiny_run.home / "runs",
+        result = start_or_resume(
+            tiny_run.videos, overrides=(*SETTINGS, *overrides), name=name, runs=tiny_run.home / "runs"
         )
-        assert start_or_resume(request, quiet=False) == 0
-        return tiny_run.home / "runs" / f"{name}-001"
+        assert (result.folder, result.failures) == (tiny_run.home / "runs" / f"{name}-001", 0)
+        return result.folder
 
     return train
 
@@ -160,10 +155,8 @@ def test_colocam_takes_classifier_and_cams_of_tcam_and_is_a_run_like_any(tiny_ru
 def test_resuming_a_finished_run_changes_nothing(tiny_run, monkeypatch):
     monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
     before = files_of(tiny_run.folder)
-    request = TrainRequest(
-        videos=None, config=None, overrides=(), name=None, resume=tiny_run.folder, runs=tiny_run.home / "unused"
-    )
-    assert start_or_resume(request, quiet=True) == 0
+    result = start_or_resume(None, resume=tiny_run.folder, runs=tiny_run.home / "unused", quiet=True)
+    assert (result.folder, result.failures) == (tiny_run.folder, 0)
     after = files_of(tiny_run.folder)
     assert after.keys() == before.keys()
     assert [name for name in before if before[name] != after[name]] == []
@@ -174,9 +167,8 @@ def test_a_run_that_another_process_works_on_is_left_alone(tiny_run, tmp_path, m
     folder = shutil.copytree(tiny_run.folder, tmp_path / "copy-001")
     shutil.rmtree(folder / "index")  # the other one has only just begun
     before = files_of(folder).keys() - {".lock"}
-    request = TrainRequest(videos=None, config=None, overrides=(), name=None, resume=folder, runs=tmp_path)
     with locked(folder), pytest.raises(DataError, match=r"copy-001 is locked by process \d+ on "):
-        start_or_resume(request, quiet=True)
+        start_or_resume(None, resume=folder, runs=tmp_path, quiet=True)
     assert files_of(folder).keys() - {".lock"} == before
 
 

@@ -45,14 +45,14 @@ def _train_with_others(group: ProcessGroup, run: Run, name: str, validator: Vali
     train_here(run, name, validator, log, group)
 
 
-def release_others(group: ProcessGroup) -> None:
-    """Tell the other processes that all is done."""
+def release_others(group: ProcessGroup, run: Path) -> None:
+    """Tell the other processes that all of a run is done."""
     if group.size > 1:
-        group.broadcast(json.dumps(None))
+        group.broadcast(json.dumps({"run": str(run.resolve()), "stage": None}))
 
 
-def train_with_main(group: ProcessGroup) -> None:
-    """Train whatever stage the main process is at, until it has no more.
+def train_with_main(group: ProcessGroup) -> Path:
+    """Train whatever stage the main process is at, until it has no more; returns the run folder.
 
     Raises:
         SystemExit: training cannot go on, or the main process has ended; it says why.
@@ -61,8 +61,8 @@ def train_with_main(group: ProcessGroup) -> None:
     while True:
         try:
             wanted = json.loads(group.receive())
-            if wanted is None:
-                return
+            if wanted["stage"] is None:
+                return Path(wanted["run"])
             train_beside(Path(wanted["run"]), wanted["stage"], group)
         except TrainingError:
             raise SystemExit(TrainingError.exit_code) from None

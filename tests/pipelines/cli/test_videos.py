@@ -1,7 +1,7 @@
 import json
 import shutil
 
-from pipelines.commands.train import TrainRequest, start_or_resume
+from pipelines.commands.train import start_or_resume
 from tests.helpers.tiny import files_of, read_errors, spoil
 
 
@@ -32,10 +32,7 @@ def test_cams_makes_what_resuming_finds_ready(tcam, tiny_run, tmp_path, monkeypa
     assert files_of(run / "cams") == whole
     before = (run / "cams" / "header.json").stat().st_mtime_ns
     monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
-    request = TrainRequest(
-        videos=tiny_run.videos, config=None, overrides=(), name=None, resume=run, runs=tmp_path / "runs"
-    )
-    assert start_or_resume(request, quiet=True) == 0
+    assert start_or_resume(tiny_run.videos, resume=run, quiet=True).failures == 0
     assert (run / "cams" / "header.json").stat().st_mtime_ns == before
 
 

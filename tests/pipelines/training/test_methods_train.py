@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.commands.train import TrainRequest, start_or_resume
+from pipelines.commands.train import start_or_resume
 from pipelines.config.schema import load_config
 from pipelines.data.negatives import find_negatives
 from pipelines.models.run import Run, load_localizers, load_run, main_localizer
@@ -42,16 +42,15 @@ def train(tiny_run, background, monkeypatch):
 
     def run(method: str, name: str, *overrides: str) -> Path:
         more = (f"data.background={background}",) if method == "negev" else ()
-        request = TrainRequest(
-            videos=tiny_run.videos,
-            config=None,
+        result = start_or_resume(
+            tiny_run.videos,
             overrides=(*SETTINGS, f"method={method}", *more, *overrides),
             name=name,
-            resume=None,
             runs=tiny_run.home / "runs",
+            quiet=True,
         )
-        assert start_or_resume(request, quiet=True) == (1 if method == "negev" else 0)
-        return tiny_run.home / "runs" / f"{name}-001"
+        assert result.failures == (1 if method == "negev" else 0)
+        return result.folder
 
     return run
 
@@ -100,12 +99,11 @@ def test_two_trainings_leave_the_same_bytes_also_when_one_was_cut_off(method, tr
             raise KeyboardInterrupt
         return real(self, *arguments, **keywords)
 
-    request = TrainRequest(videos=None, config=None, overrides=(), name=None, resume=folder, runs=tiny_run.home)
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     with pytest.raises(KeyboardInterrupt):
-        start_or_resume(request, quiet=True)
+        start_or_resume(None, resume=folder, quiet=True)
     monkeypatch.setattr(torch.optim.SGD, "step", real)
-    start_or_resume(request, quiet=True)
+    start_or_resume(None, resume=folder, quiet=True)
     parts = files_of(folder / "localizer")
     assert parts["last.safetensors"] == whole["last.safetensors"]
     assert parts["best_localization.safetensors"] == whole["best_localization.safetensors"]

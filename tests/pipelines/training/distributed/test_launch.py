@@ -10,7 +10,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-from pipelines.commands.train import TrainRequest, start_or_resume
+from pipelines.commands.train import start_or_resume
 from pipelines.training.distributed.process_group import check_gpus, check_group_size
 from tcam.errors import ConfigError
 from tests.helpers.tiny import SETTINGS, set_flags, tiny_config
@@ -44,12 +44,9 @@ def train(home, *arguments, launcher=()) -> str:
 def alone(tiny_videos, tmp_path_factory):
     """Give the arguments of a training and the run that one process, this one, makes of them."""
     home, settings = tmp_path_factory.mktemp("alone"), (*SETTINGS, *UNEVEN)
-    request = TrainRequest(
-        videos=tiny_videos, config=None, overrides=settings, name="x", resume=None, runs=home / "runs"
-    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TCAM_HOME", str(home))
-        assert start_or_resume(request, quiet=True) == 0
+        start_or_resume(tiny_videos, overrides=settings, name="x", runs=home / "runs", quiet=True)
     return ("--videos", tiny_videos, "--name", "x", *set_flags(settings)), home / "runs" / "x-001"
 
 

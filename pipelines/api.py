@@ -213,9 +213,7 @@ def evaluate(
     workers: int | None = None,
     quiet: bool = False,
 ) -> pandas.DataFrame:
-    """Compare the boxes of a run with true ones: what ``tcam evaluate`` does.
-
-    Results and an HTML report are written as well, see ``output``.
+    """Compare the boxes of a run with true ones, and write results and report: what ``tcam evaluate`` does.
 
     Args:
         run: the folder of a finished run.
@@ -231,12 +229,11 @@ def evaluate(
         quiet: show only errors; else progress and tables go to stderr.
 
     Returns:
-        One row per method and map threshold, the rows of ``tcam evaluate --json``: ``method``, ``threshold_choice``
-        (``validation``, ``default``, ``oracle``, ``oracle per class``, or ``none`` for baselines), ``threshold``,
-        ``macro`` (CorLoc in percent, the mean over classes), ``micro`` (over frames), ``per_class.<class>``,
-        ``interval.low`` and ``interval.high`` (95 %), ``num_frames``, ``frames_per_class.<class>``,
-        ``thresholds_per_class.<class>`` and the parts of the protocol. What is not known is NaN. Videos that could not
-        be read are in ``attrs["failures"]``, a dict of reasons by video.
+        One row per method and map threshold, as ``tcam evaluate --json`` has them: ``method``, ``threshold_choice``
+        (``validation``, ``default``, ``oracle``, ``oracle per class``; ``none`` of baselines), ``threshold``, CorLoc in
+        percent as ``macro`` (mean over classes), ``micro`` (over frames) and ``per_class.<class>``, the 95 % interval
+        of ``macro`` as ``interval.low`` and ``interval.high``, ``num_frames`` and the parts of the protocol. NaN:
+        unknown. ``attrs["failures"]`` has the videos that could not be read, and why.
 
     Raises:
         DataError: the run is not finished, or the videos have no boxes or other classes.

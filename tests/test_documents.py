@@ -10,8 +10,11 @@ import yaml
 from PIL import Image
 
 from pipelines.cli import app as cli
+from pipelines.config.methods import METHODS
+from pipelines.data.sources import DATASETS
+from pipelines.inference.sinks import SINKS
 from tcam.video.reader import stream_frames
-from tests.helpers.documents import REPO, BlockError, documents, make_workspace, run_blocks, run_example
+from tests.helpers.documents import REPO, BlockError, broken_links, documents, make_workspace, run_blocks, run_example
 from tests.helpers.tiny import tiny_config
 
 pytestmark = pytest.mark.together
@@ -52,6 +55,16 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made_once(home):
     return make_workspace(home / "workspace", call_tcam)
+
+
+@pytest.fixture(autouse=True)
+def tables_restored():
+    """Take the rows that examples add out of the tables again."""
+    kept = [(table, dict(table)) for table in (METHODS, DATASETS, SINKS)]
+    yield
+    for table, rows in kept:
+        table.clear()
+        table.update(rows)
 
 
 @pytest.fixture
@@ -97,6 +110,12 @@ def test_a_block_that_does_not_work_fails(block, reason, workspace):
         run_blocks(document, call_tcam)
 
 
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    document = tmp_path / "a.md"
+    document.write_text("# The title, here\n[1](a.md#the-title-here) [2](b.md) [3](#nothing) [4](https://x.org/b.md)\n")
+    assert broken_links(document) == ["b.md", "#nothing"]
+
+
 def test_blocks_share_names_and_files_from_top_to_bottom(workspace):
     document = Path("document.md")
     document.write_text(
@@ -130,6 +149,7 @@ def write_inputs_of_examples():
 
 def test_every_example_is_tried_and_listed():
     scripts = {path.name for path in (REPO / "docs/examples").glob("*.py")}
-    assert scripts == set(EXAMPLES)
+    elsewhere = set(re.findall(r"add_\w+\.py", (REPO / "tests/pipelines/test_extensions.py").read_text()))
+    assert scripts == set(EXAMPLES) | elsewhere
     listed = (REPO / "docs/examples/README.md").read_text()
     assert {name for name in scripts if f"({name})" not in listed} == set()

@@ -72,7 +72,25 @@ class BlockError(AssertionError):
 def documents() -> list[Path]:
     """All documents whose blocks are run."""
     folders = [REPO / name / "README.md" for name in ("tcam", "colocam", "pipelines", "configs")]
-    return [REPO / "CONTRIBUTING.md", *folders, *sorted((REPO / "docs").rglob("*.md"))]
+    return [REPO / "README.md", REPO / "CONTRIBUTING.md", *folders, *sorted((REPO / "docs").rglob("*.md"))]
+
+
+def broken_links(path: Path) -> list[str]:
+    """Return the links of a document that lead to no file of the repository, or to no heading of a document."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
+    return [link for pair in links for link in pair if link and not _leads_somewhere(link, path)]
+
+
+def _leads_somewhere(link: str, document: Path) -> bool:
+    if re.match(r"[a-z]+:", link):
+        return True
+    name, _, heading = link.partition("#")
+    target = document.parent / name if name else document
+    if not heading or not target.is_file():
+        return target.exists()
+    titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+    return heading in {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 def make_workspace(folder: Path, call: Call) -> Path:
@@ -80,8 +98,12 @@ def make_workspace(folder: Path, call: Call) -> Path:
     write_pets(folder / "videos")
     shutil.copy(folder / "videos/dog/rex.mp4", folder / "holiday.mp4")
     shutil.copytree(folder / "videos/cat", folder / "street-scenes")
-    for name in ("archives", "youtube-objects", "wsol-lists"):
+    for name in ("archives", "clips", "youtube-objects", "wsol-lists"):
         (folder / name).mkdir()
+    for video in (folder / "videos").glob("*/*.mp4"):
+        shutil.copy(video, folder / "clips")
+    tags = [f"{video.name} {video.parent.name}" for video in sorted((folder / "videos").glob("*/*.mp4"))]
+    (folder / "clips/tags.txt").write_text("\n".join(tags))
     for name in ("configs", "docs", "tools", ".ci"):
         (folder / name).symlink_to(REPO / name)
     train = ("train", "--videos", str(folder / "videos"), "--runs", str(folder / "runs"), "--name", "pets", "--quiet")
@@ -183,7 +205,7 @@ class BashRunner:
         if name == "pip" or words[:3] == ["uv", "pip", "install"]:
             return check_install(words)
         if name in ("python", "python3") and arguments[0] != "-m":
-            return run_script(arguments)
+            return self.run_script(*arguments)
         if name == "python":
             return check_installed(arguments[1])
         if "/" in name:
@@ -191,6 +213,19 @@ class BashRunner:
         if name not in OTHER_COMMANDS:
             raise BlockError(f"unknown command {name!r}: teach tests/helpers/documents.py what to do with it")
         return check_paths(arguments)
+
+    def run_script(self, script: str, *arguments: str) -> None:
+        """Run an example, or one that adds a row to a table and then is ``tcam``; of others, check the flags."""
+        path = REPO / script
+        if not path.is_file():
+            raise BlockError(f"no script {script}")
+        if path.parent != REPO / "docs" / "examples":
+            check_flags(path, arguments)
+        elif "import main\n" in path.read_text():
+            runpy.run_path(str(path))
+            self.run_tcam(arguments)
+        else:
+            run_example(script, arguments)
 
     def run_tcam(self, arguments: Sequence[str]) -> None:
         """Parse the exact arguments, then run them on tiny settings, unless there is a reason not to."""
@@ -304,20 +339,12 @@ def tiny_settings(command: str, values: Mapping[str, Any]) -> list[str]:
     return set_flags(("data.workers=0",)) if command == "data check" else []
 
 
-def run_script(arguments: Sequence[str]) -> None:
-    """Run an example with its arguments; of another script, check that it has the flags."""
-    script, *rest = arguments
-    path = REPO / script
-    if not path.is_file():
-        raise BlockError(f"no script {script}")
-    if path.parent != REPO / "docs" / "examples":
-        unknown = [
-            word for word in rest if word.startswith("--") and f'"{word.partition("=")[0]}"' not in source_of(path)
-        ]
-        if unknown:
-            raise BlockError(f"{script} has no {', '.join(unknown)}")
-        return
-    run_example(script, rest)
+def check_flags(script: Path, arguments: Sequence[str]) -> None:
+    """Check that a script has the flags that it is given."""
+    flags = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    unknown = [flag for flag in flags if f'"{flag}"' not in source_of(script)]
+    if unknown:
+        raise BlockError(f"{script.name} has no {', '.join(unknown)}")
 
 
 def run_example(script: str, arguments: Sequence[str]) -> None:

@@ -21,9 +21,9 @@ import numpy as np
 from pipelines.data.find import find_files
 from pipelines.inference.box_table import BoxSink, open_box_sink
 from pipelines.inference.frames import find_boxes
-from pipelines.models.engine import Engine
+from pipelines.models.engine import Engine, Model
 from pipelines.models.exported import PackedExport
-from pipelines.models.open import Model, open_model
+from pipelines.models.open import open_model
 from pipelines.run.console import console, progress_bar
 from tcam.errors import ConfigError, DataError, MissingPartError
 from tcam.types import Size

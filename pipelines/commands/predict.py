@@ -15,7 +15,8 @@ from pipelines.inference.box_table import BoxSink, open_box_sink, sidecar
 from pipelines.inference.frames import FramePrediction
 from pipelines.inference.outputs import check_outputs, free_names, is_replaceable
 from pipelines.inference.videos import Known, Predict, look_at, predict_all
-from pipelines.models.open import Model, open_model
+from pipelines.models.engine import Model
+from pipelines.models.open import open_model
 from pipelines.parallel.map import staying
 from pipelines.parallel.placement import AUTO, Placement
 from pipelines.run.console import console

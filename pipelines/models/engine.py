@@ -5,11 +5,14 @@ Nothing here or in what it imports needs PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
+from tcam.errors import ConfigError
+from tcam.types import Size
 from tcam.video.pixels import Pixels
 
 Threads = Literal["each", "one", "all"]
@@ -74,3 +77,38 @@ class PackedEngine(Protocol):
     def unpack(self) -> Engine:
         """Load the engine."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What boxes are made with.
+
+    Attributes:
+        packed: what makes maps of frames.
+        class_names: names behind the labels.
+        size: (height, width) of the frames it takes.
+        threshold: the map threshold that the run chose.
+        presence: below it a frame seems to hold nothing (``tcam.boxes.over_time.presence_of``); None: unknown.
+        memory_limit_mb: of a process that works with it.
+        about: what a box table says of where it comes from.
+    """
+
+    packed: PackedEngine
+    class_names: tuple[str, ...]
+    size: Size
+    threshold: float
+    presence: float | None
+    memory_limit_mb: float
+    about: Mapping[str, object]
+
+    def label_of(self, class_name: str | None) -> int | None:
+        """Return the label of a class by its name; None for None.
+
+        Raises:
+            ConfigError: there is no such class.
+        """
+        if class_name is None:
+            return None
+        if class_name not in self.class_names:
+            raise ConfigError(f"--class {class_name}: the run knows {', '.join(self.class_names)}")
+        return self.class_names.index(class_name)

@@ -2,49 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.models.engine import PackedEngine
+from pipelines.models.engine import Model
 from pipelines.models.exported import SUFFIXES, open_exported
 from tcam.errors import ConfigError
-from tcam.types import Size
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What boxes are made with.
-
-    Attributes:
-        packed: what makes maps of frames.
-        class_names: names behind the labels.
-        size: (height, width) of the frames it takes.
-        threshold: the map threshold that the run chose.
-        presence: below it a frame seems to hold nothing (``tcam.boxes.over_time.presence_of``); None: unknown.
-        memory_limit_mb: of a process that works with it.
-        about: what a box table says of where it comes from.
-    """
-
-    packed: PackedEngine
-    class_names: tuple[str, ...]
-    size: Size
-    threshold: float
-    presence: float | None
-    memory_limit_mb: float
-    about: Mapping[str, object]
-
-    def label_of(self, class_name: str | None) -> int | None:
-        """Return the label of a class by its name; None for None.
-
-        Raises:
-            ConfigError: there is no such class.
-        """
-        if class_name is None:
-            return None
-        if class_name not in self.class_names:
-            raise ConfigError(f"--class {class_name}: the run knows {', '.join(self.class_names)}")
-        return self.class_names.index(class_name)
 
 
 def open_model(path: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:

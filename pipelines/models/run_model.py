@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from pipelines.models.device import half_compute
+from pipelines.models.engine import Model
 from pipelines.models.localizer import PackedLocalizer, refined_localizers
-from pipelines.models.open import Model
 from pipelines.models.run import REFINED, Run, load_localizers, load_run, main_localizer
 from pipelines.models.thresholds import read_presence, read_thresholds
 from pipelines.run.console import console

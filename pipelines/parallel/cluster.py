@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from pipelines.parallel.map import one_line
+from pipelines.parallel.pool import one_line
 from pipelines.run.signals import finishing
 from tcam.errors import MissingPartError, TcamError
 

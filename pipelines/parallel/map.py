@@ -7,17 +7,16 @@ dead worker left, and counts. Who works is a ``WorkerPool``: ``_Here`` below, ``
 from __future__ import annotations
 
 import pickle
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Generic, Literal, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 from pipelines.parallel.placement import Placement
+from pipelines.parallel.pool import Task, TaskResult, WorkerPool, one_line, one_thread
 from pipelines.run.progress import Progress
-from tcam.errors import TcamError
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -34,43 +33,6 @@ class ItemFailure:
 
     item_index: int
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of an item: its result, why it failed, or why its worker died (then it may be tried again)."""
-
-    index: int
-    kind: Literal["done", "failed", "died"]
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One item on its way to a worker, with its limits (seconds of wall clock, resident bytes)."""
-
-    index: int
-    item: object
-    time_limit_s: float
-    memory_limit: int
-
-
-class WorkerPool(Protocol):
-    """Those who work; ``size`` is how many items they work on at a time."""
-
-    size: int
-
-    def room(self, waiting: int) -> int:
-        """Return how many jobs may be handed out now; ``waiting`` jobs are there (a pool may staff itself for them)."""
-
-    def hand_out(self, job: Job) -> None:
-        """Begin a job."""
-
-    def wait(self) -> list[Answer]:
-        """Wait for news, a fraction of a second at most."""
-
-    def close(self) -> None:
-        """End all that was started, whatever it is doing."""
 
 
 def ordered_map(
@@ -141,29 +103,29 @@ class _Here(Generic[A, B]):
 
     def __init__(self, start: Callable[[], Callable[[A], B]]) -> None:
         self._start = start
-        self._task: Callable[[A], B] | None = None
-        self._job: Job | None = None
+        self._function: Callable[[A], B] | None = None
+        self._task: Task | None = None
 
     def room(self, waiting: int) -> int:
-        return min(waiting, int(self._job is None))
+        return min(waiting, int(self._task is None))
 
-    def hand_out(self, job: Job) -> None:
-        self._job = job
+    def submit(self, task: Task) -> None:
+        self._task = task
 
-    def wait(self) -> list[Answer]:
-        if self._job is None:
-            return []
-        job, self._job = self._job, None
+    def wait(self) -> list[TaskResult]:
         if self._task is None:
-            self._task = self._start()
+            return []
+        task, self._task = self._task, None
+        if self._function is None:
+            self._function = self._start()
         try:
             with one_thread():
-                return [Answer(job.index, "done", self._task(job.item))]  # type: ignore[arg-type]
+                return [TaskResult(task.index, "done", self._function(task.item))]  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001, RUF100  # one bad item must not end the others
-            return [Answer(job.index, "failed", one_line(error))]
+            return [TaskResult(task.index, "failed", one_line(error))]
 
     def close(self) -> None:
-        self._task = None
+        self._function = None
 
 
 class _Work(Generic[A, B]):
@@ -196,13 +158,13 @@ class _Work(Generic[A, B]):
                     self._given += 1
                     yield result
                     continue
-                self._hand_out(pool)
+                self._submit(pool)
                 for answer in pool.wait():
                     self._note(answer)
         finally:
             pool.close()
 
-    def _hand_out(self, pool: WorkerPool) -> None:
+    def _submit(self, pool: WorkerPool) -> None:
         bound = min(len(self._items), self._given + _AHEAD * pool.size)
         waiting = len(self._again) + bound - self._begun
         for _ in range(pool.room(waiting)):
@@ -213,9 +175,9 @@ class _Work(Generic[A, B]):
             item = self._items[index]
             self._begun_at[index] = time.monotonic()
             self._tries[index] = self._tries.get(index, 0) + 1
-            pool.hand_out(Job(index, item, self._limit(item), self._memory_limit))
+            pool.submit(Task(index, item, self._limit(item), self._memory_limit))
 
-    def _note(self, answer: Answer) -> None:
+    def _note(self, answer: TaskResult) -> None:
         index = answer.index
         if answer.kind == "died" and self._tries[index] < _TRIES:
             self._again.append(index)
@@ -233,27 +195,3 @@ class _Work(Generic[A, B]):
             slowest_s, slowest = self._slowest
             elapsed = time.monotonic() - self._since
             self._report(Progress(self._done, self._failed, len(self._items), elapsed, slowest, slowest_s))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: workers share the processors, and two threads give other last bits than one.
-
-    (Measured in float32: MobileNetV2 and ResNet-18 maps of 1, 2 and 3 threads differ by up to 8e-6.)
-    """
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def one_line(error: BaseException) -> str:
-    """Describe what is wrong in one line of at most 300 characters."""
-    text = " ".join(str(error).split())[:300] or "no message"
-    return text if isinstance(error, TcamError) else f"{type(error).__name__}: {text}"[:300]

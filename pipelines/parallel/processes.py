@@ -17,7 +17,7 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Final
 
-from pipelines.parallel.map import Answer, Job, one_line, one_thread
+from pipelines.parallel.pool import Task, TaskResult, one_line, one_thread
 from pipelines.run.memory import resident_bytes, return_freed_memory
 from tcam.errors import TcamError
 
@@ -43,7 +43,7 @@ def fresh_start() -> ForkServerContext | SpawnContext:
 
 
 class Child:
-    """One child process and the job it works on (None: idle or starting)."""
+    """One child process and the task it works on (None: idle or starting)."""
 
     def __init__(self, start: bytes) -> None:
         context = fresh_start()
@@ -54,29 +54,29 @@ class Child:
         self._deadline = time.monotonic() + START_LIMIT_S
         self._answered = False
         self.ready = False
-        self.job: Job | None = None
+        self.task: Task | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a job."""
-        return self.ready and self.job is None
+        """Whether it waits for a task."""
+        return self.ready and self.task is None
 
-    def begin(self, job: Job) -> None:
-        """Send a job; its time counts from now."""
-        self.job = job
-        self._deadline = time.monotonic() + job.time_limit_s
+    def begin(self, task: Task) -> None:
+        """Send a task; its time counts from now."""
+        self.task = task
+        self._deadline = time.monotonic() + task.time_limit_s
         try:
-            self.pipe.send_bytes(pickle.dumps((job.item, job.memory_limit)))
+            self.pipe.send_bytes(pickle.dumps((task.item, task.memory_limit)))
         except OSError:
             self._deadline = 0.0  # it died while idle: the next look finds out
 
-    def look(self) -> Answer | None:
+    def look(self) -> TaskResult | None:
         """Take an answer that has come, or end a child that is beyond its limits; None where there is no news.
 
         Raises:
             TcamError: it could not start.
         """
-        limit = self.job.memory_limit if self.job is not None else 0
+        limit = self.task.memory_limit if self.task is not None else 0
         if limit and resident_bytes(self._process.pid or 0) > limit:
             return self._give_up("failed", f"it needed more than {limit / 2**20:.0f} MB of memory and was stopped")
         try:
@@ -85,7 +85,7 @@ class Child:
         except (EOFError, OSError):
             self._process.join(5)
             return self._give_up("died", f"its process ended ({_describe_exit(self._process.exitcode)})")
-        if time.monotonic() >= self._deadline and (self.job is not None or not self.ready):
+        if time.monotonic() >= self._deadline and (self.task is not None or not self.ready):
             return self._give_up("failed", "it took longer than its time limit and was stopped")
         return None
 
@@ -100,7 +100,7 @@ class Child:
         self._process.join()
         self.pipe.close()
 
-    def _read(self, message: bytes) -> Answer | None:
+    def _read(self, message: bytes) -> TaskResult | None:
         kind, value = pickle.loads(message)  # noqa: S301 (from our own child)
         if not self.ready:
             if kind != "ready":
@@ -108,17 +108,17 @@ class Child:
                 raise TcamError(f"a worker cannot start: {value}")
             self.ready = True
             return None
-        index, self.job = self.job.index if self.job is not None else -1, None
-        return Answer(index, kind, value)
+        index, self.task = self.task.index if self.task is not None else -1, None
+        return TaskResult(index, kind, value)
 
-    def _give_up(self, kind: str, reason: str) -> Answer:
+    def _give_up(self, kind: str, reason: str) -> TaskResult:
         self.end()
-        if self.job is None:
+        if self.task is None:
             raise TcamError(
                 f"child processes cannot be started ({reason}): a script must guard its start with "
                 'if __name__ == "__main__", or ask for 0 workers'
             )
-        return Answer(self.job.index, "died" if kind == "died" else "failed", reason)
+        return TaskResult(self.task.index, "died" if kind == "died" else "failed", reason)
 
 
 class ProcessPool:
@@ -129,17 +129,17 @@ class ProcessPool:
         self._children: list[Child] = []
 
     def room(self, waiting: int) -> int:
-        """Start children for the jobs that wait, and say how many are idle."""
-        busy = sum(child.job is not None for child in self._children)
+        """Start children for the tasks that wait, and say how many are idle."""
+        busy = sum(child.task is not None for child in self._children)
         while len(self._children) < min(self.size, busy + waiting):
             self._children.append(Child(self._start))
         return min(waiting, sum(child.idle for child in self._children))
 
-    def hand_out(self, job: Job) -> None:
-        """Return a job to an idle child."""
-        next(child for child in self._children if child.idle).begin(job)
+    def submit(self, task: Task) -> None:
+        """Hand a task to an idle child."""
+        next(child for child in self._children if child.idle).begin(task)
 
-    def wait(self) -> list[Answer]:
+    def wait(self) -> list[TaskResult]:
         """Wait for answers, ends and deadlines."""
         busy = [child for child in self._children if not child.idle]
         connection.wait([child.pipe for child in busy], timeout=_WATCH_S)
@@ -162,7 +162,7 @@ def _serve(pipe: connection.Connection, start: bytes) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # for a torch that is loaded later
     try:
         with one_thread():
-            task = pickle.loads(start)()  # noqa: S301 (from our own parent)
+            function = pickle.loads(start)()  # noqa: S301 (from our own parent)
     except Exception as error:  # noqa: BLE001, RUF100  # reported: no child can start
         pipe.send_bytes(pickle.dumps(("failed", one_line(error))))
         return
@@ -176,7 +176,7 @@ def _serve(pipe: connection.Connection, start: bytes) -> None:
         try:
             item, memory_limit = pickle.loads(message)  # noqa: S301 (from our own parent)
             with one_thread():
-                answer = pickle.dumps(("done", task(item)))
+                answer = pickle.dumps(("done", function(item)))
         except Exception as error:  # noqa: BLE001, RUF100  # reported as this item's failure
             answer = pickle.dumps(("failed", one_line(error)))
         pipe.send_bytes(answer)

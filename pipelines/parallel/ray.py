@@ -1,7 +1,7 @@
 """A Ray cluster as a pool: tasks for work without a model, actors for work with one. The only user of ray.
 
 A Ray worker does no work itself: it minds one child process (``parallel_process.Child``), so that limits, crashes and
-their wording are the same as on one machine. Jobs and results are small; frames never travel.
+their wording are the same as on one machine. Tasks and results are small; frames never travel.
 Signals wait until a call of Ray is over: an exception raised within comes out of it as a ``SystemError``.
 """
 
@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipelines.parallel.cluster import ClusterError, connect_ray, import_ray, leave_ray
-from pipelines.parallel.map import Answer, Job, one_line
 from pipelines.parallel.placement import Placement
+from pipelines.parallel.pool import Task, TaskResult, one_line
 from pipelines.parallel.processes import Child
 from pipelines.run.signals import finishing
 from tcam.errors import TcamError
@@ -27,7 +27,7 @@ _SPARE: Final = 30 * 2**20
 
 
 class Minder:
-    """Runs in a Ray worker: keeps one child that holds the function, and gives jobs to it one by one."""
+    """Runs in a Ray worker: keeps one child that holds the function, and gives tasks to it one by one."""
 
     _kept: ClassVar[dict[int, Minder]] = {}
 
@@ -47,16 +47,16 @@ class Minder:
             self._child.look()
         return True
 
-    def run(self, job: Job) -> bytes:
-        """Return the pickled answer of one job."""
+    def run(self, task: Task) -> bytes:
+        """Return the pickled answer of one task."""
         try:
             self.ready()
         except TcamError as error:
-            return pickle.dumps(Answer(job.index, "failed", one_line(error)))
+            return pickle.dumps(TaskResult(task.index, "failed", one_line(error)))
         child = self._child
         if child is None:
             raise AssertionError("a minder that is ready has a child")
-        child.begin(job)
+        child.begin(task)
         while True:
             child.pipe.poll(_WAIT_S)
             answer = child.look()
@@ -75,8 +75,8 @@ class Minder:
         return cls._kept[key]
 
 
-def _run_task(key: int, start: bytes, job: Job) -> bytes:
-    return Minder.of_process(key, start).run(job)
+def _run_task(key: int, start: bytes, task: Task) -> bytes:
+    return Minder.of_process(key, start).run(task)
 
 
 class RayPool:
@@ -99,9 +99,9 @@ class RayPool:
         except BaseException:
             self.close()
             raise
-        self._task = self._ray.remote(num_cpus=1, max_retries=0)(_run_task)
+        self._function = self._ray.remote(num_cpus=1, max_retries=0)(_run_task)
         self._key = time.monotonic_ns()
-        self._jobs: dict[Any, tuple[int, Any]] = {}
+        self._tasks: dict[Any, tuple[int, Any]] = {}
         self._hiring: dict[Any, tuple[Any, float]] = {}
         self._idle: list[Any] = []
         self._alone_since = time.monotonic()
@@ -137,29 +137,29 @@ class RayPool:
         return shared
 
     def room(self, waiting: int) -> int:
-        """Hire actors for the jobs that wait, and say how many jobs may be handed out."""
+        """Hire actors for the tasks that wait, and say how many tasks may be handed out."""
         with finishing():
             if not self._holds_model:
-                return min(waiting, self.size - len(self._jobs))
-            while len(self._hiring) + len(self._idle) + len(self._jobs) < min(self.size, len(self._jobs) + waiting):
+                return min(waiting, self.size - len(self._tasks))
+            while len(self._hiring) + len(self._idle) + len(self._tasks) < min(self.size, len(self._tasks) + waiting):
                 actor = self._ray.remote(Minder).options(num_cpus=1, num_gpus=self._gpus, max_restarts=0)
                 hired = actor.remote(self._start)
                 self._hiring[hired.ready.remote()] = (hired, time.monotonic() + START_LIMIT_S)
             return min(waiting, len(self._idle))
 
-    def hand_out(self, job: Job) -> None:
-        """Submit a job."""
+    def submit(self, task: Task) -> None:
+        """Submit a task."""
         with finishing():
             if self._holds_model:
                 actor = self._idle.pop()
-                self._jobs[actor.run.remote(job)] = (job.index, actor)
+                self._tasks[actor.run.remote(task)] = (task.index, actor)
             else:
-                self._jobs[self._task.remote(self._key, self._start, job)] = (job.index, None)
+                self._tasks[self._function.remote(self._key, self._start, task)] = (task.index, None)
 
-    def wait(self) -> list[Answer]:
-        """Collect what is ready, one by one: a lost worker costs its own job alone."""
+    def wait(self) -> list[TaskResult]:
+        """Collect what is ready, one by one: a lost worker costs its own task alone."""
         with finishing():
-            pending = [*self._jobs, *self._hiring]
+            pending = [*self._tasks, *self._hiring]
             ready, _ = self._ray.wait(pending, num_returns=1, timeout=_WAIT_S) if pending else ([], [])
             answers = []
             for reference in ready:
@@ -180,14 +180,14 @@ class RayPool:
             raise ClusterError(one_line(error.cause if isinstance(error.cause, TcamError) else error)) from None
         self._idle.append(actor)
 
-    def _collect(self, reference: ObjectRef[Any]) -> Answer:
-        index, actor = self._jobs.pop(reference)
+    def _collect(self, reference: ObjectRef[Any]) -> TaskResult:
+        index, actor = self._tasks.pop(reference)
         try:
-            answer: Answer = pickle.loads(self._ray.get(reference))  # noqa: S301 (from our own worker)
+            answer: TaskResult = pickle.loads(self._ray.get(reference))  # noqa: S301 (from our own worker)
         except self._ray.exceptions.RayTaskError as error:
-            return Answer(index, "failed", one_line(error))
+            return TaskResult(index, "failed", one_line(error))
         except self._ray.exceptions.RayError as error:
-            return Answer(index, "died", f"its Ray worker or node was lost ({type(error).__name__})")
+            return TaskResult(index, "died", f"its Ray worker or node was lost ({type(error).__name__})")
         if actor is not None:
             self._idle.append(actor)
         return answer
@@ -198,17 +198,17 @@ class RayPool:
         Raises:
             ClusterError: no node takes an actor.
         """
-        if self._jobs or self._idle or not self._hiring:
+        if self._tasks or self._idle or not self._hiring:
             return
         if time.monotonic() > min(until for _, until in self._hiring.values()):
             raise ClusterError(
                 f"no Ray node had room for an actor (1 CPU, {self._gpus:g} GPU) within {START_LIMIT_S:.0f} s: wait for "
-                "other jobs to end, or add nodes"
+                "other tasks to end, or add nodes"
             )
 
     def close(self) -> None:
         """End our workers, and the cluster where we started it."""
-        for reference, (_, actor) in getattr(self, "_jobs", {}).items():
+        for reference, (_, actor) in getattr(self, "_tasks", {}).items():
             if actor is None:
                 self._ray.cancel(reference, force=True)
             else:

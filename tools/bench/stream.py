@@ -42,9 +42,9 @@ from pipelines.bench.compared import engines_of_run
 from pipelines.config.schema import load_config
 from pipelines.models.compiled import compile_localizer
 from pipelines.models.device import choose_compute
-from pipelines.models.engine import Engine
+from pipelines.models.engine import Engine, Model
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, build_network
-from pipelines.models.open import Model, open_model
+from pipelines.models.open import open_model
 from pipelines.run.environment import processor_name
 from pipelines.streaming.feed import FrameFeed
 from pipelines.streaming.localizer import StreamLocalizer

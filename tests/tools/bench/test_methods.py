@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.evaluation.stored import Evaluation, Metric, Score
-from pipelines.parallel.map import one_thread
+from pipelines.parallel.pool import one_thread
 from tests.helpers.tiny import SETTINGS
 
 TOOLS = Path(__file__).parents[3] / "tools" / "bench"

@@ -8,10 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).parents[1]
 PACKAGES = ("tcam", "colocam", "pipelines")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_FILE_BYTES = 400_000
+"""Of whatever git keeps: a clone carries every version of a picture for ever."""
 
 
 def package_files() -> Iterator[Path]:
@@ -88,3 +92,12 @@ def test_ray_is_imported_in_three_files():
         or (isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "ray")
     }
     assert importers == {"ray", "cluster"}
+
+
+def test_no_file_in_git_is_large():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True, timeout=60)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    sizes = {name: (REPO / name).stat().st_size for name in listed.stdout.split("\0") if (REPO / name).is_file()}
+    assert "README.md" in sizes
+    assert {name: size for name, size in sizes.items() if size > MAX_FILE_BYTES} == {}

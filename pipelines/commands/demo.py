@@ -65,7 +65,7 @@ SETTINGS_OF = {
 seeds that are this clean the published joint weight of 4 saturates the maps (validation CorLoc 83 against 96)."""
 
 
-_FILES = ("boxes.csv", "env.json", "report", "runs", "cache", "overlay")
+_FILES = ("boxes.csv", "boxes", "env.json", "report", "runs", "cache", "overlay")
 
 
 def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
@@ -111,9 +111,21 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
         device=device,
     )
     predict_sources(request, quiet=quiet)
-    overlay = report.with_name("overlay.mp4")
-    console.print(f"report: {report}\noverlay: {overlay}\nboxes: {output / 'boxes.csv'}")
-    console.print(f"took {time.monotonic() - began:.0f} s")
+    console.print(f"took {time.monotonic() - began:.0f} s\n")
+    console.print(next_steps(output, report, folder, source.parent), soft_wrap=True)
+
+
+def next_steps(output: Path, report: Path, run: Path, videos: Path) -> str:
+    """Return what the demo says at its end: where to look, and what to try next."""
+    return f"""Look at
+  {report}: scores, frames with their boxes, curves (open it in a browser)
+  {report.with_name("overlay.mp4")}: a test video with its boxes
+  {output / "boxes.csv"}: the same boxes, one row per frame
+Try next
+  tcam predict {run} --source {videos} -o {output / "boxes"}
+  tcam train --videos VIDEOS    (your own videos, in one folder per tag: docs/own-videos.md)
+  tcam doctor                   (what this machine has, and how to mend what it lacks)
+  docs/README.md                (a guide for each task)"""
 
 
 def join_tables(tables: Sequence[Rows]) -> list[tuple[str, CorLocResult]]:

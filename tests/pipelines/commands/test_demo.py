@@ -1,14 +1,19 @@
 """The tour that a newcomer takes first."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
 
 from pipelines.commands import demo
-from pipelines.commands.demo import join_tables
+from pipelines.commands.demo import join_tables, next_steps
 from tcam.metrics.corloc import CorLocEvaluator
 from tcam.types import Box, FrameTruth
 from tcam.video.probe import probe_video
+
+REPO = Path(__file__).parents[3]
 
 
 @pytest.mark.slow
@@ -21,6 +26,8 @@ def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path, monkeypatc
     assert found.out == ""
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"demo-tcam-001", "demo-colocam-001"}
     assert "cams: unchanged, taken from demo-tcam-001" in " ".join(found.err.split())
+    named = {word for word in found.err.replace(":", " ").split() if word.startswith(str(tmp_path))}
+    assert {tmp_path / "report" / "report.html", tmp_path / "report" / "overlay.mp4"} <= set(map(Path, named))
     rows = pd.read_csv(tmp_path / "report" / "table.csv")
     learnt = ["layercam", "tcam", "colocam"]
     assert list(rows["method"]) == ["centre box (50 %)", "full frame", *learnt, *learnt, *learnt]  # three thresholds
@@ -32,6 +39,19 @@ def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path, monkeypatc
     boxes = pd.read_csv(tmp_path / "boxes.csv")
     assert list(boxes["frame"]) == list(range(28))
     assert (tmp_path / "report" / "report.html").read_text().count("<img") == 12 * 4  # the frame and three maps
+
+
+def test_the_last_lines_name_what_there_is(tcam):
+    folder = Path("runs/demo")
+    text = next_steps(folder, folder / "report" / "report.html", folder / "runs" / "x-001", folder / "fish")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    commands = [line.split()[1] for line in lines if line.startswith("  tcam ")]
+    assert commands == ["predict", "train", "doctor"]
+    for command in commands:
+        assert tcam(command, "--help").code == 0
+    for page in re.findall(r"docs/[\w-]+\.md", "".join(lines)):
+        assert (REPO / page).is_file()
 
 
 def test_tables_of_the_same_videos_are_joined_row_by_row():

@@ -36,7 +36,7 @@ def test_every_layer_of_maps_full_of_ties_has_the_box_of_its_largest_component()
 
 
 def winding(side: int) -> np.ndarray:
-    """A path one pixel wide that goes to and fro and climbs by one rank every few steps."""
+    """A zigzag path one pixel wide that climbs by one rank every few steps."""
     path: list[tuple[int, int]] = []
     for y in range(0, side, 2):
         row = range(side) if y % 4 == 0 else range(side - 1, -1, -1)

@@ -101,3 +101,7 @@ def test_no_file_in_git_is_large():
     sizes = {name: (REPO / name).stat().st_size for name in listed.stdout.split("\0") if (REPO / name).is_file()}
     assert "README.md" in sizes
     assert {name: size for name, size in sizes.items() if size > MAX_FILE_BYTES} == {}
+
+
+def test_the_readme_stays_short():
+    assert len((REPO / "README.md").read_text().splitlines()) <= 120

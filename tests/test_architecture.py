@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
 import pytest
 
 REPO = Path(__file__).parents[1]
@@ -36,6 +37,15 @@ def test_imports_keep_the_contracts_of_pyproject():
     linter = Path(sys.executable).with_name("lint-imports")
     run = subprocess.run([linter, "--no-cache"], cwd=REPO, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_no_module_is_part_of_an_import_circle():
+    graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True)
+    left = {module: graph.find_modules_directly_imported_by(module) & graph.modules for module in graph.modules}
+    while free := [module for module, imported in left.items() if not imported & left.keys()]:
+        for module in free:
+            del left[module]
+    assert left == {}, "these modules import each other, or something in such a circle"
 
 
 def test_no_package_file_is_longer_than_the_budget():

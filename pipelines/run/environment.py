@@ -33,8 +33,6 @@ def describe_environment() -> dict[str, object]:
     """Describe what a run ran on: versions, machine, threads."""
     import torch
 
-    from pipelines.run.environment import processor_name
-
     return {
         "versions": package_versions(),
         "python": platform.python_version(),

@@ -9,12 +9,22 @@ import pytest
 import yaml
 from PIL import Image
 
+import pipelines.api
 from pipelines.cli import app as cli
 from pipelines.config.methods import METHODS
 from pipelines.data.sources import DATASETS
 from pipelines.inference.sinks import SINKS
 from tcam.video.reader import stream_frames
-from tests.helpers.documents import REPO, BlockError, broken_links, documents, make_workspace, run_blocks, run_example
+from tests.helpers.documents import (
+    REPO,
+    BlockError,
+    broken_links,
+    documents,
+    make_workspace,
+    run_blocks,
+    run_example,
+    train_tiny,
+)
 from tests.helpers.tiny import tiny_config
 
 pytestmark = pytest.mark.together
@@ -35,6 +45,11 @@ EXAMPLES = {
         r"(?s)0\.00 s  (dog|cat) \(0\.\d\d\)  \d+, .*0\.29 s  (dog|cat|nothing)",
     ),
     "watch_camera.py": (("runs/pets-001", "holiday.mp4", "--class-name", "dog"), r"0\.00 s  (dog  Box|nothing)"),
+    "save_maps.py": (("runs/pets-001", "maps", "photo.png"), r"maps/photo-(dog|cat)-(none|\d+-\d+-\d+-\d+)\.png"),
+    "train_and_evaluate.py": (
+        ("videos/", "--methods", "cam", "--config", "tiny.yaml", "--epochs", "1"),
+        r"(?s)run +method.*cam-001 +layercam +validation",
+    ),
     "read_box_table.py": (("boxes.csv",), r"(?s)8 of 8 frames hold an object.*holiday\.mp4 (dog|cat) +1 +\d"),
     "draw_boxes.py": (("holiday.mp4", "boxes.csv", "drawn.mp4"), ""),
     "evaluate_boxes.py": (("found.csv", "videos/boxes.csv"), r"(?s)frames compared: 2, .*CorLoc 50\.0 %.*dog +50"),
@@ -76,7 +91,8 @@ def workspace(made_once, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(REPO).as_posix())
-def test_the_blocks_of_a_document_work(path, workspace):
+def test_the_blocks_of_a_document_work(path, workspace, monkeypatch):
+    monkeypatch.setattr(pipelines.api, "train", train_tiny(pipelines.api.train))
     run_blocks(path, call_tcam)
 
 
@@ -108,6 +124,11 @@ def test_a_block_that_does_not_work_fails(block, reason, workspace):
     document.write_text(f"# Title\n\n{block}\n")
     with pytest.raises(BlockError, match=reason.replace("(", r"\(")):
         run_blocks(document, call_tcam)
+
+
+@pytest.mark.parametrize("path", documents()[1:], ids=lambda path: path.relative_to(REPO).as_posix())
+def test_the_links_of_a_document_lead_somewhere(path):
+    assert broken_links(path) == []
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path):

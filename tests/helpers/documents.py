@@ -21,6 +21,7 @@ from typing import Any
 from unittest import SkipTest
 
 import typer
+import yaml
 from sybil import Sybil
 from sybil.example import Example
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
@@ -90,7 +91,7 @@ def _leads_somewhere(link: str, document: Path) -> bool:
     if not heading or not target.is_file():
         return target.exists()
     titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-    return heading in {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+    return heading in {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
 
 
 def make_workspace(folder: Path, call: Call) -> Path:
@@ -337,6 +338,18 @@ def tiny_settings(command: str, values: Mapping[str, Any]) -> list[str]:
     if command in ("train", "prepare") and not values.get("resume"):
         return set_flags(TINY)
     return set_flags(("data.workers=0",)) if command == "data check" else []
+
+
+def train_tiny(train: Callable[..., Path]) -> Callable[..., Path]:
+    """Return ``tcam.train`` with tiny settings, after its own were checked."""
+
+    def train_with_tiny_settings(videos: str, *, settings: Mapping[str, Any], **others: Any) -> Path:
+        load_config(None, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+        pairs = (setting.split("=", 1) for setting in TINY)
+        tiny = {key: yaml.safe_load(value) for key, value in pairs}
+        return train(videos, settings={**settings, **tiny}, **others)
+
+    return train_with_tiny_settings
 
 
 def check_flags(script: Path, arguments: Sequence[str]) -> None:

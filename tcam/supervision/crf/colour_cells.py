@@ -3,7 +3,7 @@
 A frame occupies some 5000 of a grid's 150 000 cells. So cells are numbered as pixels come upon them, pixels are summed
 by number, and the products of the blue channel go over the numbered cells; those of red and green, small then, are
 torch's. One image at a time: it stays in the cache. Images on threads of their own were slower: torch's idle threads
-spin beside them (decision 0003).
+spin beside them (docs/experiments.md).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ REPO = Path(__file__).parents[1]
 PACKAGES = ("tcam", "colocam", "pipelines")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_DECISION_LINES = 20
 MAX_FILE_BYTES = 400_000
 """Of whatever git keeps: a clone carries every version of a picture for ever."""
 
@@ -115,3 +116,9 @@ def test_no_file_in_git_is_large():
 
 def test_the_readme_stays_short():
     assert len((REPO / "README.md").read_text().splitlines()) <= 120
+
+
+def test_decisions_are_short():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in REPO.glob(".github/decisions/*.md")}
+    assert lengths
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_DECISION_LINES} == {}

@@ -40,9 +40,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._board is not None:
-            with suppress(OSError):  # a full disk has been told of when a row was written
-                self._board.close()
+        self._close_board()
 
     def write(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Log one epoch of one stage; it is on the disk afterwards.
@@ -70,6 +68,7 @@ class RunLog:
         text = "".join(json.dumps(row) + "\n" for row in kept)
         if self._path.read_text(encoding="utf-8") != text:
             write_text(self._path, text)
+            self._close_board()
 
     def rows(self, stage: str) -> list[dict[str, Any]]:
         """Return what was logged of a stage, by whichever process."""
@@ -80,20 +79,37 @@ class RunLog:
         return [row for row in map(_row_of, lines) if row is not None]
 
     def _show(self, row: Mapping[str, Any]) -> None:
-        """Add a row to TensorBoard's file; the first one writes that file anew, as a kill leaves doubles or gaps."""
-        rows: Sequence[Mapping[str, Any]] = [row]
-        if self._board is None:
-            from tensorboard.summary.writer.record_writer import RecordWriter
+        """Add a row to TensorBoard's file; the first one starts a new file, with every row there is.
 
-            for old in self._folder.glob("events.out.tfevents.*"):
-                old.unlink()
-            target = self._folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        Not with ``SummaryWriter``: its thread prints a traceback when the disk is full (decision 0017).
+        """
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        rows: Sequence[Mapping[str, Any]] = [row]
+        events = []
+        if self._board is None:
+            for old in sorted(self._folder.glob("events.out.tfevents.*"))[:-1]:
+                old.unlink()  # a TensorBoard that is open reads the last one, and goes on to the next from there
+            target = self._folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
             self._board = RecordWriter(target.open("wb"))
-            self._board.write(_tensorboard_record(None))
-            rows = self._rows()
-        for row in rows:
-            self._board.write(_tensorboard_record(row))
+            start = SessionLog(status=SessionLog.START)  # TensorBoard drops the steps it has from this one on
+            rows, events = self._rows(), [Event(file_version="brain.Event:2"), Event(step=0, session_log=start)]
+        for each in rows:
+            named = {f"{each['stage']}/{name}": each[name] for name in each if name not in ("stage", "epoch")}
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in named.items()]
+            events.append(Event(step=each["epoch"], summary=Summary(value=values)))
+        for event in events:
+            event.wall_time = time.time()
+            self._board.write(event.SerializeToString())
         self._board.flush()
+
+    def _close_board(self) -> None:
+        if self._board is not None:
+            with suppress(OSError):  # a full disk was reported when a row was written
+                self._board.close()
+            self._board = None
 
 
 def _row_of(line: str) -> dict[str, Any] | None:
@@ -102,18 +118,3 @@ def _row_of(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) and {"stage", "epoch"} <= row.keys() else None
-
-
-def _tensorboard_record(row: Mapping[str, Any] | None) -> bytes:
-    """Encode a row, or None: what such a file begins with."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    if row is None:
-        event = Event(wall_time=time.time(), file_version="brain.Event:2")
-    else:
-        named = {f"{row['stage']}/{name}": value for name, value in row.items() if name not in ("stage", "epoch")}
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in named.items()]
-        event = Event(wall_time=time.time(), step=row["epoch"], summary=Summary(value=values))
-    record: bytes = event.SerializeToString()
-    return record

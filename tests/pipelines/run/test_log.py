@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -105,6 +106,42 @@ def test_a_stage_that_goes_on_forgets_rows_it_will_log_again_and_a_torn_line(tmp
         "classifier/classes": [(1, 0.5), (2, 1.0), (3, 1.5)],
         "localizer/seeds": [(1, 2.0), (2, 4.0)],
     }
+
+
+def test_an_open_tensorboard_shows_each_step_once_whatever_was_logged_again(tmp_path):
+    events = EventAccumulator(str(tmp_path))
+    for resumed in range(4):
+        with RunLog(tmp_path) as log:
+            log.rewind("classifier", resumed)
+            for value in (1.0, 2.0):
+                log.rewind("classifier", resumed)
+                log.write("classifier", resumed + 1, {"classes": value})
+                log.write("classifier", resumed + 2, {"classes": 2 * value})
+                shown = [(item.step, item.value) for item in events.Reload().Scalars("classifier/classes")]
+                assert shown == [
+                    *((step, 2.0) for step in range(1, resumed + 1)),
+                    (resumed + 1, value),
+                    (resumed + 2, 2 * value),
+                ]
+    assert shown_by_tensorboard(tmp_path) == {"classifier/classes": shown}
+    assert len(list(tmp_path.glob("events.*"))) == 2
+
+
+def write_many_rows(folder) -> None:
+    with RunLog(folder) as log:
+        for epoch in range(100):
+            log.write("classifier", epoch, {f"value {i}": 1.0 for i in range(10)})
+
+
+def test_a_full_disk_is_one_error_and_no_traceback_of_tensorboard(tmp_path, capfd):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"cannot write .*: File too large; free space"):
+            write_many_rows(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_line_without_its_end_takes_no_second_row(tmp_path):

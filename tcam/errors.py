@@ -57,3 +57,9 @@ class ForkError(TcamError):
 
 class TrainingError(TcamError):
     """Training cannot go on (a loss is not finite)."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line of at most 300 characters: our own message, or the type and message of any other."""
+    text = " ".join(str(error).split())
+    return (text if isinstance(error, TcamError) else f"{type(error).__name__}: {text or 'no message'}")[:300]

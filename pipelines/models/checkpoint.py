@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from tcam.errors import WeightsError
+from tcam.errors import WeightsError, one_line
 from tcam.files import replacing
 
 
@@ -45,7 +45,7 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
     except (OSError, ValueError, SafetensorError) as error:  # ValueError: facts that are not ours
         raise WeightsError(f"cannot read the weights {path}: {error}; train the run again or resume it") from None
     except RuntimeError as error:
-        raise WeightsError(f"{path} was made for another network: {_one_line(error)}") from None
+        raise WeightsError(f"{path} was made for another network: {one_line(error)}") from None
     return facts
 
 
@@ -69,10 +69,6 @@ def load_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on a damaged file the unpickler may fail in any way, KeyError included
         raise WeightsError(
-            f"cannot resume from {path}: {_one_line(error)}; delete it to start the stage again"
+            f"cannot resume from {path}: {one_line(error)}; delete it to start the stage again"
         ) from None
     return state if state.get("fingerprint") == fingerprint else None
-
-
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:240]

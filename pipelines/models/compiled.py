@@ -13,7 +13,7 @@ import torch
 from pipelines.models.engine import ArrayMaps, FrameMaps, Threads
 from pipelines.models.exported import quiet_loggers
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer
-from tcam.errors import MissingPartError
+from tcam.errors import MissingPartError, one_line
 from tcam.model.network import FrameCamNet
 from tcam.types import Size
 from tcam.video.pixels import Pixels
@@ -104,8 +104,9 @@ def compile_localizer(
         with quiet_loggers(), inductor.patch(freezing=on_cpu):
             compiled.find(np.zeros((batch, 3, *size), np.uint8), None)
     except Exception as error:  # the compiler has dozens of its own
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
-        raise MissingPartError(f"torch.compile does not work here ({reason}); it needs a C++ compiler") from None
+        raise MissingPartError(
+            f"torch.compile does not work here ({one_line(error)}); it needs a C++ compiler"
+        ) from None
     return compiled
 
 

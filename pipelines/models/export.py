@@ -28,7 +28,7 @@ from pipelines.models.run import Run, load_localizers, load_run, main_localizer
 from pipelines.models.run_model import own_presence, own_threshold, weights_hash
 from pipelines.run.console import console
 from pipelines.run.folder import open_run
-from tcam.errors import ConfigError, MissingPartError, TcamError
+from tcam.errors import ConfigError, MissingPartError, TcamError, one_line
 from tcam.files import publish, replacing, temporary_name
 from tcam.model.cam.inputs import from_head, normalize_cam
 from tcam.model.cam.methods import CAM_METHODS, make_cam
@@ -230,9 +230,9 @@ def make_program(localizer: NetworkLocalizer, facts: Facts) -> torch.export.Expo
         with torch.no_grad():
             program = torch.export.export(module, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
     except Exception as error:  # the tracer has dozens of its own
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
+        name = localizer.network.backbone.name
         raise ConfigError(
-            f"network '{localizer.network.backbone.name}' cannot be exported: {reason}; train with another backbone"
+            f"network '{name}' cannot be exported: {one_line(error)}; train with another backbone"
         ) from None
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names files of this machine, and would go with the model

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines.models.engine import ArrayMaps, FrameMaps, Threads
 from pipelines.models.forks import end_threads_before_forks, keep_for_ever
 from pipelines.run.files import hash_file
-from tcam.errors import ConfigError, DataError, MissingPartError, WeightsError
+from tcam.errors import ConfigError, DataError, MissingPartError, WeightsError, one_line
 from tcam.video.pixels import Pixels
 
 SUFFIXES: Final[Mapping[str, str]] = MappingProxyType({"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"})
@@ -234,5 +234,4 @@ def _missing(path: Path, package: str) -> MissingPartError:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
-    return WeightsError(f"cannot read the exported model {path}: {reason}; export the run again")
+    return WeightsError(f"cannot read the exported model {path}: {one_line(error)}; export the run again")

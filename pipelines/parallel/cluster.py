@@ -12,9 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from pipelines.parallel.pool import one_line
 from pipelines.run.signals import finishing
-from tcam.errors import MissingPartError, TcamError
+from tcam.errors import MissingPartError, TcamError, one_line
 
 _STORE: Final = 2**30
 """Object store, in bytes, of a Ray that we start, enough for a model: Ray takes a third of the memory."""
@@ -151,7 +150,7 @@ def connect_ray(address: str | None) -> bool:
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
         ray.shutdown()
         what = f"no Ray cluster answers at {address}" if address else "Ray cannot be started"
-        raise ClusterError(f"{what} ({one_line(error)[:150]}); {_REMEDY}") from None
+        raise ClusterError(f"{what} ({one_line(error)}); {_REMEDY}") from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

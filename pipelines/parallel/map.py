@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from pipelines.parallel.placement import Placement
-from pipelines.parallel.pool import Task, TaskResult, WorkerPool, one_line, one_thread
+from pipelines.parallel.pool import Task, TaskResult, WorkerPool, one_thread
 from pipelines.run.progress import Progress
+from tcam.errors import one_line
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tcam.errors import TcamError
-
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
@@ -64,9 +62,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def one_line(error: BaseException) -> str:
-    """Describe what is wrong in one line of at most 300 characters."""
-    text = " ".join(str(error).split())[:300] or "no message"
-    return text if isinstance(error, TcamError) else f"{type(error).__name__}: {text}"[:300]

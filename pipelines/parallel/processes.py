@@ -17,9 +17,9 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Final
 
-from pipelines.parallel.pool import Task, TaskResult, one_line, one_thread
+from pipelines.parallel.pool import Task, TaskResult, one_thread
 from pipelines.run.memory import resident_bytes, return_freed_memory
-from tcam.errors import TcamError
+from tcam.errors import TcamError, one_line
 
 START_LIMIT_S: Final = 600.0
 _WATCH_S: Final = 0.2

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipelines.parallel.cluster import ClusterError, connect_ray, import_ray, leave_ray
 from pipelines.parallel.placement import Placement
-from pipelines.parallel.pool import Task, TaskResult, one_line
+from pipelines.parallel.pool import Task, TaskResult
 from pipelines.parallel.processes import Child
 from pipelines.run.signals import finishing
-from tcam.errors import TcamError
+from tcam.errors import TcamError, one_line
 
 if TYPE_CHECKING:
     from ray import ObjectRef

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tcam.errors import ConfigError, MissingPartError, WeightsError
+from tcam.errors import ConfigError, MissingPartError, WeightsError, one_line
 from tcam.model.stride8 import NEW, STRIDE_8_FORMS
 from tcam.model.tokens import attends, patch_side, token_features
 from tcam.model.weight_files import misfit, read_weights
@@ -257,8 +257,7 @@ def _create(name: str, output_stride: int | None, options: Mapping[str, object])
         return model if form is None else form.take_over(model)
     except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value}" for key, value in {**stride, **options}.items()) or "no options"
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ConfigError(f"model '{name}' cannot be built with {given}: {reason}") from error
+        raise ConfigError(f"model '{name}' cannot be built with {given}: {one_line(error)}") from error
 
 
 def _reductions(model: _TimmModel) -> list[float]:
@@ -286,9 +285,8 @@ def _download(backbone: Backbone) -> Mapping[str, Tensor]:
     try:
         model = timm.create_model(backbone.name, pretrained=True)
     except Exception as error:  # httpx, urllib, ssl, huggingface_hub and timm each raise their own
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise MissingPartError(
-            f"cannot fetch ImageNet weights of '{backbone.name}' (no network, or none are published): {reason}; "
-            "pass --weights FILE (.safetensors, .pt or .pth), or --weights random"
+            f"cannot fetch ImageNet weights of '{backbone.name}' (no network, or none are published): "
+            f"{one_line(error)}; pass --weights FILE (.safetensors, .pt or .pth), or --weights random"
         ) from None
     return model.state_dict()

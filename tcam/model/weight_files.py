@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tcam.errors import WeightsError
+from tcam.errors import WeightsError, one_line
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
@@ -25,9 +25,9 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             return safetensors.torch.load_file(path)
         loaded: object = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on a file of another kind the unpickler may fail in any way, KeyError included
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise WeightsError(
-            f"cannot read weights from '{path}': {reason}; expected a state_dict in a .safetensors, .pt or .pth file"
+            f"cannot read weights from '{path}': {one_line(error)}; "
+            "expected a state_dict in a .safetensors, .pt or .pth file"
         ) from None
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]

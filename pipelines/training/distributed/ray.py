@@ -33,7 +33,7 @@ from pipelines.training.distributed.process_group import (
 )
 from pipelines.training.run_stage import train_beside
 from pipelines.training.validation import Validator
-from tcam.errors import ConfigError, MissingPartError, TcamError, TrainingError
+from tcam.errors import ConfigError, MissingPartError, TcamError, TrainingError, one_line
 
 _WISH: Final = ".interrupted"
 _LOOK_EVERY_S: Final = 0.2
@@ -144,8 +144,9 @@ class RayTraining:
             self._ray.init(**options)
         except Exception as error:  # ConnectionError, RuntimeError, Ray's own
             where = f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if self._on_cluster else "on this machine"
-            reason = " ".join(str(error).split())[:200]
-            raise ClusterError(f"Ray does not start or answer {where}: {reason}; resume the run later") from None
+            raise ClusterError(
+                f"Ray does not start or answer {where}: {one_line(error)}; resume the run later"
+            ) from None
         if not self._on_cluster:
             return
         kind = "GPU" if self._gpus else "CPU"

@@ -48,15 +48,13 @@ def check_video(job: VideoJob) -> GoodVideo:
         VideoError: it cannot be used.
         DataError: the copy cannot be written.
     """
-    if job.cache_dir is None or is_image_sequence(job.path):
-        return GoodVideo(probe_video(job.path), None)
-    if not job.path.is_file():
-        return GoodVideo(probe_video(job.path, try_decord=False), None)  # raises: it is missing, a pipe or a device
+    if job.cache_dir is None or is_image_sequence(job.path) or not job.path.is_file():
+        return GoodVideo(probe_video(job.path), None)  # raises for what is missing, a pipe or a device
     copy = job.cache_dir / f"{_content_key(job)}.mp4"
     known = _read_note(copy)
     if known is not None:
         return GoodVideo(replace(known, path=str(job.path)), str(copy))
-    probe = probe_video(job.path, try_decord=False)
+    probe = probe_video(job.path)
     size = _shrink(probe.size, job.short_side)
     num_frames = 0
     with VideoWriter(copy, size=size, fps=min(probe.fps, 240.0), intra=True, crf=_CACHE_CRF) as writer:

@@ -214,7 +214,6 @@ def open_original(record: VideoRecord, size: Size) -> ClipReader:
         decoder=record.decoder,
         num_frames=record.num_frames,
         size=size,
-        rotation=record.rotation,
         runs=record.runs,
     )
 

@@ -58,11 +58,6 @@ class Orientation:
             return 90 if self.flip_x or not self.flip_y else 270
         return 180 if self.flip_x and self.flip_y else 0
 
-    @property
-    def mirrored(self) -> bool:
-        """Whether no turn alone brings the picture to display orientation."""
-        return (self.transpose + self.flip_x + self.flip_y) % 2 == 1
-
     def size(self, stored: Size) -> Size:
         """Exchange height and width where the axes are swapped (its own inverse)."""
         return (stored[1], stored[0]) if self.transpose else stored

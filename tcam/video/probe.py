@@ -1,26 +1,21 @@
-"""Find out what a video file really holds: decodable frames, display size, turn, timing, damage, and a safe decoder.
+"""Find out what a video file really holds: decodable frames, display size, turn, timing and damage.
 
 Headers lie, so the frames are counted by decoding them (for at most ``_COUNT_BUDGET_S`` seconds; the rest of a
-long file is counted by its packets). decord is recommended only where it was seen to give PyAV's frames.
+long file is counted by its packets).
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from tcam.errors import VideoError
 from tcam.types import Decoder, Size
-from tcam.video.container import decode_in_order, decode_packet, frame_time, open_container, read_packets, refuse
+from tcam.video.container import decode_packet, frame_time, open_container, read_packets, refuse
 from tcam.video.frame_files import ImageSequence, is_image_sequence
-from tcam.video.pixels import FOLDER_FPS, FrameScaler, Orientation, Pixels
-from tcam.video.reader import DecordReader, has_decord
+from tcam.video.pixels import FOLDER_FPS, Orientation
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _COUNT_BUDGET_S: Final = 12.0
-_DECORD_BUDGET_S: Final = 8.0
 _WHOLE: Final = 0.95
 """A file that gives less than this share of what its header promises is called damaged."""
 
@@ -56,19 +50,18 @@ class VideoProbe:
     warning: str | None
 
 
-def probe_video(path: Path, *, try_decord: bool = True) -> VideoProbe:
+def probe_video(path: Path) -> VideoProbe:
     """Probe a video file, a folder of numbered images, or a file of one or several pictures.
 
     Args:
         path: what to probe; every image must be readable, and all of one size.
-        try_decord: check whether decord reads it exactly; without, the decoder of a file is always ``pyav``.
 
     Raises:
         VideoError: it holds nothing that can be decoded; one line of at most 300 characters.
         MissingPartError: PyAV is not installed (a frame folder does without).
     """
     path = Path(path)
-    return _probe_images(path) if is_image_sequence(path) else _probe_file(path, try_decord)
+    return _probe_images(path) if is_image_sequence(path) else _probe_file(path)
 
 
 def _probe_images(path: Path) -> VideoProbe:
@@ -128,7 +121,6 @@ class _Tally:
     times: list[float] = field(default_factory=list)
     stored: Size = (0, 0)
     orientation: Orientation = field(default_factory=Orientation)
-    bits: int = 8
     promised: int = 0
     header_s: float = 0.0
     rate: float = 0.0
@@ -137,7 +129,7 @@ class _Tally:
     complete: bool = True
 
 
-def _probe_file(path: Path, try_decord: bool) -> VideoProbe:
+def _probe_file(path: Path) -> VideoProbe:
     tally = _survey(path)
     if tally.frames == 0:
         refuse(path, "no frame of it can be decoded" + (f" ({tally.errors[0]})" if tally.errors else ""))
@@ -145,7 +137,6 @@ def _probe_file(path: Path, try_decord: bool) -> VideoProbe:
     fps = _frames_per_second(tally, steps)
     duration = max(tally.times[-1] - tally.times[0], 0.0) + 1 / fps if len(tally.times) > 1 else tally.frames / fps
     lost = _count_lost(tally, duration, steps)
-    exact = try_decord and tally.complete and not lost and not tally.errors and decord_agrees(path, tally)
     return VideoProbe(
         path=str(path),
         num_frames=tally.frames,
@@ -157,7 +148,7 @@ def _probe_file(path: Path, try_decord: bool) -> VideoProbe:
         codec=tally.codec,
         container=tally.container,
         lost_frames=lost,
-        decoder="decord" if exact else "pyav",
+        decoder="pyav",
         warning=_warn(tally, lost),
     )
 
@@ -194,7 +185,6 @@ def _note_header(tally: _Tally, container: InputContainer, stream: VideoStream) 
 def _note_frame(tally: _Tally, frame: VideoFrame, time_s: float | None) -> None:
     if tally.frames == 0:
         tally.stored, tally.orientation = (frame.height, frame.width), Orientation.of_frame(frame)
-        tally.bits = max((component.bits for component in frame.format.components), default=8)
     tally.frames += 1
     if time_s is not None:
         tally.times.append(time_s)
@@ -245,44 +235,3 @@ def _warn(tally: _Tally, lost: int) -> str | None:
     if not tally.complete:
         return f"long: the frames after the first {_COUNT_BUDGET_S:g} s of decoding were counted, not decoded"
     return None
-
-
-def decord_agrees(path: Path, tally: _Tally) -> bool:
-    """Whether decord gives PyAV's length, first times and first, middle and last frame; False where it hangs."""
-    plain = tally.orientation == Orientation() and tally.bits <= 8 and min(tally.stored) >= 32
-    if "mpegts" in tally.container or not plain or len(tally.times) != tally.frames or not has_decord():
-        return False
-    answer: list[bool] = []
-    # decord may hang where no Python signal reaches it; a daemon thread can be left behind.
-    check = threading.Thread(target=lambda: answer.append(_compare_decord(path, tally)), daemon=True)
-    check.start()
-    check.join(_DECORD_BUDGET_S)
-    return answer == [True]
-
-
-def _compare_decord(path: Path, tally: _Tally) -> bool:
-    import decord
-
-    size, last = (48, 64), tally.frames - 1
-    wanted = sorted({0, tally.frames // 2, last})
-    try:
-        plain = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        starts = plain.get_frame_timestamp(list(range(min(tally.frames, 8))))[:, 0]
-        del plain
-        reader = DecordReader(path, num_frames=tally.frames, size=size)
-        together = reader.read(wanted)
-        apart = np.concatenate([reader.read([index]) for index in wanted[::-1]])[::-1]
-        truth = _decode_some(path, wanted, size=size)
-    except (VideoError, decord.DECORDError, RuntimeError, OSError, IndexError, ValueError):
-        return False
-    if not np.allclose(starts, tally.times[:8], rtol=0, atol=2e-3):
-        return False
-    return len(truth) == len(wanted) and np.array_equal(together, truth) and np.array_equal(apart, truth)
-
-
-def _decode_some(path: Path, wanted: list[int], *, size: Size) -> Pixels:
-    """Decode in order and keep some frames: uint8 ``[T, 3, h, w]``."""
-    scale = FrameScaler()
-    with open_container(path) as (container, stream):
-        frames = enumerate(decode_in_order(container, stream, on_error=[]))
-        return np.stack([scale(frame, size, Orientation()) for index, frame in frames if index in wanted])

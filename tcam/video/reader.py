@@ -1,5 +1,6 @@
-"""Frames of one video: in order with constant memory (PyAV), or by index (decord where it was verified, else PyAV).
+"""Frames of one video: in order with constant memory (PyAV), or by index.
 
+By index, decord reads the copies that ``prepare`` wrote, and PyAV everything else.
 Frame ``i`` is the ``i``-th decodable frame in presentation order, whichever way it is read.
 """
 
@@ -200,10 +201,9 @@ class ClipReader:
 
     Args:
         path: the video file or frame folder.
-        decoder: what the probe or ``prepare`` found safe; ``decord`` becomes PyAV where decord is not installed.
+        decoder: ``decord`` is safe for copies that ``prepare`` wrote, and becomes PyAV where it is not installed.
         num_frames: decodable frames, as probed.
         size: (height, width) of the frames returned, display orientation.
-        rotation: clockwise turn of the stored pixels, as probed; PyAV reads the turned ones.
         runs: the image files below ``path`` that make the video; none: all images of the folder.
     """
 
@@ -214,14 +214,13 @@ class ClipReader:
         decoder: Decoder,
         num_frames: int,
         size: Size,
-        rotation: int = 0,
         runs: Sequence[FrameRun] = (),
     ) -> None:
-        if num_frames < 1 or rotation not in (0, 90, 180, 270):
-            raise ValueError(f"expected num_frames >= 1 and a quarter turn, got {num_frames} and {rotation}")
+        if num_frames < 1:
+            raise ValueError(f"expected num_frames >= 1, got {num_frames}")
         _check_size(size)
         self._path, self._decoder, self._num_frames = Path(path), decoder, num_frames
-        self._size, self._rotation, self._runs = size, rotation, tuple(runs)
+        self._size, self._runs = size, tuple(runs)
         self._backend: _Backend | None = None
         self._owner = os.getpid()
 
@@ -287,8 +286,7 @@ class ClipReader:
     def _open(self) -> _Backend:
         if self._decoder == "frames":
             return _ImageBackend(self._path, self._runs, num_frames=self._num_frames, size=self._size)
-        fits_decord = self._size[1] >= _DECORD_MIN_WIDTH and not self._rotation
-        if self._decoder == "decord" and fits_decord and has_decord():
+        if self._decoder == "decord" and self._size[1] >= _DECORD_MIN_WIDTH and has_decord():
             return DecordReader(self._path, num_frames=self._num_frames, size=self._size)
         return SeekingReader(self._path, num_frames=self._num_frames, size=self._size)
 

@@ -111,7 +111,7 @@ def test_small_videos_are_not_scaled_up(videos, tmp_path):
 
 def test_without_a_cache_the_originals_are_read(videos):
     index = prepare(videos, cache_dir=None, placement=Placement()).index
-    assert {(record.cache_path, record.decoder) for record in index.records} == {(None, "decord")}
+    assert {(record.cache_path, record.decoder) for record in index.records} == {(None, "pyav")}
 
 
 def test_links_out_of_the_data_folder_need_leave(videos, tmp_path):

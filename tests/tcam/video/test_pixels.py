@@ -55,5 +55,5 @@ def test_frames_with_side_data_that_pyav_does_not_know_are_shown_as_they_should_
     assert (found.num_frames, found.size, found.rotation) == (5, shown.shape[1:], orientation.rotation)
     for frame in stream_frames(path):
         assert np.abs(frame.pixels - shown).mean() < 4
-    with ClipReader(path, decoder=found.decoder, num_frames=5, size=found.size, rotation=found.rotation) as reader:
+    with ClipReader(path, decoder=found.decoder, num_frames=5, size=found.size) as reader:
         assert np.abs(reader.read([3])[0] - shown).mean() < 4

@@ -16,14 +16,7 @@ def test_an_ordinary_file_is_described_fully(tmp_path):
     assert (probe.num_frames, probe.size, probe.fps, probe.rotation) == (30, (64, 96), 24.0, 0)
     assert (probe.variable_rate, probe.codec, probe.lost_frames, probe.warning) == (False, "h264", 0, None)
     assert probe.duration_s == pytest.approx(30 / 24)
-    assert probe.decoder == "decord"
-
-
-def test_decord_is_kept_from_what_it_reads_wrongly(tmp_path):
-    assert probe_video(encode(tmp_path / "a.ts")).decoder == "pyav"
-    assert probe_video(encode(tmp_path / "turned.mp4", rotation=90)).decoder == "pyav"
-    assert probe_video(encode(tmp_path / "ten.mp4", pix_fmt="yuv420p10le")).decoder == "pyav"
-    assert probe_video(encode(tmp_path / "a.mp4"), try_decord=False).decoder == "pyav"
+    assert probe.decoder == "pyav"
 
 
 def test_a_variable_rate_is_noticed_and_a_coarse_clock_is_not(tmp_path):
@@ -136,6 +129,6 @@ def test_the_real_clips_have_the_frames_and_sizes_of_their_table(shared_data):
         rows = list(csv.DictReader(file))
     assert len(rows) == 55
     for row in rows:
-        probe = probe_video(root / row["video"], try_decord=False)
+        probe = probe_video(root / row["video"])
         expected = (int(row["n_frames"]), (int(row["height"]), int(row["width"])), 24.0, 0, None)
         assert (probe.num_frames, probe.size, probe.fps, probe.lost_frames, probe.warning) == expected, row["video"]

@@ -34,11 +34,9 @@ def test_frames_by_index_are_those_in_order_pixel_for_pixel(tmp_path, name):
     for size in (probe.size, (40, 56)):
         in_order = np.stack([frame.pixels for frame in stream_frames(path, size=size)])
         assert in_order.shape == (30, 3, *size)
-        for decoder in {probe.decoder, "pyav"}:
-            reader = ClipReader(path, decoder=decoder, num_frames=30, size=size, rotation=probe.rotation)
-            with reader:
-                for part in (SCATTERED, [20], [2], [29, 28, 27], list(range(30))):
-                    assert np.array_equal(reader.read(part), in_order[part]), (decoder, size, part)
+        with ClipReader(path, decoder=probe.decoder, num_frames=30, size=size) as reader:
+            for part in (SCATTERED, [20], [2], [29, 28, 27], list(range(30))):
+                assert np.array_equal(reader.read(part), in_order[part]), (size, part)
 
 
 def test_no_two_frames_of_the_test_videos_are_alike(tmp_path):

@@ -14,7 +14,7 @@ from pipelines.data.negatives import Slot, find_negatives, negatives_fingerprint
 from pipelines.models.checkpoint import load_weights
 from pipelines.models.device import Compute, choose_compute
 from pipelines.models.localizer import NetworkLocalizer, build_network
-from pipelines.run.files import hash_file, hash_json, without
+from pipelines.run.files import hash_file, hash_json
 from pipelines.run.stage import Stage
 from tcam.errors import DataError
 from tcam.types import FrameTruth, Size, VideoIndex, VideoRecord
@@ -26,18 +26,6 @@ FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
 
 REFINED: Final = Path("evaluation-crf/thresholds.json")
 """In a run folder: map thresholds that ``tcam evaluate --refine crf`` chose for refined maps."""
-
-
-ADDED = {"pooling": "wgap", "background": False}
-"""Settings of the model that came later, and what went without saying: left out, so that older stages still count."""
-
-
-ADDED_TO_LOCALIZER = {
-    "seeds": {"erosion": 1},
-    "negatives": {"weight": 0.0},
-    "uncertainty": {"foreground": 0.0, "background": 0.0},
-}
-"""The same for settings of the localizer, group by group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class Run:
                 "model": {
                     key: value
                     for key, value in config["model"].items()
-                    if key not in ("decoder", "decoder_channels", "weights") and (key, value) not in ADDED.items()
+                    if key not in ("decoder", "decoder_channels", "weights")
                 },
                 "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
                 "cam": config["cam"]["method"],
@@ -93,7 +81,7 @@ class Run:
             {
                 "cams": self.cams_stage().fingerprint,
                 "method": config["method"],
-                "localizer": _that_matters(without(config["localizer"], ADDED_TO_LOCALIZER)),
+                "localizer": _that_matters(config["localizer"]),
                 "decoder": config["model"]["decoder_channels"] if decoder == "unet" else decoder,
                 **({"negatives": negatives_fingerprint(negatives)} if negatives else {}),
             },

@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tcam.files import replacing
 from tcam.video.frame_files import list_frame_files
@@ -41,20 +39,6 @@ def hash_content(path: Path) -> str:
     if path.is_dir():
         return hash_json([(file.name, hash_file(file)) for file in list_frame_files(path)])
     return hash_file(path) if path.is_file() else ""
-
-
-def without(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out settings that came later, where they have the value that went without saying; ``added`` is nested."""
-    kept = {}
-    for name, value in settings.items():
-        if name in added and isinstance(value, Mapping):
-            value = without(value, added[name])
-            if not value:
-                continue
-        elif name in added and value == added[name]:
-            continue
-        kept[name] = value
-    return kept
 
 
 def copy_folder(source: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from pipelines.run.files import copy_folder, hash_file, hash_json, without, write_json, write_text
+from pipelines.run.files import copy_folder, hash_file, hash_json, write_json, write_text
 from tcam.errors import DataError
 from tcam.files import replacing, sweep_leftovers, temporary_name
 
@@ -82,12 +82,3 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
     (tmp_path / f".cams.{ended.pid}.tmp" / "deep").mkdir(parents=True)
     sweep_leftovers(tmp_path)
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {*kept, "classifier"}
-
-
-def test_settings_that_came_later_are_left_out_only_at_their_silent_value():
-    added = {"seeds": {"erosion": 1}, "later": {"weight": 0.0}}
-    old = {"lr": 0.1, "seeds": {"kernel": 3}}
-    new = {"lr": 0.1, "seeds": {"kernel": 3, "erosion": 1}, "later": {"weight": 0.0}}
-    assert without(new, added) == old
-    other = {"lr": 0.1, "seeds": {"kernel": 1, "erosion": 3}, "later": {"weight": 0.5}}
-    assert without(other, added) == other

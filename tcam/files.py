@@ -42,6 +42,14 @@ def cannot_write(path: Path, error: OSError) -> DataError:
     return DataError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
 
 
+def file_size(path: Path) -> int:
+    """Return the bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def temporary_name(path: Path) -> Path:
     """Name the file that will become ``path``: hidden, in the same folder, of this process."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tcam.errors import DataError, NetworkError
+from tcam.files import file_size
 
 Progress = Callable[[int, int | None], None]
 """Called with (bytes there, all bytes or None where the server does not say)."""
@@ -43,7 +44,7 @@ def download(url: str, target: Path, *, progress: Progress | None = None) -> Non
     part = target.with_name(f"{target.name}.part")
     failed, reason = 0, ""
     while failed < _ATTEMPTS:
-        before = _size(part)
+        before = file_size(part)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if _fetch(url, part, progress):
@@ -62,18 +63,18 @@ def download(url: str, target: Path, *, progress: Progress | None = None) -> Non
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         except OSError as error:
             raise DataError(f"cannot write {part}: {error.strerror or error}; free space, or set TCAM_DATA") from None
-        failed = 0 if _size(part) > before else failed + 1
+        failed = 0 if file_size(part) > before else failed + 1
     raise NetworkError(f"cannot fetch {url} ({reason}); {_remedy(part)}")
 
 
 def _remedy(part: Path) -> str:
-    kept = f"{_size(part)} bytes are kept, the same command goes on from there; " if _size(part) else ""
+    kept = f"{file_size(part)} bytes are kept, the same command goes on from there; " if file_size(part) else ""
     return f"{kept}try again, name another host with --url, or pass --from FOLDER with the archives"
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> bool:
     """Add to the part file what the server has beyond it; says whether it is whole now."""
-    start, tag = _size(part), _read_tag(part)
+    start, tag = file_size(part), _read_tag(part)
     headers = {"User-Agent": "tcam"}
     if start and tag:
         headers |= {"Range": f"bytes={start}-", "If-Range": tag}
@@ -102,12 +103,6 @@ def _read_tag(part: Path) -> str:
     with suppress(OSError):
         return _tag_file(part).read_text()
     return ""
-
-
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -25,6 +25,7 @@ from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import Placement
 from pipelines.run.progress import Progress
 from tcam.errors import DataError
+from tcam.files import file_size
 from tcam.types import SPLITS, FrameTruth, Shot, Split, VideoIndex, VideoRecord
 from tcam.video.container import require_av
 from tcam.video.data_folder.clip_tables import FIND_OUT, BoxConvention
@@ -230,7 +231,7 @@ def _check_all(
         _start_checking,
         jobs,
         placement=placement,
-        time_limit_s=lambda job: limits.time_s + _file_size(job.path) / _BYTES_PER_S,
+        time_limit_s=lambda job: limits.time_s + file_size(job.path) / _BYTES_PER_S,
         memory_limit_mb=limits.memory_mb,
         progress=progress,
     )
@@ -257,13 +258,6 @@ def _find_stray_link(path: Path, real_root: Path) -> str | None:
 def _children(path: Path) -> Iterator[Path]:
     with suppress(OSError):
         yield from path.iterdir()
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _require_every_class(source: FolderSource, good: Mapping[str, GoodVideo], failures: Sequence[VideoFailure]) -> None:

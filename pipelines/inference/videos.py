@@ -17,6 +17,7 @@ from pipelines.parallel.placement import Placement, model_time_limit_s, split_ra
 from pipelines.run.console import item_bar
 from pipelines.run.files import hash_content
 from tcam.errors import VideoError
+from tcam.files import file_size
 from tcam.types import Size
 from tcam.video.frame_files import ImageSequence, is_image_sequence
 from tcam.video.reader import DecodedFrame, RangeStream, count_frames, stream_frames
@@ -135,7 +136,7 @@ def look_at(
             _start_hashing if hashed else _start_counting,
             sources,
             placement=placement,
-            time_limit_s=lambda source: 60.0 + _size_of(source.path) / 5e6,
+            time_limit_s=lambda source: 60.0 + file_size(source.path) / 5e6,
             memory_limit_mb=memory_limit_mb,
             holds_model=True,  # actors: on Ray they end with this map
             progress=progress,
@@ -160,13 +161,6 @@ def _look(path: Path, *, hashed: bool) -> Known:
         return Known(content, count_frames(path))
     except VideoError:
         return Known(content, 0)  # predicting it says what is wrong with it
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def predict_all(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tcam.files import file_size
 from tcam.video.frame_files import holds_pages
 from tcam.video.pictures.image import IMAGE_SUFFIXES, PAGED_SUFFIXES
 
@@ -210,7 +211,7 @@ def _of_several_pages(folder: Path, images: Sequence[str]) -> list[str]:
     maybe = [name for name in images if _suffix(name) in PAGED_SUFFIXES]
     if not maybe:
         return []
-    largest = max(maybe, key=lambda name: _file_size(folder / name))
+    largest = max(maybe, key=lambda name: file_size(folder / name))
     if not any(holds_pages(folder / name) for name in {maybe[0], maybe[-1], largest}):
         return []
     return [name for name in maybe if holds_pages(folder / name)]
@@ -218,10 +219,3 @@ def _of_several_pages(folder: Path, images: Sequence[str]) -> list[str]:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a million names: no Path for each
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from pipelines.run.console import console
 from pipelines.streaming.feed import FrameFeed
-from pipelines.streaming.localizer import StreamLocalizer, check_pixels
+from pipelines.streaming.localizer import StreamLocalizer, check_pixels, resize_frame
 from pipelines.streaming.run import BATCH, MOST_AT_ONCE, find_source, localize
 from tcam.errors import ConfigError
 from tcam.types import FrameBox, Size, Split
 from tcam.video.live import LiveSource
+from tcam.video.pixels import FrameScaler
 
 if TYPE_CHECKING:
     import pandas
@@ -92,7 +93,8 @@ class Localizer:
             ValueError: another shape or dtype.
         """
         pixels = check_pixels(frames, "frames", "[B, H, W, 3]", hint="; for one frame, pass frame[None]")
-        decoded = (self._localizer.decode(frame, index) for index, frame in enumerate(pixels))
+        scale = FrameScaler()
+        decoded = (resize_frame(scale, frame, self.size, index=index) for index, frame in enumerate(pixels))
         found = self._localizer.through(decoded, batch=BATCH, at_once=MOST_AT_ONCE)
         return [replace(frame.box, map=frame.map) for frame in found]
 

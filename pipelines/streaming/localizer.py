@@ -131,22 +131,13 @@ class StreamLocalizer:
             ValueError: another shape or type.
             ForkError: in a process forked from one that used a GPU, or made maps from gradients.
         """
-        decoded = self.decode(check_pixels(frame, "frame", "[H, W, 3]"), self._frames, time_s=time_s)
+        pixels = check_pixels(frame, "frame", "[H, W, 3]")
+        decoded = resize_frame(self._scale, pixels, self.size, index=self._frames, time_s=time_s)
         self._frames += 1
         return next(self.through(iter([decoded]))).box
 
-    def decode(self, pixels: Pixels, index: int, *, time_s: float | None = None) -> DecodedFrame:
-        """Resize a frame, uint8 ``[H, W, 3]``, as frames of a file are; ``time_s`` as in ``step``."""
-        return DecodedFrame(
-            index=index,
-            time_s=index / FOLDER_FPS if time_s is None else time_s,
-            pixels=self._scale.resize(pixels, self.size),
-            original=None,
-            original_size=(pixels.shape[0], pixels.shape[1]),
-        )
-
     def new_stream(self) -> StreamLocalizer:
-        """Return the same model and settings for another stream, at its first frame."""
+        """Return a localizer for another stream, at its first frame: the same settings and the same model in memory."""
         return StreamLocalizer(
             self._engine_here(),
             class_names=self.class_names,
@@ -198,6 +189,19 @@ class StreamLocalizer:
     def _followed(self, found: Iterator[FramePrediction], follow: BoxFollower) -> Iterator[FramePrediction]:
         for frame in found:
             yield replace(frame, box=follow(frame.box, frame.size))
+
+
+def resize_frame(
+    scale: FrameScaler, pixels: Pixels, size: Size, *, index: int, time_s: float | None = None
+) -> DecodedFrame:
+    """Resize a frame of the caller, uint8 ``[H, W, 3]``, as frames of a video are; 25 frames make a second."""
+    return DecodedFrame(
+        index=index,
+        time_s=index / FOLDER_FPS if time_s is None else time_s,
+        pixels=scale.resize(pixels, size),
+        original=None,
+        original_size=(pixels.shape[0], pixels.shape[1]),
+    )
 
 
 def check_pixels(frames: Tensor | NDArray[np.uint8], name: str, shape: str, *, hint: str = "") -> Pixels:

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from pipelines.models.open import open_model
 from pipelines.run.console import console
 from pipelines.streaming.localizer import StreamLocalizer
 from tcam.errors import ConfigError, DataError
+from tcam.video.pixels import FrameScaler
 from tests.helpers.synthetic import TINY_FRAMES
 from tests.helpers.tiny import SETTINGS
 
@@ -132,8 +134,9 @@ def test_arrays_give_the_boxes_of_the_steps_of_a_stream(tiny_run, frames, thresh
 def test_maps_are_those_of_the_network_at_its_own_size(tiny_run, frames):
     localizer = tcam.Localizer(tiny_run.folder)
     found = localizer(frames)
-    decoded = [localizer._localizer.decode(frame, 0).pixels for frame in frames[:8]]
-    wanted = open_model(tiny_run.folder).packed.unpack().find(np.stack(decoded), None)
+    scale = FrameScaler()
+    pixels = np.stack([scale.resize(frame, localizer.size) for frame in frames[:8]])
+    wanted = open_model(tiny_run.folder).packed.unpack().find(pixels, None)
     np.testing.assert_allclose(np.stack([item.map for item in found[:8]]), wanted.maps, atol=1e-6)
     assert all(item.map.dtype == np.float32 and item.map.shape == localizer.size for item in found)
     assert [item.map_peak for item in found] == [pytest.approx(float(item.map.max())) for item in found]
@@ -257,7 +260,7 @@ def test_training_needs_videos(tmp_path):
 
 def run_python(*arguments, cwd):
     """Run Python as a user does, with no test above it; return what it printed."""
-    environment = {"PYTHONPATH": ":".join(sys.path), "TCAM_HOME": str(cwd / "home"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TCAM_HOME": str(cwd / "home")}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )

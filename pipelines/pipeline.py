@@ -13,9 +13,8 @@ from pathlib import Path
 from pipelines.config.schema import RunConfig
 from pipelines.data.negatives import read_background
 from pipelines.data.stage import prepare_data
-from pipelines.evaluation.results import save_results
+from pipelines.evaluation.results import evaluation_of, read_evaluation, save_results
 from pipelines.evaluation.score import ScoredSet, results_table, score_videos
-from pipelines.evaluation.stored import evaluation_of, read_evaluation
 from pipelines.inference.frames import predict_video
 from pipelines.inference.overlay_video import save_overlay
 from pipelines.models.device import choose_compute

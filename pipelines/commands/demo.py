@@ -10,13 +10,14 @@ from pathlib import Path
 
 from pipelines.commands.predict import PredictRequest, predict_sources
 from pipelines.config.schema import load_config, save_config
-from pipelines.evaluation.score import print_table
+from pipelines.evaluation.printing import print_table
+from pipelines.evaluation.results import Rows
 from pipelines.inference.outputs import check_output_folder, mark_output_folder
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.run import Run, load_localizers, load_run
 from pipelines.models.thresholds import read_thresholds
 from pipelines.pipeline import train_run
-from pipelines.report.page import Rows, write_report
+from pipelines.report.page import write_report
 from pipelines.report.run import MOST_PICTURES, draw_maps
 from pipelines.run.console import console
 from pipelines.run.environment import describe_environment

@@ -15,9 +15,9 @@ from pipelines.data.failures import VideoFailure
 from pipelines.data.sources import resolve_videos
 from pipelines.data.stage import prepare_data
 from pipelines.evaluation.metrics import list_metrics
-from pipelines.evaluation.results import PER_FRAME, RESULTS, Rows, save_results
-from pipelines.evaluation.score import ScoredSet, print_metrics, print_table, results_table
-from pipelines.evaluation.stored import read_evaluation
+from pipelines.evaluation.printing import print_metrics, print_table
+from pipelines.evaluation.results import PER_FRAME, RESULTS, Rows, read_evaluation, save_results
+from pipelines.evaluation.score import ScoredSet, results_table
 from pipelines.inference.outputs import check_output_folder, mark_output_folder
 from pipelines.models.localizer import NetworkLocalizer, refined_localizers
 from pipelines.models.run import REFINED, Run, load_localizers, load_run, videos_of_run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.config.schema import RunConfig, load_config, save_config
 from pipelines.data.sources import check_videos, resolve_videos
-from pipelines.evaluation.score import print_table
+from pipelines.evaluation.printing import print_table
 from pipelines.models.run import videos_of_run
 from pipelines.pipeline import RunResult, check_settings, train_run
 from pipelines.run.console import console

@@ -182,10 +182,6 @@ class MethodEvaluator:
             classes = self._describe_classes(found.probabilities, found.peaks)
             self._add_frames(truth, size, found.at_chosen.boxes, best, classes)
 
-    def add_maps(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> None:
-        """Judge the maps of N annotated frames of (height, width) at once."""
-        self.update(truth, size, self.measure(truth, size, seen))
-
     def update_boxes(self, truth: Sequence[FrameTruth], size: Size, box: Tensor) -> None:
         """Judge boxes ``[N, 4]`` of N annotated frames of (height, width), in original pixels; ``[4]``: all alike.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,11 +13,11 @@ _STEADY = "lower is steadier; mean over videos, arXiv:1611.06467"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of a method; ``value`` is None where there is nothing to count it from."""
+    """One metric of a method, with the protocol that the number depends on; ``value`` is NaN if nothing was counted."""
 
     method: str
     name: str
-    value: float | None
+    value: float
     unit: str
     protocol: str
 
@@ -34,7 +33,7 @@ def list_metrics(methods: Mapping[str, MethodEvaluator], chosen_on: str) -> list
             figures += _classes(method, at)
         figures += _over_time(method, at)
         for name, value, protocol in figures:
-            metrics.append(Metric(method.name, name, None if math.isnan(value) else value, "%", protocol))
+            metrics.append(Metric(method.name, name, value, "%", protocol))
     return metrics
 
 

@@ -7,7 +7,6 @@ itself, for all classes and for each, is reported beside it, as an oracle.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,10 +25,8 @@ from pipelines.evaluation.method_evaluator import (
     MethodEvaluator,
     Seen,
 )
-from pipelines.evaluation.metrics import Metric
 from pipelines.evaluation.results import Rows
 from pipelines.evaluation.sampling import threshold_grid
-from pipelines.evaluation.stored import describe_threshold
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer
 from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import Placement, model_time_limit_s, split_range
@@ -274,43 +271,3 @@ def results_table(scored: ScoredSet, thresholds: Mapping[str, float], chosen_on:
 def _is_baseline(evaluator: CorLocEvaluator) -> bool:
     """Whether a method has no map threshold to choose."""
     return len(evaluator.thresholds) == 1
-
-
-def print_table(rows: Rows, title: str) -> None:
-    """Show the rows on stderr as people read them."""
-    classes = list(rows[0][1].per_class)
-    columns = ["method", "threshold", *classes, "mean", "frames %"]
-    lines = [
-        [name, describe_threshold(result), *map(percent, (*result.per_class.values(), result.macro, result.micro))]
-        for name, result in rows
-    ]
-    _print_lines(title, columns, lines, [str(result.protocol) for _, result in rows])
-
-
-def print_metrics(metrics: Sequence[Metric]) -> None:
-    """Show the figures besides CorLoc on stderr, one line per metric, one column per method."""
-    methods = list(dict.fromkeys(metric.method for metric in metrics))
-    known = [metric for metric in metrics if metric.value is not None]
-    values = {(metric.name, metric.method): metric.value or 0.0 for metric in known}
-    notes = {metric.name: metric.protocol for metric in known}  # that of the last method, which has a map
-    lines = [[name, *(percent(values.get((name, method), math.nan)) for method in methods)] for name in notes]
-    _print_lines("other figures, in percent", ["metric", *methods], lines, [f"{k}: {v}" for k, v in notes.items()])
-
-
-def _print_lines(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
-    for note in dict.fromkeys(notes):
-        console.print(note, style="dim", markup=False)
-
-
-def percent(value: float) -> str:
-    """Write a percentage, or a dash where there is none."""
-    return "-" if math.isnan(value) else f"{value:.1f}"

@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipelines.config.schema import load_config
-from pipelines.evaluation.stored import Evaluation, read_evaluation
+from pipelines.evaluation.results import Evaluation, read_evaluation
 from pipelines.run.folder import open_run
 from tcam.errors import ConfigError, DataError
+from tcam.metrics.corloc import CorLocResult
 
 DRAWS: Final = 10_000
 """Bootstrap draws of videos."""
@@ -200,7 +201,7 @@ def _truth_of(run: ComparedRun) -> dict[tuple[str, int], tuple[object, ...]]:
 
 def _iou_threshold(run: ComparedRun) -> float:
     score = run.evaluation.fair_score(run.method) or run.evaluation.scores[0]
-    return score.iou_threshold
+    return score.protocol.iou_threshold
 
 
 def _group_scores(groups: Mapping[str, Sequence[ComparedRun]]) -> Iterator[GroupScore]:
@@ -212,18 +213,19 @@ def _group_scores(groups: Mapping[str, Sequence[ComparedRun]]) -> Iterator[Group
 
 
 def _scores_of(group: str, runs: Sequence[ComparedRun], kind: str) -> Iterator[GroupScore]:
-    alike: dict[tuple[str, str, str], list[Any]] = {}
+    alike: dict[tuple[str, str, str], list[CorLocResult]] = {}
     for run in runs:
         for score in run.evaluation.scores:
             if score.kind == kind:
-                alike.setdefault((score.method, score.threshold_choice, score.overlap_text), []).append(score)
-    for (method, choice, overlap), scores in alike.items():
+                key = (score.method, score.protocol.threshold_choice, score.overlap_text)
+                alike.setdefault(key, []).append(score.result)
+    for (method, choice, overlap), results in alike.items():
         names = runs[0].evaluation.class_names
         yield GroupScore(
             *(group, method, choice, overlap),
-            [score.macro for score in scores],
-            [score.micro for score in scores],
-            {name: [score.per_class.get(name, math.nan) for score in scores] for name in names},
+            [result.macro for result in results],
+            [result.micro for result in results],
+            {name: [result.per_class.get(name, math.nan) for result in results] for name in names},
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from pipelines.evaluation.stored import Evaluation, evaluation_of
+from pipelines.evaluation.results import Evaluation, Rows, evaluation_of
 from pipelines.report.charts import Chart
 from pipelines.report.pictures import Picture, embed_pictures
 from pipelines.report.tables import (
@@ -31,9 +31,6 @@ from pipelines.run.files import write_text
 from pipelines.run.page_template import render_page
 from tcam.errors import DataError
 from tcam.files import replacing
-from tcam.metrics.corloc import CorLocResult
-
-Rows = Sequence[tuple[str, CorLocResult]]
 
 _LEAD: Final = "Where is the tagged object in every frame? Learnt from video tags alone, judged on annotated frames."
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipelines.evaluation.stored import Evaluation
+from pipelines.evaluation.results import Evaluation
 from tcam.video.pixels import Pixels
 
 _QUALITY: Final = 72

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipelines.evaluation.stored import Evaluation
+from pipelines.evaluation.results import Evaluation
 from pipelines.inference.overlay import draw_overlay
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.report.page import Sections, as_json, write_evaluation_report

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from pipelines.evaluation.stored import Evaluation
+from pipelines.evaluation.results import Evaluation
 from pipelines.report.charts import Chart, Series, bar_chart, line_chart
 
 _AREAS: Final = (0.0, 0.01, 0.04, 0.1, 0.25, 0.5, math.inf)
@@ -58,7 +58,7 @@ def size_chart(evaluation: Evaluation) -> list[Chart]:
     tables = _tables(evaluation)
     if not tables:
         return []
-    level = next((score.iou_threshold for score in evaluation.scores), 0.5)
+    level = next((score.protocol.iou_threshold for score in evaluation.scores), 0.5)
     bins = {
         method: pd.cut(table["truth_area"], _AREAS, labels=_AREA_NAMES, right=False) for method, table in tables.items()
     }

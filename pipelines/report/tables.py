@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
-from pipelines.evaluation.stored import Evaluation, Metric, Score
+from pipelines.evaluation.metrics import Metric
+from pipelines.evaluation.results import Evaluation, Score
 
 _ALIASES: Final = {"aero": "aeroplane", "mbike": "motorbike"}
 
@@ -43,41 +44,40 @@ def interval_text(interval: tuple[float, float] | None) -> str:
 
 def score_lines(evaluation: Evaluation) -> list[dict[str, object]]:
     """Return every score as a line of the page: the best of a column among those without an oracle is marked."""
-    fair = [score for score in evaluation.scores if score.fair and not score.inclusive]
-    best = {name: maximum([score.per_class[name] for score in fair]) for name in evaluation.class_names}
-    best_macro, best_micro = maximum([s.macro for s in fair]), maximum([s.micro for s in fair])
+    fair = [score for score in evaluation.scores if score.fair and not score.protocol.inclusive]
+    best = {name: maximum([score.result.per_class[name] for score in fair]) for name in evaluation.class_names}
+    best_macro, best_micro = maximum([s.result.macro for s in fair]), maximum([s.result.micro for s in fair])
     return [
         {
             "name": score.method,
-            "kind": score.threshold_choice.split()[0],
-            "metric": score.metric,
+            "kind": score.protocol.threshold_choice.split()[0],
             "threshold": score.threshold_text,
             "overlap": score.overlap_text,
-            "interval": interval_text(score.interval),
-            "cells": [percent_cell(score.per_class[n], best[n], fair=score in fair) for n in evaluation.class_names],
-            "macro": percent_cell(score.macro, best_macro, fair=score in fair),
-            "micro": percent_cell(score.micro, best_micro, fair=score in fair),
+            "interval": interval_text(found.interval),
+            "cells": [percent_cell(found.per_class[n], best[n], fair=score in fair) for n in evaluation.class_names],
+            "macro": percent_cell(found.macro, best_macro, fair=score in fair),
+            "micro": percent_cell(found.micro, best_micro, fair=score in fair),
         }
-        for score in evaluation.scores
+        for score, found in ((score, score.result) for score in evaluation.scores)
     ]
 
 
 def large_figures(evaluation: Evaluation) -> list[dict[str, object]]:
     """Return the figures on top: each localizer under the fairest threshold there is, and the best baseline."""
-    plain = [score for score in evaluation.scores if not score.inclusive and score.metric == "CorLoc"]
+    plain = [score for score in evaluation.scores if not score.protocol.inclusive]
     learnt = [s for s in plain if s.kind == "localizer" and s.fair]
-    learnt = learnt or [s for s in plain if s.kind == "localizer" and s.threshold_choice == "oracle"]
-    baseline = max((s for s in plain if s.kind == "baseline"), key=lambda s: _or_zero(s.macro), default=None)
-    best = maximum([score.macro for score in learnt])
+    learnt = learnt or [s for s in plain if s.kind == "localizer" and s.protocol.threshold_choice == "oracle"]
+    baseline = max((s for s in plain if s.kind == "baseline"), key=lambda s: _or_zero(s.result.macro), default=None)
+    best = maximum([score.result.macro for score in learnt])
     return [
         {
             "name": score.method,
-            "value": percent_cell(score.macro).text,
-            "interval": interval_text(score.interval),
+            "value": percent_cell(score.result.macro).text,
+            "interval": interval_text(score.result.interval),
             "note": "CorLoc of a box that looks at no pixel"
             if score.kind == "baseline"
             else f"CorLoc, map threshold {score.threshold_text}",
-            "best": score.macro == best,
+            "best": score.result.macro == best,
         }
         for score in [*learnt, *([baseline] if baseline else [])]
     ]
@@ -110,9 +110,9 @@ def video_lines(evaluation: Evaluation) -> dict[str, object]:
     """Return CorLoc by video under the fair threshold of each method (an oracle where there is none)."""
     methods = dict.fromkeys(score.method for score in evaluation.scores)
     chosen = [evaluation.fair_score(m) or next(s for s in evaluation.scores if s.method == m) for m in methods]
-    videos = sorted({video for score in chosen for video in score.per_video})
+    videos = sorted({video for score in chosen for video in score.result.per_video})
     lines = [
-        {"name": video, "cells": [percent_cell(score.per_video.get(video, math.nan)) for score in chosen]}
+        {"name": video, "cells": [percent_cell(score.result.per_video.get(video, math.nan)) for score in chosen]}
         for video in videos
     ]
     return {"columns": [(score.method, score.threshold_text) for score in chosen], "lines": lines}
@@ -141,7 +141,7 @@ def published_for(source: str, class_names: Sequence[str]) -> dict[str, object] 
 
 def protocols(scores: Sequence[Score]) -> list[str]:
     """Return every protocol's sentence once."""
-    return list(dict.fromkeys(score.protocol for score in scores))
+    return list(dict.fromkeys(str(score.protocol) for score in scores))
 
 
 def table_csv(evaluation: Evaluation) -> str:
@@ -152,10 +152,11 @@ def table_csv(evaluation: Evaluation) -> str:
     head = ["method", "threshold", *names, "mean over classes", "over frames", "frames", "low", "high", "protocol"]
     table.writerow(head)
     for score in evaluation.scores:
-        threshold = "" if score.threshold is None else f"{score.threshold:g}"
-        values = [_plain(value) for value in (*(score.per_class[n] for n in names), score.macro, score.micro)]
-        interval = [_plain(value) for value in score.interval or (math.nan, math.nan)]
-        table.writerow([score.method, threshold, *values, score.num_frames, *interval, score.protocol])
+        threshold = "" if score.result.threshold is None else f"{score.result.threshold:g}"
+        found = score.result
+        values = [_plain(value) for value in (*(found.per_class[n] for n in names), found.macro, found.micro)]
+        interval = [_plain(value) for value in found.interval or (math.nan, math.nan)]
+        table.writerow([score.method, threshold, *values, found.num_frames, *interval, str(score.protocol)])
     return text.getvalue()
 
 
@@ -168,10 +169,10 @@ def report_markdown(title: str, evaluation: Evaluation, notes: Sequence[str]) ->
         rows = [
             [
                 *(score.method, score.threshold_text, score.overlap_text),
-                *(percent_cell(score.macro).text, interval_text(score.interval), percent_cell(score.micro).text),
-                *(percent_cell(score.per_class[name]).text for name in names),
+                *(percent_cell(found.macro).text, interval_text(found.interval), percent_cell(found.micro).text),
+                *(percent_cell(found.per_class[name]).text for name in names),
             ]
-            for score in evaluation.scores
+            for score, found in ((score, score.result) for score in evaluation.scores)
         ]
         parts += [f"CorLoc in percent, {evaluation.num_frames} frames, {evaluation.split} split.", ""]
         parts += [*markdown_table(head, rows, left=3), ""]

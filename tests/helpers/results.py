@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.config.schema import save_config
+from tcam.metrics.corloc import CorLocResult
+from tcam.types import CorLocProtocol, ThresholdChoice
 from tests.helpers.tiny import tiny_config
 
 Overlaps = Mapping[str, Sequence[float]]
@@ -85,7 +87,7 @@ def frame_table(overlaps: Mapping[str, Overlaps]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def score_row(method: str, overlaps: Overlaps, choice: str, iou_threshold: float) -> dict[str, object]:
+def score_row(method: str, overlaps: Overlaps, choice: ThresholdChoice, iou_threshold: float) -> dict[str, object]:
     """CorLoc as results.json holds it."""
     right = {video: [value >= iou_threshold for value in values] for video, values in overlaps.items()}
     classes: dict[str, list[bool]] = {}
@@ -93,23 +95,18 @@ def score_row(method: str, overlaps: Overlaps, choice: str, iou_threshold: float
         classes.setdefault(video.split("/", maxsplit=1)[0], []).extend(values)
     per_class = {name: 100 * statistics.fmean(values) for name, values in sorted(classes.items())}
     every = [value for values in right.values() for value in values]
-    return {
-        "method": method,
-        "kind": "baseline" if choice == "none" else "localizer",
-        "metric": "CorLoc",
-        "protocol": f"CorLoc, IoU >= {iou_threshold:g}, map threshold: {choice}",
-        "threshold_choice": choice,
-        "iou_threshold": iou_threshold,
-        "inclusive": False,
-        "components": "largest",
-        "threshold": 0.5 if choice == "validation" else None,
-        "per_class": per_class,
-        "macro": statistics.fmean(per_class.values()),
-        "micro": 100 * statistics.fmean(every),
-        "num_frames": len(every),
-        "interval": None if choice.startswith("oracle") else [12.5, 87.5],
-        "per_video": {video: 100 * statistics.fmean(values) for video, values in right.items()},
-    }
+    result = CorLocResult(
+        CorLocProtocol(choice, iou_threshold),
+        threshold=0.5 if choice == "validation" else None,
+        per_class=per_class,
+        macro=statistics.fmean(per_class.values()),
+        micro=100 * statistics.fmean(every),
+        num_frames=len(every),
+        per_video={video: 100 * statistics.fmean(values) for video, values in right.items()},
+        interval=None if choice.startswith("oracle") else (12.5, 87.5),
+    )
+    kind = "baseline" if choice == "none" else "localizer"
+    return {"method": method, "kind": kind, "metric": "CorLoc", **result.as_dict()}
 
 
 def curve(k: int) -> dict[str, object]:

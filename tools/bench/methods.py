@@ -113,7 +113,7 @@ def results_folder(options: argparse.Namespace) -> str:
 def report(folders: Mapping[tuple[str, str | None], Sequence[Path]], options: argparse.Namespace) -> None:
     from real import describe
 
-    from pipelines.evaluation.stored import read_evaluation
+    from pipelines.evaluation.results import read_evaluation
 
     evaluations = {
         row_name(row): [read_evaluation(folder / results_folder(options)) for folder in made]
@@ -163,7 +163,7 @@ def method_table(
     """Lay rows side by side: baselines, then each row at the threshold of its validation boxes and at its oracle.
 
     Args:
-        evaluations: by row, one ``pipelines.evaluation.stored.Evaluation`` per seed.
+        evaluations: by row, one ``pipelines.evaluation.results.Evaluation`` per seed.
         facts: milliseconds per frame and millions of parameters, by row; `` + crf`` after it for refined maps.
         refine: whether the evaluations hold refined maps, as their last method.
     """
@@ -189,11 +189,12 @@ def _cells(evaluations: Sequence[Any], method: str, choice: str) -> list[str]:
     from tables import spread
 
     def corloc(choice: str) -> list[float | None]:
-        fair = "default" if choice == "validation" else choice  # no validation boxes: the default threshold stands in
-        return [
-            next((s.macro for s in found.scores if s.method == method and s.threshold_choice in (choice, fair)), None)
+        same = {choice, "default" if choice == "validation" else choice}  # the default, where no boxes chose one
+        fitting = [
+            [s.result.macro for s in found.scores if s.method == method and s.protocol.threshold_choice in same]
             for found in evaluations
         ]
+        return [next(iter(values), None) for values in fitting]
 
     def figure(name: str) -> list[float | None]:
         return [

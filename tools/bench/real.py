@@ -159,7 +159,7 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
     """Print the tables of each split and draw the maps of the first seed."""
     from tables import collect, score_table, seed_table
 
-    from pipelines.evaluation.results import read_rows
+    from pipelines.evaluation.results import read_evaluation
     from pipelines.models.run import load_run
 
     run = load_run(folders["layercam"][0])
@@ -168,12 +168,12 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
     minutes = {name: [read_bench(folder).get("minutes") for folder in made] for name, made in folders.items()}
     facts = describe(folders, options)
     print(facts)
-    tables = {"test": "evaluation/results.json"}
+    tables = {"test": "evaluation"}
     if options.transductive:
-        tables["train (transductive)"] = "evaluation-train/results.json"
-    for split, file in tables.items():
+        tables["train (transductive)"] = "evaluation-train"
+    for split, results_of in tables.items():
         results = collect(
-            {name: [read_rows(folder / file) for folder in made] for name, made in folders.items()},
+            {name: [read_evaluation(folder / results_of).scores for folder in made] for name, made in folders.items()},
             baselines_of="layercam",
         )
         scores = score_table(results, minutes if split == "test" else {})
@@ -207,7 +207,7 @@ def commit() -> str:
 
 def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts: str) -> Path:
     """Write RUNS/report: the table of the first seed, and every test video as each row's localizer sees it."""
-    from pipelines.evaluation.results import read_rows
+    from pipelines.evaluation.results import read_evaluation
     from pipelines.models.run import load_localizers, load_run, main_localizer
     from pipelines.models.thresholds import read_thresholds
     from pipelines.report.page import write_report
@@ -219,7 +219,7 @@ def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts:
         main = main_localizer(run)
         localizers[name] = load_localizers(run)[main]
         thresholds[name] = read_thresholds(folder / "evaluation" / "thresholds.json")[0][main]
-        rows = read_rows(folder / "evaluation" / "results.json")
+        rows = read_evaluation(folder / "evaluation").scores
         table += [(name, result) for method, result in rows if method == main]
         baselines = [row for row in rows if row[1].threshold is None]
     table.sort(key=lambda row: row[1].protocol.threshold_choice, reverse=True)  # validation before oracle

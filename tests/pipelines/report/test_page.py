@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.evaluation.stored import read_evaluation
+from pipelines.evaluation.results import read_evaluation
 from pipelines.report.page import Sections, write_evaluation_report, write_report
 from pipelines.report.pictures import Picture
 from pipelines.report.tables import published_for

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation.stored import read_evaluation
+from pipelines.evaluation.results import read_evaluation
 from pipelines.report.compare import compare_runs
 from pipelines.report.compare_page import write_comparison_page
 from pipelines.report.page import Sections, write_evaluation_report

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.evaluation.stored import read_evaluation
+from pipelines.evaluation.results import read_evaluation
 from pipelines.report.pictures import Picture, choose_frames, embed_pictures
 from tests.helpers.results import write_results
 

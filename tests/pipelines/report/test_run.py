@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from pipelines.evaluation.stored import Evaluation, read_evaluation
+from pipelines.evaluation.results import Evaluation, read_evaluation
 from pipelines.inference.overlay import FOUND_COLOUR, TRUTH_COLOUR
 from pipelines.report.pictures import choose_frames
 from pipelines.report.run import PictureSource, draw_frames, draw_maps, write_run_report

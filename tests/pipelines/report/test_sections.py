@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.evaluation.stored import Evaluation, read_evaluation
+from pipelines.evaluation.results import Evaluation, read_evaluation
 from pipelines.report.sections import overlap_chart, size_chart, threshold_charts, training_charts, trajectory_charts
 from tests.helpers.results import write_results
 

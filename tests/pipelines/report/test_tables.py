@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.evaluation.stored import Metric, read_evaluation
+from pipelines.evaluation.metrics import Metric
+from pipelines.evaluation.results import Score, read_evaluation
 from pipelines.report.tables import (
     large_figures,
     markdown_table,
@@ -27,7 +28,8 @@ def evaluation(tmp_path):
 
 
 def test_the_best_of_a_column_is_marked_but_never_an_oracle_and_never_zero(evaluation):
-    worse = replace(evaluation.scores[3], per_class={"cat": 0.0, "dog": 0.0}, macro=0.0, micro=0.0)
+    method, result = evaluation.scores[3]
+    worse = Score(method, replace(result, per_class={"cat": 0.0, "dog": 0.0}, macro=0.0, micro=0.0))
     lines = score_lines(replace(evaluation, scores=(worse, *evaluation.scores)))
     tops = [[cell.top for cell in (*line["cells"], line["macro"], line["micro"])] for line in lines]
     assert [line["name"] for line in lines] == ["tcam", FLOOR, "layercam", "layercam", "tcam", "tcam"]
@@ -102,7 +104,7 @@ def test_the_table_is_also_csv(evaluation):
         "frames": "9",
         "low": "12.50",
         "high": "87.50",
-        "protocol": "CorLoc, IoU >= 0.5, map threshold: validation",
+        "protocol": "CorLoc, IoU >= 0.5, largest component, map threshold: validation",
     }
 
 

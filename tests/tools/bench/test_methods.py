@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.evaluation.stored import Evaluation, Metric, Score
+from pipelines.evaluation.metrics import Metric
+from pipelines.evaluation.results import Evaluation, Score
 from pipelines.parallel.pool import one_thread
+from tcam.metrics.corloc import CorLocResult
+from tcam.types import CorLocProtocol
 from tests.helpers.tiny import SETTINGS
 
 TOOLS = Path(__file__).parents[3] / "tools" / "bench"
@@ -25,8 +28,8 @@ def bench(monkeypatch):
 
 
 def score(method, choice, macro):
-    kind = "baseline" if choice == "none" else "localizer"
-    return Score(method, kind, "", choice, {"cat": macro}, macro, macro, 12, per_video={"cat/a": macro})
+    result = CorLocResult(CorLocProtocol(choice), None, {"cat": macro}, macro, macro, 12, per_video={"cat/a": macro})
+    return Score(method, result)
 
 
 def evaluation(validation, oracle, v2, *, more=()):

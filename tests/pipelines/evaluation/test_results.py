@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from pipelines.evaluation.stored import evaluation_of, read_evaluation
+from pipelines.evaluation.results import evaluation_of, read_evaluation
 from tcam.errors import DataError
 from tcam.metrics.corloc import CorLocResult
 from tcam.types import CorLocProtocol
@@ -16,8 +16,9 @@ def test_what_an_evaluation_stored_is_read_back(tmp_path):
     assert found.localizers == ("layercam", "tcam")
     assert found.frames_per_class == {"cat": 4, "dog": 5}
     score = found.fair_score("tcam")
-    assert (score.threshold_choice, score.threshold, score.interval) == ("validation", 0.5, (12.5, 87.5))
-    assert score.per_class == {"cat": 75.0, "dog": 60.0}
+    assert score.protocol == CorLocProtocol("validation")
+    assert (score.result.threshold, score.result.interval) == (0.5, (12.5, 87.5))
+    assert score.result.per_class == {"cat": 75.0, "dog": 60.0}
     assert [score.fair for score in found.scores] == [True, True, False, True, False]
     assert math.isnan(found.metrics[-1].value)
     assert math.isnan(found.curves["tcam"].per_class["dog"][4])
@@ -36,7 +37,7 @@ def test_without_the_table_of_frames_the_scores_are_still_there(tmp_path):
     found = read_evaluation(tmp_path)
     assert found.frames is None
     assert found.frames_of("tcam").empty
-    assert found.fair_score(FLOOR).macro == 22.5
+    assert found.fair_score(FLOOR).result.macro == 22.5
 
 
 def spoil(tmp_path, change):
@@ -86,7 +87,7 @@ def test_a_plain_table_of_results_can_be_shown_too():
     found = evaluation_of([("tcam", corloc(cat=1.0))], split="val")
     assert (found.split, found.class_names, found.localizers) == ("val", ("cat",), ("tcam",))
     assert found.scores[0].threshold_text == "0.40 (validation)"
-    assert found.scores[0].interval == (0.5, 1.5)
+    assert found.scores[0].result.interval == (0.5, 1.5)
     assert evaluation_of([]).scores == ()
 
 

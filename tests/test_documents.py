@@ -90,7 +90,14 @@ def workspace(made_once, tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(REPO).as_posix())
+SLOW = ("evaluation.md", "export.md", "methods.md", "training.md")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.name in SLOW else ()) for path in documents()],
+    ids=lambda path: path.relative_to(REPO).as_posix(),
+)
 def test_the_blocks_of_a_document_work(path, workspace, monkeypatch):
     monkeypatch.setattr(pipelines.api, "train", train_tiny(pipelines.api.train))
     run_blocks(path, call_tcam)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tcam.errors import ConfigError
+from tcam.errors import ConfigError, one_line
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the config {path}: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

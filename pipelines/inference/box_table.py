@@ -16,7 +16,7 @@ import pandas as pd
 from pipelines.inference.rows import COLUMN_TYPES, COLUMNS, Row, printable, row_of
 from pipelines.inference.sinks import SINKS, JsonLinesWriter, RowWriter
 from pipelines.run.files import write_json
-from tcam.errors import ConfigError, DataError
+from tcam.errors import ConfigError, DataError, one_line
 from tcam.files import cannot_write, replacing
 from tcam.types import FrameBox, Size
 
@@ -168,5 +168,4 @@ def read_boxes(path: Path) -> pd.DataFrame:
         names = {str: "str", int: "int64", float: "float64"}
         return table[list(COLUMNS)].astype({c: names[t] for c, t in COLUMN_TYPES.items()} | {"track_id": "Int64"})
     except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"cannot read the box table {path}: {reason}") from None
+        raise DataError(f"cannot read the box table {path}: {one_line(error)}") from None

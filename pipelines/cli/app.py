@@ -120,9 +120,9 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare runs on the same test frames; runs called NAME-seedN, or differing in seed alone, are one method."""
-    from pipelines.commands.compare import CompareRequest, compare_finished
+    from pipelines.commands.compare import compare_finished
 
-    compare_finished(CompareRequest(runs=tuple(runs), output=output, as_json=json_), quiet=quiet)
+    compare_finished(runs, output, as_json=json_, quiet=quiet)
 
 
 @app.command(short_help="See it all work in three minutes.")

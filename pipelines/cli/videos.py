@@ -157,11 +157,11 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Write one row per frame: class, box, scores."""
-    from pipelines.commands.predict import PredictRequest, predict_sources
+    from pipelines.commands.predict import predict_sources
 
-    request = PredictRequest(
-        run=run,
-        source=source,
+    failures = predict_sources(
+        run,
+        source,
         output=output,
         save_video=save_video,
         track=track,
@@ -172,8 +172,9 @@ def predict(
         device=device,
         half=half,
         placement=choose_placement(workers, ray, ray_address, actors, gpus_per_actor),
+        quiet=quiet,
     )
-    leave(predict_sources(request, quiet=quiet))
+    leave(failures)
 
 
 def evaluate(

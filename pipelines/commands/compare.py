@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.inference.outputs import check_output_folder, mark_output_folder
@@ -20,21 +20,12 @@ from pipelines.report.compare_page import (
 from pipelines.run.console import console, print_text_table
 
 
-@dataclass(frozen=True, slots=True)
-class CompareRequest:
-    """Flags of ``tcam compare``."""
-
-    runs: tuple[Path, ...]
-    output: Path
-    as_json: bool
-
-
-def compare_finished(request: CompareRequest, *, quiet: bool) -> None:
+def compare_finished(runs: Sequence[Path], output: Path, *, as_json: bool, quiet: bool) -> None:
     """Compare runs, show the tables and write the pages."""
     console.quiet = quiet
-    comparison = compare_runs(request.runs)
-    check_output_folder(request.output, COMPARISON_FILES, request.runs, flag="-o")
-    mark_output_folder(request.output)
+    comparison = compare_runs(runs)
+    check_output_folder(output, COMPARISON_FILES, runs, flag="-o")
+    mark_output_folder(output)
     head, rows = score_rows(comparison)
     print_text_table(
         "CorLoc, mean ± standard deviation over seeds (by class: the page)",
@@ -42,7 +33,7 @@ def compare_finished(request: CompareRequest, *, quiet: bool) -> None:
         [row[:NUM_SUMMARY_COLUMNS] for row in rows],
     )
     print_text_table("paired differences, points", *difference_rows(comparison))
-    page = write_comparison_page(request.output, comparison)
+    page = write_comparison_page(output, comparison)
     console.print(f"comparison: {page}")
-    if request.as_json:
+    if as_json:
         sys.stdout.write(json.dumps(as_values(comparison)) + "\n")

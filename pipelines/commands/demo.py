@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.commands.predict import PredictRequest, predict_sources
+from pipelines.commands.predict import predict_sources
 from pipelines.config.schema import load_config, save_config
 from pipelines.evaluation.printing import print_table
 from pipelines.evaluation.results import Rows
@@ -101,17 +101,7 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
     write_json(output / "env.json", environment)
     report = write_comparison(output, rows, [load_run(folder, device=device) for folder in tables])
     source = next(entry.path for entry in scan_class_folders(videos).entries if entry.split == "test")
-    request = PredictRequest(
-        run=folder,
-        source=str(source),
-        output=str(output / "boxes.csv"),
-        save_video=None,
-        threshold=None,
-        class_name=None,
-        batch=8,
-        device=device,
-    )
-    predict_sources(request, quiet=quiet)
+    predict_sources(folder, str(source), output=str(output / "boxes.csv"), device=device, quiet=quiet)
     console.print(f"took {time.monotonic() - began:.0f} s\n")
     console.print(next_steps(output, report, folder, source.parent), soft_wrap=True)
 

@@ -30,24 +30,6 @@ from tcam.video.data_folder.find import summarize_passed
 
 
 @dataclass(frozen=True, slots=True)
-class PredictRequest:
-    """Flags of ``tcam predict``."""
-
-    run: Path
-    source: str
-    output: str
-    save_video: Path | None
-    threshold: float | None
-    class_name: str | None
-    batch: int
-    device: str
-    placement: Placement = AUTO
-    refine: bool = False
-    half: bool = False
-    track: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Outputs:
     """The files that a prediction writes: one table, or one for each source (``tables``), and the list of failures."""
 
@@ -56,7 +38,22 @@ class Outputs:
     errors: Path
 
 
-def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
+def predict_sources(
+    run: Path,
+    source: str,
+    *,
+    output: str,
+    save_video: Path | None = None,
+    threshold: float | None = None,
+    class_name: str | None = None,
+    batch: int = 8,
+    device: str = "auto",
+    placement: Placement = AUTO,
+    refine: bool = False,
+    half: bool = False,
+    track: bool = False,
+    quiet: bool = False,
+) -> int:
     """Localize in every source and write the box table, or one per video; returns the number of videos that failed.
 
     Raises:
@@ -64,15 +61,23 @@ def predict_sources(request: PredictRequest, *, quiet: bool) -> int:
         ConfigError: an output would take the place of a source, or of a file that is not tcam's.
     """
     console.quiet = quiet
-    found = find_sources(request.source)
-    found = replace(found, sources=tuple(_with_overlays(found, request.save_video)))
-    outputs = _plan_outputs(found.sources, request)
-    model = open_model(request.run, device=request.device, refine=request.refine, half=request.half)
+    found = find_sources(source)
+    found = replace(found, sources=tuple(_with_overlays(found, save_video)))
+    outputs = _plan_outputs(found.sources, output)
+    model = open_model(run, device=device, refine=refine, half=half)
     passed = summarize_passed(found.passed)
     if passed is not None:
         console.print(passed, markup=False)
-    prediction = _Prediction(request, model, outputs)
-    with staying(request.placement):
+    work = Predict(
+        engine=model.packed,
+        size=model.size,
+        threshold=model.threshold if threshold is None else threshold,
+        batch=batch,
+        class_names=model.class_names,
+        label=model.label_of(class_name),
+    )
+    prediction = _Prediction(work, model, outputs, placement=placement, track=track)
+    with staying(placement):
         return prediction.run(found)
 
 
@@ -95,16 +100,16 @@ def _lies_in(folder: Path, other: Path) -> bool:
     return folder.resolve().is_relative_to(other.resolve())
 
 
-def _plan_outputs(sources: Sequence[Source], request: PredictRequest) -> Outputs:
+def _plan_outputs(sources: Sequence[Source], output: str) -> Outputs:
     """Name every file that will be written; refuses those that are an input or not tcam's."""
     inputs = [source.path for source in sources if source.live is None]
     check_outputs([s.overlay for s in sources if s.overlay is not None], inputs, flag="--save-video")
-    if request.output == "-":
+    if output == "-":
         return Outputs("-", {}, _errors_file(Path(), []))
-    target = Path(request.output)
-    if not (request.output.endswith("/") or target.is_dir()):
+    target = Path(output)
+    if not (output.endswith("/") or target.is_dir()):
         check_outputs([target], inputs, flag="-o")
-        return Outputs(request.output, {}, _errors_file(target.parent, [target]))
+        return Outputs(output, {}, _errors_file(target.parent, [target]))
     names = free_names([source.output_name for source in sources], ".csv", reserved=["errors.csv"])
     tables = {source: target / names[source.output_name] for source in sources}
     check_outputs(tables.values(), inputs, flag="-o")
@@ -120,18 +125,10 @@ def _errors_file(folder: Path, tables: Sequence[Path]) -> Path:
 class _Prediction:
     """One call of ``tcam predict``: how its rows are made, and where they go."""
 
-    def __init__(self, request: PredictRequest, model: Model, outputs: Outputs) -> None:
-        self._request, self._model, self._outputs = request, model, outputs
-        self._threshold = model.threshold if request.threshold is None else request.threshold
-        self._work = Predict(
-            engine=model.packed,
-            size=model.size,
-            threshold=self._threshold,
-            batch=request.batch,
-            class_names=model.class_names,
-            label=model.label_of(request.class_name),
-        )
-        self._metadata = {**model.about, "threshold": self._threshold, "versions": package_versions()}
+    def __init__(self, work: Predict, model: Model, outputs: Outputs, *, placement: Placement, track: bool) -> None:
+        self._work, self._model, self._outputs = work, model, outputs
+        self._placement, self._track = placement, track
+        self._metadata = {**model.about, "threshold": work.threshold, "versions": package_versions()}
         self._failures: list[VideoFailure] = []
 
     def run(self, found: FoundSources) -> int:
@@ -158,12 +155,12 @@ class _Prediction:
 
     def _into_folder(self, sources: Sequence[Source]) -> None:
         """Write ``<folder>/<video>.csv`` for each video; one with a table of the same bytes and model is skipped."""
-        folder = Path(self._request.output)
+        folder = self._outputs.errors.parent  # of the tables too
         if folder.is_dir():
             sweep_leftovers(folder)
         videos = self._look(sources, hashed=True)
         about = {key: value for key, value in self._metadata.items() if key != "versions"}
-        settings = {**about, "batch": self._work.batch, "label": self._work.label, "track": self._request.track}
+        settings = {**about, "batch": self._work.batch, "label": self._work.label, "track": self._track}
         keys = {source: hash_json([known.content, settings]) for source, known in videos}
         tables = self._outputs.tables
         todo = [(s, k) for s, k in videos if s.live or s.overlay or not _is_done(tables[s], keys[s])]
@@ -183,7 +180,7 @@ class _Prediction:
     def _look(self, sources: Sequence[Source], *, hashed: bool) -> list[tuple[Source, Known]]:
         limit = self._model.memory_limit_mb
         files = [source for source in sources if source.live is None]
-        looks = look_at(files, placement=self._request.placement, memory_limit_mb=limit, hashed=hashed)
+        looks = look_at(files, placement=self._placement, memory_limit_mb=limit, hashed=hashed)
         pairs = list(zip(files, looks, strict=True))
         for source, look in pairs:
             if isinstance(look, str):
@@ -197,7 +194,7 @@ class _Prediction:
     def _predict(self, videos: Sequence[tuple[Source, Known]]) -> Iterator[tuple[Source, Iterator[FramePrediction]]]:
         files = [video for video in videos if video[0].live is None]
         yield from predict_all(
-            files, self._work, placement=self._request.placement, memory_limit_mb=self._model.memory_limit_mb
+            files, self._work, placement=self._placement, memory_limit_mb=self._model.memory_limit_mb
         )
         for source, _ in videos:
             if source.live is not None:
@@ -207,11 +204,11 @@ class _Prediction:
                     yield source, predict_live(source, source.live, self._work)
 
     def _write_rows(self, rows: Iterator[FramePrediction], sink: BoxSink, source: Source) -> None:
-        follow = BoxFollower(OverTime()) if self._request.track else None
+        follow = BoxFollower(OverTime()) if self._track else None
         try:
             for found in rows:
                 box = found.box if follow is None else follow(found.box, found.size)
-                sink.write(box, size=found.size, threshold=self._threshold)
+                sink.write(box, size=found.size, threshold=self._work.threshold)
         except StreamError as error:  # the rows that came before stay
             self._fail(source.video_id, str(error))
 

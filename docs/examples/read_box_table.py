@@ -1,4 +1,4 @@
-"""Summarize a box table with pandas: when is which object in view, and how large is it?
+"""Summarise a box table with pandas: when is which object in view, and how large is it?
 
 tcam predict runs/pets-001 --source holiday.mp4 -o boxes.csv --track
 python docs/examples/read_box_table.py boxes.csv

@@ -1,4 +1,4 @@
-"""The unsupervised baseline of an evaluation: the common object of a video's frames, from the classifier's features."""
+"""The unsupervised baseline of an evaluation: deep descriptor transformation (DDT) on the classifier's features."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _BASIS_FRAMES: Final = 16
 
 
 def basis_of(frames: Sequence[int]) -> tuple[int, ...]:
-    """Choose the frames of a video, evenly placement, that say what varies in it."""
+    """Choose up to 16 evenly spaced frames of a video, from which its principal component is computed."""
     return tuple(frames[i] for i in spread_out(len(frames), _BASIS_FRAMES))
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDdt:
-    """What is common to the frames of one video, and where it is in others (DDT, arXiv:1705.02758).
+    """The common object of one video's frames, found by DDT (arXiv:1705.02758).
 
-    The features are those of the run's classifier: with ``classifier.freeze_backbone`` its pretrained backbone, which
-    has seen no tag.
+    The features come from the run's classifier. With ``classifier.freeze_backbone`` that is the pretrained backbone,
+    which was trained on no tag.
     """
 
     localizer: NetworkLocalizer
@@ -45,7 +45,7 @@ class VideoDdt:
     def of_video(
         cls, localizer: NetworkLocalizer, record: VideoRecord, basis: Sequence[int], *, batch: int, size: Size
     ) -> VideoDdt:
-        """Look at the basis frames of a video at ``size``, the network's input.
+        """Compute the component from the basis frames of a video at ``size``, (height, width) of the network input.
 
         Raises:
             VideoError: it cannot be read.
@@ -57,7 +57,11 @@ class VideoDdt:
         return cls(localizer, principal_component(torch.cat(features)), record.size)
 
     def boxes(self, frames: Tensor) -> Tensor:
-        """Box the common object in uint8 frames ``[N, 3, H, W]``: ``[N, 4]`` in original pixels, NaN for nothing."""
+        """Return the box of the common object in uint8 frames ``[N, 3, H, W]``.
+
+        Returns:
+            float64 ``[N, 4]`` in original pixels; NaN where nothing was found.
+        """
         size = (frames.shape[2], frames.shape[3])
         found = component_boxes(component_maps(_features(self.localizer, frames), self.component), size)
         return scale_boxes(found, size, self.record_size)

@@ -1,4 +1,4 @@
-"""One method on the evaluated frames: every figure is counted from boxes that are made once, and one row per frame."""
+"""Evaluate one method: boxes are made once per frame, and every metric and the table of frames is counted from them."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class EvaluatorSettings:
-    """What all methods of an evaluation share.
+    """Settings that all methods of an evaluation share.
 
     Attributes:
         class_names: by label.
-        iou_threshold: overlap that counts as right.
+        iou_threshold: IoU that a correct box must reach.
         components: the rule of CorLoc and of the rows; any but ``largest`` is the WSOL benchmark's.
     """
 
@@ -68,9 +68,9 @@ class EvaluatorSettings:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a localizer says of N frames: maps ``[N, H, W]`` and class probabilities ``[N, K]``, on the CPU.
+    """A localizer's output for N frames: maps ``[N, H, W]`` and class probabilities ``[N, K]``, on the CPU.
 
-    ``masks`` are the true ones, as ``PxApEvaluator`` takes them, where any of the frames has one.
+    ``masks`` are the true masks as ``PxApEvaluator`` takes them; None if no frame has one.
     """
 
     maps: Tensor
@@ -80,13 +80,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the maps of N annotated frames came to, before anything is counted: small, so that it can travel.
+    """The overlaps of N annotated frames, before they are counted; small enough to send between processes.
 
     Attributes:
-        in_empty: whether something was found in each frame that is known to hold no object.
-        values: IoU at every map threshold ``[M, L]`` of the M frames with boxes; None where there are none.
-        at_chosen: the same at the chosen threshold alone, and its boxes: ``[M]``, ``[M, 4]``.
-        contours: the IoU of the benchmark's largest and of all contours, ``[M, 1000]`` each.
+        in_empty: whether a box was found in each frame that is known to hold no object.
+        values: IoU at every map threshold ``[M, L]`` of the M frames with boxes; None if there are none.
+        at_chosen: IoU and box at the chosen threshold only: ``[M]``, ``[M, 4]``.
+        contours: IoU of the benchmark's largest contour and of its best contour, ``[M, 1000]`` each.
         probabilities: ``[M, K]``.
         peaks: maximum of each map, ``[M]``.
         pixels: histograms of the frames that have a mask (``PxApEvaluator.counts``).
@@ -102,13 +102,13 @@ class Findings:
 
 
 class MethodEvaluator:
-    """All evaluators of one method; memory grows with videos, and by a small row per frame.
+    """All metrics of one method. Memory grows with the number of videos, and by one small row per frame.
 
     Args:
-        name: of the method.
-        settings: what all methods share.
-        thresholds: map thresholds of CorLoc; one for a baseline, whose boxes come from no map.
-        chosen: the map threshold of the rows and of all figures that take one; None counts CorLoc only.
+        name: name of the method.
+        settings: shared by all methods.
+        thresholds: map thresholds of CorLoc; a single one for a baseline, whose boxes come from no map.
+        chosen: the map threshold for the rows and for metrics that need one; None counts CorLoc only.
     """
 
     def __init__(
@@ -135,9 +135,10 @@ class MethodEvaluator:
         self._rows: list[pa.RecordBatch] = []
 
     def measure(self, truth: Sequence[FrameTruth], size: Size, seen: Seen) -> Findings:
-        """Compare the maps of N annotated frames of (height, width) with their boxes: all that takes time.
+        """Compare the maps of N annotated frames with their true boxes; ``size`` is their (height, width).
 
-        Nothing is counted, so another process may do it. A frame without boxes is known to hold no object.
+        This is the slow part. It counts nothing, so it may run in another process; ``update`` counts its result. A
+        frame without boxes is known to hold no object.
         """
         empty = [i for i, item in enumerate(truth) if not item.boxes]
         found_in_empty = None
@@ -163,7 +164,7 @@ class MethodEvaluator:
         return Findings(found_in_empty, found.value, at_chosen, contours, seen.probabilities, peaks, pixels.counts)
 
     def update(self, truth: Sequence[FrameTruth], size: Size, found: Findings) -> None:
-        """Count what ``measure`` gave of these frames."""
+        """Count what ``measure`` returned for these frames."""
         if found.in_empty is not None:
             self.presence.add(found.in_empty, torch.zeros_like(found.in_empty))
         if found.pixels is not None:
@@ -183,9 +184,12 @@ class MethodEvaluator:
             self._add_frames(truth, size, found.at_chosen.boxes, best, classes)
 
     def update_boxes(self, truth: Sequence[FrameTruth], size: Size, box: Tensor) -> None:
-        """Judge boxes ``[N, 4]`` of N annotated frames of (height, width), in original pixels; ``[4]``: all alike.
+        """Score the boxes of N annotated frames.
 
-        NaN stands for nothing found.
+        Args:
+            truth: the frames.
+            size: their (height, width).
+            box: ``[N, 4]`` in original pixels, NaN where nothing was found; ``[4]`` is the same box for all.
         """
         boxes = box.expand(len(truth), 4)[:, None]
         empty = torch.tensor([not item.boxes for item in truth])
@@ -215,7 +219,7 @@ class MethodEvaluator:
         best: Tensor,
         classes: Mapping[str, Sequence[object]],
     ) -> None:
-        """Count what belongs to the chosen threshold (``boxes`` ``[N, 4]``), and keep a row for each frame."""
+        """Count the metrics at the chosen threshold (``boxes`` ``[N, 4]``), and keep a row for each frame."""
         true_boxes = visible_boxes(truth, size)
         overlap, which = (part[:, 0] for part in best_overlap(boxes[:, None], true_boxes))
         best_truth = true_boxes[torch.arange(len(truth)), which]

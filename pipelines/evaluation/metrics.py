@@ -1,4 +1,4 @@
-"""The figures of an evaluation besides CorLoc, each with its protocol in a sentence."""
+"""The metrics of an evaluation besides CorLoc, each with its protocol in one sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Metric:
 
 
 def list_metrics(methods: Mapping[str, MethodEvaluator], chosen_on: str) -> list[Metric]:
-    """Return every figure of every method; ``chosen_on`` says what chose the map thresholds."""
+    """Return every metric of every method; ``chosen_on`` says where the map thresholds come from."""
     metrics = []
     for method in methods.values():
         baseline = len(method.corloc.thresholds) == 1

@@ -1,4 +1,4 @@
-"""Which frames and which map thresholds are looked at."""
+"""Which frames and map thresholds an evaluation uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def threshold_grid(step: float) -> list[float]:
 
 
 def spread_out(count: int, wanted: int) -> list[int]:
-    """Return at most ``wanted`` positions out of ``count``, evenly placement, each the middle of its part."""
+    """Return at most ``wanted`` evenly spaced positions out of ``count``: the middles of equal parts."""
     if count <= wanted:
         return list(range(count))
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]

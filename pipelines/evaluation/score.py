@@ -1,7 +1,7 @@
-"""Stage "evaluation": localizers and baselines against truth boxes, every number with its protocol.
+"""Stage "evaluation": score localizers and baselines against true boxes, each number with its protocol.
 
-The map threshold is chosen on the validation split and stored with the run; the best threshold on the evaluated set
-itself, for all classes and for each, is reported beside it, as an oracle.
+The map threshold is chosen on the validation split and stored with the run. The best thresholds on the evaluated set
+itself, for all classes and per class, are reported next to it as oracles.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ BASELINES: Mapping[str, Callable[[Size], Box]] = {
     "centre box (50 %)": lambda size: centre_box(size, 0.5),
     "full frame": full_frame_box,
 }
-"""Boxes that look at no pixel: what a method must beat. Where asked for, ``DDT`` stands beside them."""
+"""Boxes that do not depend on the pixels: what a method must beat. ``DDT`` is a further baseline, on request."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredSet:
-    """What every method came to on one set of videos, by name, and the videos that could not be read."""
+    """The evaluator of every method, by name, after one set of videos, and the videos that could not be read."""
 
     methods: Mapping[str, MethodEvaluator]
     failures: tuple[tuple[str, str], ...]
 
     @property
     def evaluators(self) -> dict[str, CorLocEvaluator]:
-        """The CorLoc of every method."""
+        """The CorLoc evaluator of every method."""
         return {name: method.corloc for name, method in self.methods.items()}
 
     def best_thresholds(self) -> dict[str, float]:
@@ -77,23 +77,23 @@ def score_videos(
     memory_limit_mb: float | None = None,
     ddt: NetworkLocalizer | None = None,
 ) -> ScoredSet:
-    """Run localizers over the annotated frames of some videos; each frame is seen once.
+    """Run localizers over the annotated frames of some videos and score them; each frame is decoded once.
 
-    Memory grows by a small row per frame. A frame whose true boxes all lie outside the picture is not judged; one that
-    is listed without boxes is known to hold no object, and counts for presence only.
+    Memory grows by a small row per frame. A frame whose true boxes all lie outside the picture is not scored. A frame
+    that is listed without boxes is known to hold no object, and counts for presence only.
 
     Args:
         localizers: by name.
-        index: names the classes.
-        records: the videos.
-        truth: boxes of any videos.
-        settings: of the evaluation.
+        index: the class names.
+        records: the videos to score.
+        truth: true boxes; those of other videos are ignored.
+        settings: settings of the evaluation.
         size: network input, (height, width).
-        placement: where the work is done; the figures are the same, bit for bit.
-        chosen: map threshold by localizer, for every figure besides CorLoc; None counts CorLoc only.
-        components: the rule of boxes and overlap; any but ``largest`` is the WSOL benchmark's.
-        memory_limit_mb: of a worker.
-        ddt: also measure ``DDT``, on the features of this localizer; takes a forward pass per frame more.
+        placement: where the work is done; the results are the same, bit for bit.
+        chosen: map threshold by localizer, for all metrics besides CorLoc; None counts CorLoc only.
+        components: the rule for boxes and overlap; all but ``largest`` are the WSOL benchmark's.
+        memory_limit_mb: memory limit of a worker.
+        ddt: also score the baseline ``DDT`` on the features of this localizer; costs one more forward pass per frame.
 
     Raises:
         DataError: none of the videos has a box.
@@ -111,7 +111,7 @@ def score_videos(
     for name in localizers:
         methods[name] = MethodEvaluator(name, shared, grid, None if chosen is None else chosen[name])
     parts = [part for record in judged for part in _cut(record, by_video[record.video_id], settings.batch)]
-    work = Score(
+    work = ScoreParts(
         tuple(PackedLocalizer.pack(localizer) for localizer in localizers.values()),
         tuple(methods[name] for name in localizers),
         settings.batch,
@@ -124,13 +124,13 @@ def score_videos(
 
 def _score_all(
     parts: Sequence[ScoredPart],
-    work: Score,
+    work: ScoreParts,
     methods: Mapping[str, MethodEvaluator],
     *,
     placement: Placement,
     memory_limit_mb: float | None,
 ) -> dict[str, str]:
-    """Let workers compare, and count here, in order; gives why videos failed."""
+    """Let workers compare maps with boxes, count their results here in order, and return why videos failed."""
     names = [method.name for method in work.methods]
     device = work.localizers[0].compute.device.type if work.localizers else "cpu"
     failures: dict[str, str] = {}
@@ -154,7 +154,7 @@ def _score_all(
 
 @dataclass(frozen=True, slots=True)
 class ScoredPart:
-    """Some annotated frames of a video: the work item; ``basis`` are frames of the whole video, for ``DDT``."""
+    """A work item: some annotated frames of a video. ``basis`` are frames of the whole video, for ``DDT``."""
 
     record: VideoRecord
     truth: tuple[FrameTruth, ...]
@@ -165,12 +165,12 @@ class ScoredPart:
 
 
 Batch = tuple[list[FrameTruth], list[Findings], Tensor | None]
-"""Annotated frames that went through the networks together, what each localizer's maps came to, boxes of ``DDT``."""
+"""One batch of annotated frames: their truth, the findings of each localizer, the boxes of ``DDT``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """Gives the function that compares a part with its boxes, with the models loaded; its methods count nothing."""
+class ScoreParts:
+    """A factory for workers: loads the models and returns the function that compares a part with its true boxes."""
 
     localizers: tuple[PackedLocalizer, ...]
     methods: tuple[MethodEvaluator, ...]
@@ -194,7 +194,7 @@ def _cut(record: VideoRecord, truth: Mapping[int, FrameTruth], batch: int) -> It
 
 
 def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[str, dict[int, FrameTruth]]:
-    """Sort the truth of some videos by video and frame, without frames whose boxes all lie outside the picture."""
+    """Group the truth by video and frame, without frames whose boxes all lie outside the picture."""
     by_video: dict[str, dict[int, FrameTruth]] = {}
     outside = 0
     for item in truth:
@@ -205,12 +205,12 @@ def _by_video(truth: Sequence[FrameTruth], sizes: Mapping[str, Size]) -> dict[st
         else:
             by_video.setdefault(item.video_id, {})[item.frame_index] = item
     if outside:
-        console.print(f"{outside} annotated frames are not judged: their true boxes lie outside the picture")
+        console.print(f"{outside} annotated frames are not scored: their true boxes lie outside the picture")
     return by_video
 
 
 def _score_part(
-    part: ScoredPart, *, localizers: Sequence[NetworkLocalizer], ddt: NetworkLocalizer | None, work: Score
+    part: ScoredPart, *, localizers: Sequence[NetworkLocalizer], ddt: NetworkLocalizer | None, work: ScoreParts
 ) -> list[Batch]:
     truth, size = {item.frame_index: item for item in part.truth}, work.size
     common = None
@@ -246,7 +246,7 @@ def _count(
 
 
 def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:
-    """Read the frames' masks, ``[N, H, W]``, all ``IGNORE`` for a frame without; None where none has one."""
+    """Read the frames' masks ``[N, H, W]``, all ``IGNORE`` for a frame without one; None if no frame has one."""
     if not any(item.mask for item in truth):
         return None
     nothing = torch.full(size, IGNORE, dtype=torch.uint8)
@@ -254,9 +254,12 @@ def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:
 
 
 def results_table(scored: ScoredSet, thresholds: Mapping[str, float], chosen_on: str = "validation") -> Rows:
-    """List (method, result) rows: baselines, then each localizer with the given threshold, its oracle, that per class.
+    """Return the CorLoc table: baselines, then the localizers at the given thresholds, at the oracle, per-class oracle.
 
-    ``chosen_on`` says where the thresholds come from: ``validation`` or ``default``.
+    Args:
+        scored: what ``score_videos`` returned.
+        thresholds: map threshold by localizer; a localizer without one has only the oracle rows.
+        chosen_on: where the thresholds come from: ``validation`` or ``default``.
     """
     evaluators = scored.evaluators
     choice: ThresholdChoice = "validation" if chosen_on == "validation" else "default"

@@ -70,12 +70,12 @@ class StabilityEvaluator:
 
     def compute(self) -> Stability:
         """Return the means over the videos added so far."""
-        placements = [
+        deviations = [
             (sums[2] / sums[0] - (sums[1] / sums[0]).square()).clamp(min=0).sqrt()
             for sums in self._sums.values()
             if sums[0, 0] > 1
         ]
-        x, y, scale, ratio = torch.stack(placements).mean(dim=0).tolist() if placements else [math.nan] * 4
+        x, y, scale, ratio = torch.stack(deviations).mean(dim=0).tolist() if deviations else [math.nan] * 4
         flips = [changes / (frames - 1) for frames, changes, _ in self._right.values() if frames > 1]
         fragment = sum(flips) / len(flips) if flips else math.nan
         return Stability(100 * fragment, 100 * (x + y), 100 * (scale + ratio))

@@ -269,4 +269,4 @@ def test_a_frame_whose_truth_lies_outside_the_picture_is_not_judged(tiny_data, c
     result = score(tiny_data, truth, tcam=undecided()).evaluators["tcam"].table("oracle")
     assert result.num_frames == 15
     assert result.macro == 100  # cut to the picture, the second is the whole frame
-    assert "1 annotated frames are not judged" in " ".join(capsys.readouterr().err.split())
+    assert "1 annotated frames are not scored" in " ".join(capsys.readouterr().err.split())

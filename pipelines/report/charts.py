@@ -1,7 +1,7 @@
-"""Charts as numbers: where lines, bars and ticks lie, in percent of the plot; ``pages/charts.html`` makes SVG of them.
+"""The layout of charts: positions of lines, bars and ticks in percent of the plot; ``pages/charts.html`` draws them.
 
-Text keeps its size at any width because positions are percentages and only lines are stretched. Every chart can be
-read without a script; ``tip`` texts are shown by the page's script where the pointer is.
+Positions are percentages and only lines are stretched, so text keeps its size at any width. Every chart can be read
+without a script; the page's script only shows the ``tip`` text under the pointer.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 COLOURS: Final = 8
-"""Colours of the style sheet (classes ``l0`` to ``l7``); more series begin anew."""
+"""Colours of the style sheet (classes ``l0`` to ``l7``); further series start again at the first."""
 _MOST_POINTS: Final = 100
-"""Of a line: no screen shows more, and a page with many curves stays small."""
+"""Points of a line: no screen shows more, and a page with many curves stays small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One series as it is drawn: point lists in thousandths, bars, marks (left, top), its place among the colours."""
+    """One series ready to be drawn: point lists in thousandths, bars, marks (left, top) and the index of its colour."""
 
     name: str
     colour: int
@@ -59,7 +59,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """An upright strip of the plot and what is said of it."""
+    """A vertical strip of the plot and the text shown when the pointer is on it."""
 
     left: float
     width: float
@@ -68,7 +68,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart ready to be drawn; ``summary`` says in words what it shows."""
+    """A chart ready to be drawn; ``summary`` describes it in words."""
 
     title: str
     summary: str
@@ -144,7 +144,7 @@ def bar_chart(
 ) -> Chart:
     """Lay out bars side by side: one group per name on the x axis, one bar per series; NaN draws none.
 
-    ``notes`` are said of the groups beside their values.
+    ``notes`` are shown with the values of each group.
 
     Raises:
         ValueError: no finite value, or a series that is not as long as the groups.
@@ -181,7 +181,7 @@ def bar_chart(
 
 
 def nice_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
-    """Give up to ``most`` round numbers (1, 2 or 5 times a power of ten apart) from ``low`` to ``high``."""
+    """Return up to ``most`` round numbers (1, 2 or 5 times a power of ten apart) from ``low`` to ``high``."""
     if not high > low:
         return [low]
     rough = (high - low) / (most - 1)

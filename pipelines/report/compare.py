@@ -1,4 +1,4 @@
-"""Compare finished runs: scores over seeds, paired differences over the same test videos, settings that differ."""
+"""Compare finished runs: scores over seeds, paired differences on the same test videos, settings that differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """One run: its name, the name it shares with its other seeds, its settings by dotted key, what it found."""
+    """One run: its name, its group (the name shared by its seeds), its settings by dotted key, its evaluation."""
 
     name: str
     group: str
@@ -44,7 +44,7 @@ class ComparedRun:
 
 @dataclass(frozen=True, slots=True)
 class GroupScore:
-    """One method of a group of runs under one protocol; every list has one value per run."""
+    """The scores of one method of a group under one protocol; every list has one value per run."""
 
     group: str
     method: str
@@ -64,7 +64,7 @@ class Difference:
         difference: mean over the seeds compared.
         interval: holds 95 % of the bootstrap draws of videos of ``difference``.
         above_zero: share of the draws above 0.
-        per_seed: by seed; empty where the two have no seed in common, then the means of all seeds were compared.
+        per_seed: by seed; empty if the groups share no seed: then the means over all seeds were compared.
         per_video: by video, mean over the seeds.
     """
 
@@ -97,7 +97,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
 
     Raises:
         ConfigError: fewer than two runs, or one twice.
-        DataError: a folder is no run or holds no evaluation, or the runs were judged on different frames.
+        DataError: a folder is no run or holds no evaluation, or the runs were scored on different frames.
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ConfigError(f"compare needs two different runs or more, got {', '.join(map(str, folders)) or 'none'}")
@@ -114,7 +114,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Write mean ± sample standard deviation, or the value where there is one, or a dash."""
+    """Write mean ± sample standard deviation; a single value as it is; a dash for none."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "–"
@@ -137,7 +137,7 @@ def _read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
 
 
 def _group_name(name: str, settings: Mapping[str, object], earlier: Sequence[ComparedRun]) -> str:
-    """Name the group: runs that are called alike up to ``-seedN``, or whose settings differ in the seed alone.
+    """Return the group of a run: that of runs whose names differ only in ``-seedN``, or whose settings in the seed.
 
     A group holds each seed once.
     """
@@ -230,7 +230,7 @@ def _scores_of(group: str, runs: Sequence[ComparedRun], kind: str) -> Iterator[G
 
 
 def _difference(runs: Sequence[ComparedRun], baseline: Sequence[ComparedRun]) -> Difference:
-    """Pair runs of one seed, else the means of all; the same draws of videos are taken for both sides."""
+    """Pair the runs by seed, or compare the means over all seeds; both sides use the same draws of videos."""
     own, base = {run.seed: run for run in runs}, {run.seed: run for run in baseline}
     common = sorted(own.keys() & base.keys())
     pair = ([own[s] for s in common], [base[s] for s in common]) if common else (list(runs), list(baseline))
@@ -274,7 +274,7 @@ def _counts(table: pd.DataFrame) -> Floats:
 
 
 def _draw_counts(videos: int) -> Floats:
-    """Describe how often each video is in each bootstrap draw: ``[DRAWS, V]``, always the same."""
+    """Return how often each video is in each bootstrap draw: ``[DRAWS, V]``, always the same."""
     return np.random.default_rng(0).multinomial(videos, [1 / videos] * videos, size=DRAWS).astype(np.float64)
 
 

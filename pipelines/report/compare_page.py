@@ -1,4 +1,4 @@
-"""What ``tcam compare`` leaves: ``compare.html``, ``compare.md`` and ``compare.json``."""
+"""The files that ``tcam compare`` writes: ``compare.html``, ``compare.md`` and ``compare.json``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def as_values(comparison: Comparison) -> dict[str, object]:
 
 
 NUM_SUMMARY_COLUMNS: Final = 6
-"""Columns of ``score_rows`` in front of those by class, which only a page has room for."""
+"""Columns of ``score_rows`` before those by class, for which only a page has room."""
 
 
 def score_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

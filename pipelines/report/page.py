@@ -1,7 +1,7 @@
-"""One HTML page that opens from disk, with its tables, charts and pictures inside; the tables as Markdown and CSV too.
+"""Write a report: an HTML page that opens from disk, with tables, charts and pictures; the tables as Markdown and CSV.
 
-The page fetches nothing: a strict content policy allows its own style sheet and its own small script (by hash), the
-pictures inside it, and a video that lies beside it.
+The page fetches nothing. A strict content policy allows only its own style sheet and small script (by hash), the
+pictures inside it, and a video next to it.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from pipelines.run.page_template import render_page
 from tcam.errors import DataError
 from tcam.files import replacing
 
-_LEAD: Final = "Where is the tagged object in every frame? Learnt from video tags alone, judged on annotated frames."
+_LEAD: Final = "Where is the tagged object in every frame? Learnt from video tags only, scored on annotated frames."
 
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """What a report shows besides its tables; all of it may be left out.
+    """The parts of a report besides its tables; each is optional.
 
     Attributes:
         thresholds, overlaps, sizes: charts of the evaluation.
         trajectories: name, note and charts of a few videos.
         training: name and charts of each stage.
-        gallery: by heading, pictures; they are drawn one at a time.
-        published: see ``published_for``.
-        details: by heading, text shown as it is, such as settings.
+        gallery: pictures by heading, drawn one at a time.
+        published: published results, see ``published_for``.
+        details: text by heading, shown as it is, such as settings.
     """
 
     thresholds: Sequence[Chart] = ()
@@ -69,16 +69,16 @@ def write_report(
     metadata: Mapping[str, object] | None = None,
     lead: str = _LEAD,
 ) -> Path:
-    """Write ``folder/report`` over CorLoc results of any runs; see ``write_evaluation_report``.
+    """Write ``folder/report`` for CorLoc results of any runs; see ``write_evaluation_report``.
 
     Args:
-        folder: the folder that ``report/`` is made in.
+        folder: the folder in which ``report/`` is created.
         title: headline of the page.
-        rows: (method, result); results of one evaluation, so of the same classes. May be empty: nothing was scored.
-        pictures: frames, taken one at a time.
-        protocol: further lines below the table (each result's own protocol is printed anyway).
-        video: an mp4 that browsers play; copied beside the page unless it lies there.
-        metadata: what a reader needs to do it again; shown as JSON.
+        rows: (method, result) pairs of the same classes; empty if nothing was scored.
+        pictures: frames to show, taken one at a time.
+        protocol: further lines below the table (each result's own protocol is always printed).
+        video: an mp4 that browsers play; copied next to the page unless it is there already.
+        metadata: what a reader needs to reproduce the results; shown as JSON.
         lead: the sentence below the headline.
 
     Raises:
@@ -141,10 +141,10 @@ def write_page(path: Path, template: str, values: Mapping[str, object]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for pages.
+    """Create a folder for pages.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def make_folder(folder: Path) -> None:
 
 
 def as_json(value: object) -> str:
-    """Write a value for people to read."""
+    """Return a value as indented JSON for people to read."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a report: which frames to show, and a few panels per frame as small WebP inside the page."""
+"""The pictures of a report: which frames are shown, and their panels as small WebP images inside the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WIDEST: Final = 480
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One frame seen in several ways: (label, uint8 ``[3, H, W]`` RGB) side by side, and a line below them."""
+    """One frame as several panels side by side, (label, uint8 ``[3, H, W]`` RGB), with a caption below."""
 
     caption: str
     panels: tuple[tuple[str, Pixels], ...]
@@ -30,7 +30,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class ChosenFrame:
-    """A frame to show: its row of ``per_frame.parquet`` of every method, by method."""
+    """A frame to show, with its row of ``per_frame.parquet`` for every method."""
 
     video: str
     frame: int
@@ -38,9 +38,9 @@ class ChosenFrame:
 
 
 def choose_frames(evaluation: Evaluation, *, each: int = 4) -> dict[str, list[ChosenFrame]]:
-    """Take the worst, median and best frames of the run's own method by IoU; of different videos where it can.
+    """Choose the worst, median and best frames of the run's own method by IoU, from different videos where possible.
 
-    No frame is shown twice; where all would be, the later groups are shorter.
+    No frame is shown twice; if frames run out, the later groups are shorter.
     """
     if evaluation.frames is None or not evaluation.localizers:
         return {}
@@ -91,7 +91,7 @@ def _embed(label: str, pixels: Pixels) -> dict[str, object]:
 
 
 def _spread(order: pd.DataFrame, each: int, taken: set[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Take the first frames of an order, first one per video, then any; ``taken`` ones are left out and added."""
+    """Take the first frames in order, one per video before any second; skip those in ``taken``, then add the chosen."""
     keys = [(str(video), int(frame)) for video, frame in zip(order["video"], order["frame"], strict=True)]
     keys = [key for key in keys if key not in taken]
     first = {video: (video, frame) for video, frame in reversed(keys)}

@@ -1,4 +1,4 @@
-"""The report of one run: what its evaluation stored, its training, and frames of test videos with box and map drawn."""
+"""The report of one run: its evaluation, its training, and frames of test videos with box and map drawn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SHORT_SIDE: Final = 240
 
 @dataclass(frozen=True, slots=True)
 class PictureSource:
-    """All that frames are drawn from: the localizers by name, the videos, their boxes, the network input's size."""
+    """What frames are drawn from: the localizers by name, the videos, their boxes and the size of the network input."""
 
     localizers: Mapping[str, NetworkLocalizer]
     index: VideoIndex
@@ -53,10 +53,10 @@ def write_run_report(
 
     Args:
         run: the run folder, for its settings, its environment and its training log.
-        evaluation: what was found; may hold no score.
+        evaluation: its results; may hold no score.
         source: what frames are drawn from.
-        output: folder of the page; ``run/report`` where left out.
-        thresholds: map threshold by localizer, for the frames of an evaluation that stored none.
+        output: folder of the page; ``run/report`` by default.
+        thresholds: map threshold by localizer, used if the evaluation stored no frames.
         video: an mp4 to show.
 
     Raises:
@@ -90,7 +90,7 @@ def write_run_report(
 
 
 def draw_frames(frames: Sequence[ChosenFrame], source: PictureSource) -> Iterator[Picture]:
-    """Draw frames of an evaluation: as they are with the true boxes, then the map and the judged box of each localizer.
+    """Draw frames of an evaluation: the frame with its true boxes, then the map and the box of each localizer.
 
     A video that cannot be read, or is not in the index, is left out.
     """
@@ -121,13 +121,13 @@ def draw_maps(
     class_names: Sequence[str],
     size: Size,
 ) -> Iterator[Picture]:
-    """Draw one frame of each video: as it is with the true box, then as each localizer sees it with the box it finds.
+    """Draw one frame of each video: the frame with its true box, then the map and the box of each localizer.
 
     Args:
         records: the videos; one that cannot be read is left out.
-        truth: boxes of any videos. The middle annotated frame of a video is drawn, its middle frame where it has none.
+        truth: true boxes. The middle annotated frame of a video is drawn, or its middle frame if none is annotated.
         localizers: by name, in the order of the panels.
-        thresholds: the map threshold of each, by the same names.
+        thresholds: the map threshold of each localizer.
         class_names: by label.
         size: network input, (height, width).
     """
@@ -149,7 +149,7 @@ def draw_maps(
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """One frame as network input ``[3, *size]`` and as it is shown ``[3, H, W]``, with its true boxes."""
+    """One frame as network input ``[3, *size]`` and as shown ``[3, H, W]``, with its true boxes."""
 
     record: VideoRecord
     small: Pixels

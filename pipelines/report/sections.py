@@ -41,7 +41,7 @@ def threshold_chart(title: str, lines: Sequence[Series], marks: Mapping[str, flo
 
 
 def overlap_chart(evaluation: Evaluation) -> list[Chart]:
-    """Draw how many frames reach which IoU, per method."""
+    """Draw the distribution of IoU over frames, per method."""
     edges = np.arange(11) / 10  # as exact as the numbers they are compared with
     shares = {
         method: (100 * np.histogram(table["iou"].fillna(0).clip(0, 1), edges)[0] / len(table)).tolist()

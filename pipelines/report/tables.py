@@ -1,4 +1,4 @@
-"""The tables of a report: CorLoc under each protocol, by class, beside published figures; as HTML, Markdown, CSV."""
+"""The tables of a report: CorLoc by class under each protocol, next to published results; as HTML, Markdown, CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALIASES: Final = {"aero": "aeroplane", "mbike": "motorbike"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A percentage as a page shows it: its text, its value, its width as a bar, its shade 0..10, whether it is best."""
+    """A percentage in a table: text, value, width of its bar, shade 0..10, and whether it is the best of its column."""
 
     text: str
     value: str
@@ -43,7 +43,7 @@ def interval_text(interval: tuple[float, float] | None) -> str:
 
 
 def score_lines(evaluation: Evaluation) -> list[dict[str, object]]:
-    """Return every score as a line of the page: the best of a column among those without an oracle is marked."""
+    """Return every score as a line of the page; the best of each column, oracles excluded, is marked."""
     fair = [score for score in evaluation.scores if score.fair and not score.protocol.inclusive]
     best = {name: maximum([score.result.per_class[name] for score in fair]) for name in evaluation.class_names}
     best_macro, best_micro = maximum([s.result.macro for s in fair]), maximum([s.result.micro for s in fair])
@@ -63,7 +63,7 @@ def score_lines(evaluation: Evaluation) -> list[dict[str, object]]:
 
 
 def large_figures(evaluation: Evaluation) -> list[dict[str, object]]:
-    """Return the figures on top: each localizer under the fairest threshold there is, and the best baseline."""
+    """Return the headline numbers: each localizer at its fairest threshold, and the best baseline."""
     plain = [score for score in evaluation.scores if not score.protocol.inclusive]
     learnt = [s for s in plain if s.kind == "localizer" and s.fair]
     learnt = learnt or [s for s in plain if s.kind == "localizer" and s.protocol.threshold_choice == "oracle"]
@@ -84,9 +84,9 @@ def large_figures(evaluation: Evaluation) -> list[dict[str, object]]:
 
 
 def metric_table(evaluation: Evaluation) -> dict[str, object]:
-    """Return the other metrics as one line per metric that some method has, and one column per method.
+    """Return the other metrics: one line per metric that any method has, one column per method.
 
-    The protocol is that of the last method: baselines, which have no map threshold, come first.
+    The protocol shown is that of the last method, because baselines, which have no map threshold, come first.
     """
     methods = list(dict.fromkeys(metric.method for metric in evaluation.metrics))
     named: dict[tuple[str, str, int], dict[str, Metric]] = {}
@@ -107,7 +107,7 @@ def metric_table(evaluation: Evaluation) -> dict[str, object]:
 
 
 def video_lines(evaluation: Evaluation) -> dict[str, object]:
-    """Return CorLoc by video under the fair threshold of each method (an oracle where there is none)."""
+    """Return CorLoc by video at the fair threshold of each method (at an oracle if there is none)."""
     methods = dict.fromkeys(score.method for score in evaluation.scores)
     chosen = [evaluation.fair_score(m) or next(s for s in evaluation.scores if s.method == m) for m in methods]
     videos = sorted({video for score in chosen for video in score.result.per_video})
@@ -119,11 +119,11 @@ def video_lines(evaluation: Evaluation) -> dict[str, object]:
 
 
 def published_for(source: str, class_names: Sequence[str]) -> dict[str, object] | None:
-    """Return the published figures of a YouTube-Objects data set in the order of its classes; None for other videos.
+    """Return the published results on a YouTube-Objects data set in the order of its classes; None for other videos.
 
     Args:
-        source: the name or the folder of the videos; ``yto_v1`` or ``yto_v2.2`` must be part of it.
-        class_names: columns of the result; a class that is none of the ten means that the videos are others.
+        source: name or folder of the videos; it must contain ``yto_v1`` or ``yto_v2.2``.
+        class_names: columns of the result; a class that is not one of the ten means other videos.
     """
     found = re.search(r"(?:yto|youtube-?objects)[-_ ]?v(1|2)", source.lower())
     table: dict[str, Any] = json.loads(resources.files("pipelines").joinpath("pages/published.json").read_text("utf-8"))
@@ -140,7 +140,7 @@ def published_for(source: str, class_names: Sequence[str]) -> dict[str, object] 
 
 
 def protocols(scores: Sequence[Score]) -> list[str]:
-    """Return every protocol's sentence once."""
+    """Return the sentence of every protocol, without repetitions."""
     return list(dict.fromkeys(str(score.protocol) for score in scores))
 
 

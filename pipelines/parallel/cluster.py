@@ -1,4 +1,4 @@
-"""The Ray cluster that a command works on: started here or joined, and left without a trace."""
+"""The Ray cluster that a command uses: start or join it, and leave no process behind."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pipelines.run.signals import finishing
 from tcam.errors import MissingPartError, TcamError, one_line
 
 _STORE: Final = 2**30
-"""Object store, in bytes, of a Ray that we start, enough for a model: Ray takes a third of the memory."""
+"""Object store, in bytes, of a Ray started here: enough for a model. Ray's default is a third of the memory."""
 _LEAVE_S: Final = 1.0
 
 
 class ClusterError(TcamError):
-    """The Ray cluster is not there, or too small."""
+    """The Ray cluster cannot be reached, or is too small."""
 
     exit_code = 6
 
 
 @contextmanager
 def joined(address: str | None) -> Iterator[None]:
-    """Stay in a cluster for several maps within the block: starting a Ray takes seconds.
+    """Keep one cluster for several maps within the block, because starting Ray takes seconds.
 
     Raises:
         MissingPartError: ray is not installed.
@@ -44,7 +44,7 @@ def joined(address: str | None) -> Iterator[None]:
 
 
 def set_ray_up() -> None:
-    """Set what Ray reads from the environment, before it is imported or started."""
+    """Set the environment variables of Ray; call it before Ray is imported or started."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do: silences a warning
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets its workers starve on a busy machine
@@ -52,11 +52,11 @@ def set_ray_up() -> None:
 
 
 def leave_ray(address: str | None) -> None:
-    """Leave the cluster; where this process started it, no process of it is left (some outlive Ray by seconds).
+    """Leave the cluster. If this process started it, wait until all its processes have ended (some outlive Ray).
 
     Args:
-        address: of a cluster that others started, whose processes are theirs even if they descend from this one; None
-            where we started it.
+        address: address of a cluster that others started, whose processes are left running; None if this process
+            started it.
     """
     import ray
 
@@ -75,7 +75,7 @@ def kill_workers(address: str | None) -> None:
     """Kill Ray's workers and agents; the rest of a cluster that this process started ends with it.
 
     Args:
-        address: of a cluster that others started, which is left alone; None where we started it.
+        address: address of a cluster that others started, which is not touched; None if this process started it.
     """
     for process, _ in _below_this_process(("ray::",)) if address is None else []:
         with suppress(ProcessLookupError):
@@ -83,7 +83,7 @@ def kill_workers(address: str | None) -> None:
 
 
 def _below_this_process(names: tuple[str, ...]) -> list[tuple[int, str]]:
-    """List the processes that descend from this one and are called so, with the moment each began (Linux)."""
+    """Return the descendants of this process with one of these names, and when each started (Linux)."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
@@ -129,7 +129,10 @@ def import_ray() -> ModuleType:
 
 
 def connect_ray(address: str | None) -> bool:
-    """Start or join a cluster; gives whether we did (and must leave again): an open connection is used as it is.
+    """Start or join a cluster, unless this process is connected already.
+
+    Returns:
+        Whether it connected, so that the caller must leave the cluster again.
 
     Raises:
         ClusterError: no cluster answers, or none can be started.
@@ -163,7 +166,7 @@ _REMEDY: Final = (
 
 
 def _knock(address: str | None) -> None:
-    """Try the port of an address: Ray itself would try for a minute."""
+    """Try to connect to an address; Ray itself would try for a minute."""
     host, _, port = (address or "").rpartition(":")
     if not port.isdigit():
         return

@@ -1,7 +1,8 @@
 """Run one function over many items, in order and lazily: in this process, in child processes, or on a Ray cluster.
 
-One scheduler serves all three: it hands items out, bounds the results that wait for their turn, repeats once what a
-dead worker left, and counts. Who works is a ``WorkerPool``: ``_Here`` below, ``processes.py``, ``ray.py``.
+One scheduler serves all three. It submits items, limits how many results wait for their turn, repeats once the items of
+a worker that died, and reports progress. The work is done by a ``WorkerPool``: ``_Here`` below, ``processes.py`` or
+``ray.py``.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 _AHEAD: Final = 4
-"""Items begun beyond the first unfinished one, per worker: bounds the results waiting for their turn."""
+"""Items started beyond the first unfinished one, per worker: limits the results that wait for their turn."""
 _TRIES: Final = 2
-"""How often an item is begun whose worker dies: a machine may go down, but a poisonous file must not go round."""
+"""How often an item is started if its worker dies: a machine may fail, but a file may also crash every worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemFailure:
-    """One item that gave no result, and why, in one line."""
+    """An item without a result, and the reason in one line."""
 
     item_index: int
     reason: str
@@ -46,23 +47,23 @@ def ordered_map(
     holds_model: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[B | ItemFailure]:
-    """Return the result of every item, in order; one that raises, hangs, kills its process or eats memory fails alone.
+    """Yield the result of every item, in order; one that raises, hangs, crashes or exceeds its memory fails on its own.
 
     Args:
-        start: gives the function of one item; every worker calls it once, so it is the place to load a model. It, the
-            items and the results must pickle, unless this process works itself.
-        items: what to work on; ``str(item)`` names one to people.
-        placement: where the work is done. This process alone keeps neither limit.
-        time_limit_s: wall clock per item, or a function that gives it.
-        memory_limit_mb: resident memory of a worker; None sets no bound (there is none but on Linux either).
-        holds_model: on Ray, work in actors that live as long as the map instead of tasks.
-        progress: told after every item.
+        start: returns the function for one item. Every worker calls it once, so it is the place to load a model. It,
+            the items and the results must be picklable, unless the work is done in this process.
+        items: the items; ``str(item)`` is the name shown to users.
+        placement: where the work is done. In this process the two limits below do not apply.
+        time_limit_s: wall clock per item in seconds, or a function that returns it.
+        memory_limit_mb: resident memory of a worker; None sets no limit. It applies on Linux only.
+        holds_model: on Ray, use actors that live as long as the map instead of tasks.
+        progress: called after every item.
 
     Yields:
-        The results, or an ``ItemFailure`` in place of one. An item whose worker died is begun once more.
+        The results, with an ``ItemFailure`` in place of each that failed. An item whose worker died is repeated once.
 
     Raises:
-        TcamError: no workers can be had at all.
+        TcamError: no worker could be started.
     """
     limit = time_limit_s if callable(time_limit_s) else lambda _item: time_limit_s
     memory = 0 if memory_limit_mb is None else int(memory_limit_mb * 2**20)
@@ -72,7 +73,7 @@ def ordered_map(
 
 @contextmanager
 def staying(placement: Placement) -> Iterator[None]:
-    """Stay in the cluster, where there is one, for several maps within the block."""
+    """Keep the Ray cluster, if one is used, for several maps within the block."""
     if not placement.ray:
         yield
         return
@@ -98,7 +99,7 @@ def _find_pool(
 
 
 class _Here(Generic[A, B]):
-    """This process as a pool of one, which keeps neither limit."""
+    """This process as a pool of one worker, without limits."""
 
     size = 1
 
@@ -130,7 +131,7 @@ class _Here(Generic[A, B]):
 
 
 class _Work(Generic[A, B]):
-    """The items, what has been begun, what waits for its turn, and the count."""
+    """The state of one map: items, started tasks, results that wait for their turn, progress."""
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class _Work(Generic[A, B]):
         self._since = time.monotonic()
 
     def run(self, find_pool: Callable[[], WorkerPool]) -> Iterator[B | ItemFailure]:
-        """Return the results in order; ends the pool whichever way it is left."""
+        """Yield the results in order; the pool is closed however the generator ends."""
         pool = find_pool()
         try:
             while self._given < len(self._items):

@@ -1,4 +1,4 @@
-"""Where work over videos is done, and how a long video is cut so that several can share it."""
+"""Where work on videos is done, and how a long video is cut so that several workers can share it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 RANGE_FRAMES: Final = 512
-"""Frames of a work item at most: a two-hour video keeps twenty workers busy, and a lost worker costs little."""
+"""Most frames of a work item: a two-hour video keeps twenty workers busy, and a lost worker costs little."""
 COPY_FRAMES: Final = 32
-"""The same for clean copies, of key frames alone, where a cut costs nothing: workers end at about the same time."""
+"""The same for clean copies: they hold only key frames, so cuts cost nothing, and workers end at the same time."""
 _FEW_FRAMES: Final = 500
 """Below this, child processes cost more to start than they save."""
 
@@ -20,12 +20,12 @@ class Placement:
     """Where the work is done.
 
     Attributes:
-        workers: child processes, or Ray tasks at a time; 0 works in this process. None leaves it open: see ``settled``;
-            on Ray it means one per CPU.
+        workers: number of child processes, or of Ray tasks at a time; 0 works in this process. None means one per CPU
+            on Ray; elsewhere ``settled`` decides.
         ray: work on a Ray cluster.
-        address: of a running cluster; None starts one on this machine, which ends with the work.
-        actors: Ray workers that hold a model; None takes ``workers``, or as many as there is room for.
-        gpus_per_actor: share of a GPU that each of them gets.
+        address: address of a running cluster; None starts one on this machine, which ends with the work.
+        actors: number of Ray workers that hold a model; None takes ``workers``, or as many as fit.
+        gpus_per_actor: share of a GPU for each actor.
     """
 
     workers: int | None = None
@@ -44,11 +44,11 @@ class Placement:
         return not self.ray and not self.workers
 
     def for_probing(self) -> Placement | None:
-        """Return where foreign files are opened; None leaves it to the settings (child processes)."""
+        """Return where untrusted files are opened; None leaves it to the settings (child processes)."""
         return self if self.ray or self.workers is not None else None
 
     def settled(self, device: str, frames: int) -> Placement:
-        """Decide what was left open: a process per processor where a CPU has many frames to look at, else this one."""
+        """Choose the number of workers if it is None: one process per processor for many frames on a CPU, else none."""
         if self.workers is not None or self.ray or device != "cpu" or frames < _FEW_FRAMES:
             return self
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -56,7 +56,7 @@ class Placement:
 
 
 AUTO: Final = Placement()
-"""Left open: processes where they pay, else this process."""
+"""The default: child processes where they pay, else this process."""
 
 
 def split_range(start: int, stop: int, *, batch: int, most: int | None = None) -> Iterator[range]:
@@ -67,5 +67,5 @@ def split_range(start: int, stop: int, *, batch: int, most: int | None = None) -
 
 
 def model_time_limit_s(frames: int) -> float:
-    """Return the wall clock that a network may take for some frames: many times what a slow processor needs."""
+    """Return the time limit of a network for some frames, in seconds: many times what a slow processor needs."""
     return 120.0 + 2.0 * frames

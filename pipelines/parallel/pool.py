@@ -1,4 +1,4 @@
-"""What workers of a map are told and answer, whichever kind of pool they belong to."""
+"""The interface between a map and its workers: tasks, their results, and the pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What came of an item: its result, why it failed, or why its worker died (then it may be tried again)."""
+    """The outcome of an item: its result, why it failed, or why its worker died (then it may be repeated)."""
 
     index: int
     kind: Literal["done", "failed", "died"]
@@ -29,7 +29,7 @@ class Task:
 
 
 class WorkerPool(Protocol):
-    """Those who work; ``size`` is how many items they work on at a time."""
+    """A pool of workers; ``size`` is the number of items they process at a time."""
 
     size: int
 
@@ -40,15 +40,15 @@ class WorkerPool(Protocol):
         """Begin a task."""
 
     def wait(self) -> list[TaskResult]:
-        """Wait for news, a fraction of a second at most."""
+        """Return the results that have arrived, after waiting for a fraction of a second at most."""
 
     def close(self) -> None:
-        """End all that was started, whatever it is doing."""
+        """End all workers, busy or not."""
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: workers share the processors, and two threads give other last bits than one.
+    """Let torch use one thread: workers share the processors, and the last bits depend on the number of threads.
 
     (Measured in float32: MobileNetV2 and ResNet-18 maps of 1, 2 and 3 threads differ by up to 8e-6.)
     """

@@ -1,7 +1,7 @@
-"""Child processes that may hang, die or eat memory: one at a time (``Child``), or several as a pool.
+"""Child processes that may hang, crash or use too much memory: a single one (``Child``), or several as a pool.
 
-A child starts fresh (decoders do not survive a fork), holds one function, works on one item at a time, and leaves with
-its parent, however that ends.
+A child starts fresh (decoders do not survive a fork), holds one function, processes one item at a time, and ends with
+its parent, however the parent ends.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tcam.errors import TcamError, one_line
 
 START_LIMIT_S: Final = 600.0
 _WATCH_S: Final = 0.2
-"""How often the memory of busy children is looked at."""
+"""Seconds between two checks of the memory of busy children."""
 
 _SHARED: Final = ("pipelines.pipeline", "pipelines.inference.videos", "tcam.boxes.components_sweep")
-"""What children import, most of all torch and timm: seconds of a processor."""
+"""Modules that children import, above all torch and timm, which take seconds."""
 
 
 def fresh_start() -> ForkServerContext | SpawnContext:
-    """Return the way children start: in a process that computed nothing and opened nothing before.
+    """Return the start method of children: a process that has computed and opened nothing.
 
-    On Linux it is forked from one that has only imported what this process has, once for all children; elsewhere every
-    child imports for itself, as native libraries there do not survive a fork.
+    On Linux, children are forked from a server process that has only imported modules. Elsewhere every child imports
+    for itself, because native libraries do not survive a fork there.
     """
     if not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
@@ -62,7 +62,7 @@ class Child:
         return self.ready and self.task is None
 
     def begin(self, task: Task) -> None:
-        """Send a task; its time counts from now."""
+        """Send a task; its time limit runs from now."""
         self.task = task
         self._deadline = time.monotonic() + task.time_limit_s
         try:
@@ -71,7 +71,7 @@ class Child:
             self._deadline = 0.0  # it died while idle: the next look finds out
 
     def look(self) -> TaskResult | None:
-        """Take an answer that has come, or end a child that is beyond its limits; None where there is no news.
+        """Return the answer if it has arrived, or a failure if the child is beyond its limits; None otherwise.
 
         Raises:
             TcamError: it could not start.
@@ -91,11 +91,11 @@ class Child:
 
     @property
     def ended(self) -> bool:
-        """Whether another child must take its place."""
+        """Whether it must be replaced by another child."""
         return self.pipe.closed
 
     def end(self) -> None:
-        """Kill it, whatever it is doing."""
+        """Kill it, busy or not."""
         self._process.kill()
         self._process.join()
         self.pipe.close()
@@ -129,18 +129,18 @@ class ProcessPool:
         self._children: list[Child] = []
 
     def room(self, waiting: int) -> int:
-        """Start children for the tasks that wait, and say how many are idle."""
+        """Start children for the waiting tasks; return how many children are idle."""
         busy = sum(child.task is not None for child in self._children)
         while len(self._children) < min(self.size, busy + waiting):
             self._children.append(Child(self._start))
         return min(waiting, sum(child.idle for child in self._children))
 
     def submit(self, task: Task) -> None:
-        """Hand a task to an idle child."""
+        """Give a task to an idle child."""
         next(child for child in self._children if child.idle).begin(task)
 
     def wait(self) -> list[TaskResult]:
-        """Wait for answers, ends and deadlines."""
+        """Wait for answers, children that end, and deadlines."""
         busy = [child for child in self._children if not child.idle]
         connection.wait([child.pipe for child in busy], timeout=_WATCH_S)
         answers = [child.look() for child in busy]
@@ -155,7 +155,7 @@ class ProcessPool:
 
 
 def _serve(pipe: connection.Connection, start: bytes) -> None:
-    """Work in the child until the parent closes the pipe; leave at once if the parent is gone."""
+    """Serve tasks in the child until the parent closes the pipe or has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

@@ -1,8 +1,8 @@
 """A Ray cluster as a pool: tasks for work without a model, actors for work with one. The only user of ray.
 
-A Ray worker does no work itself: it minds one child process (``parallel_process.Child``), so that limits, crashes and
-their wording are the same as on one machine. Tasks and results are small; frames never travel.
-Signals wait until a call of Ray is over: an exception raised within comes out of it as a ``SystemError``.
+A Ray worker does no work itself. It manages one child process (``processes.Child``), so that limits, crashes and their
+messages are the same as on one machine. Tasks and results are small; frames are never sent. Signals wait until a call
+of Ray returns, because an exception raised within it would come out as a ``SystemError``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPARE: Final = 30 * 2**20
 
 
 class Minder:
-    """Runs in a Ray worker: keeps one child that holds the function, and gives tasks to it one by one."""
+    """Runs in a Ray worker: keeps one child process that holds the function, and sends it one task at a time."""
 
     _kept: ClassVar[dict[int, Minder]] = {}
 
@@ -36,7 +36,7 @@ class Minder:
         self._child: Child | None = None
 
     def ready(self) -> bool:
-        """Start the child; the actor is there once this returns.
+        """Start the child; once this returns, the actor is ready.
 
         Raises:
             TcamError: it cannot start.
@@ -65,7 +65,7 @@ class Minder:
 
     @classmethod
     def of_process(cls, key: int, start: bytes) -> Minder:
-        """Return the minder of this Ray worker, which serves many tasks of one map; that of an older map goes."""
+        """Return the minder of this Ray worker for the tasks of one map; the minder of an older map is closed."""
         if key not in cls._kept:
             for old in cls._kept.values():
                 if old._child is not None and not old._child.ended:
@@ -137,7 +137,7 @@ class RayPool:
         return shared
 
     def room(self, waiting: int) -> int:
-        """Hire actors for the tasks that wait, and say how many tasks may be handed out."""
+        """Start actors for the waiting tasks; return how many tasks may be submitted."""
         with finishing():
             if not self._holds_model:
                 return min(waiting, self.size - len(self._tasks))
@@ -157,7 +157,7 @@ class RayPool:
                 self._tasks[self._function.remote(self._key, self._start, task)] = (task.index, None)
 
     def wait(self) -> list[TaskResult]:
-        """Collect what is ready, one by one: a lost worker costs its own task alone."""
+        """Collect finished tasks one by one, so that a lost worker costs only its own task."""
         with finishing():
             pending = [*self._tasks, *self._hiring]
             ready, _ = self._ray.wait(pending, num_returns=1, timeout=_WAIT_S) if pending else ([], [])
@@ -193,7 +193,7 @@ class RayPool:
         return answer
 
     def _check_staff(self) -> None:
-        """Give up where nobody works and nobody comes.
+        """Give up if no actor works and none can be started.
 
         Raises:
             ClusterError: no node takes an actor.
@@ -207,7 +207,7 @@ class RayPool:
             )
 
     def close(self) -> None:
-        """End our workers, and the cluster where we started it."""
+        """End the workers, and the cluster if it was started here."""
         for reference, (_, actor) in getattr(self, "_tasks", {}).items():
             if actor is None:
                 self._ray.cancel(reference, force=True)

@@ -1,4 +1,4 @@
-"""What people read: everything goes to stderr, as stdout is for data."""
+"""Output for people: everything goes to stderr, because stdout is for data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.table import Table
 from pipelines.run.progress import Progress as WorkProgress
 
 console = Console(stderr=True, highlight=False, markup=False, emoji=False, width=None if sys.stderr.isatty() else 160)
-"""Everything a person reads goes to stderr; stdout is for data. No markup: names of files may look like it."""
+"""The console on stderr. No markup: names of files may look like it."""
 
 
 def print_text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Show a table of text on stderr."""
+    """Print a table of text on stderr."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number else "left", overflow="fold")
@@ -28,7 +28,7 @@ def print_text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[st
 
 
 def progress_bar(*columns: str) -> Progress:
-    """A bar on stderr, where that is a terminal; ``columns`` name fields that stand behind it."""
+    """Return a progress bar, shown if stderr is a terminal; ``columns`` name the fields shown after it."""
     fields = [TextColumn(f"{{task.fields[{column}]}}") for column in columns]
     return Progress(
         TextColumn("{task.description:<22}"),
@@ -43,9 +43,10 @@ def progress_bar(*columns: str) -> Progress:
 
 @contextmanager
 def item_bar(description: str) -> Iterator[Callable[[WorkProgress], None]]:
-    """A bar for work over items: failed, rate, time left and the slowest item stand behind it.
+    """Show a progress bar for work on items, with failures, rate, time left and the slowest item.
 
-    Gives what to call after every item.
+    Yields:
+        The function to call after every item.
     """
     with progress_bar("note") as bar:
         task = bar.add_task(description, total=None, note="")

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, threads."""
+"""Describe the environment of a run: versions, machine, threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def processor_name() -> str:
-    """Name this machine's processor as its maker does, or else its architecture."""
+    """Return the name of this machine's processor, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -30,7 +30,7 @@ def package_versions() -> dict[str, str]:
 
 
 def describe_environment() -> dict[str, object]:
-    """Describe what a run ran on: versions, machine, threads."""
+    """Return the environment of a run: versions, machine, threads."""
     import torch
 
     return {

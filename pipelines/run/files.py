@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or absent, and naming content by its hash."""
+"""Write files atomically (whole or not at all), and hash their content."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def write_json(path: Path, value: object) -> None:
 
 
 def hash_json(value: object) -> str:
-    """Hash a JSON value by content: 20 hex digits."""
+    """Return the hash of a JSON value: 20 hex digits."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=10).hexdigest()
 
 
 def hash_file(path: Path) -> str:
-    """Hash a file by content: 20 hex digits."""
+    """Return the hash of a file's content: 20 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=10)).hexdigest()
 
 
 def hash_content(path: Path) -> str:
-    """Hash a video by content: a file, or the images of a folder with their names; nothing of neither is empty."""
+    """Return the hash of a video: of a file, or of a folder's images and their names; empty if neither exists."""
     if path.is_dir():
         return hash_json([(file.name, hash_file(file)) for file in list_frame_files(path)])
     return hash_file(path) if path.is_file() else ""
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a finished stage; files are linked where the disk allows, since they are replaced but never edited."""
+    """Copy a finished stage. Files are hard-linked where possible, because they are replaced but never edited."""
     shutil.copytree(source, target, copy_function=_link_or_copy, dirs_exist_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, never used twice."""
+"""The folder of a run; a name is never used twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tcam.errors import ConfigError, DataError
 
 
 def check_run_name(name: str) -> str:
-    """Return the name back if it can be part of a folder name.
+    """Return the name unchanged if it can be part of a folder name.
 
     Raises:
         ConfigError: it holds other characters.
@@ -20,11 +20,11 @@ def check_run_name(name: str) -> str:
 
 
 def create_run(root: Path, name: str) -> Path:
-    """Make ``root/<name>-NNN`` with the next free number; runs are never overwritten.
+    """Create ``root/<name>-NNN`` with the next free number; runs are never overwritten.
 
     Raises:
         ConfigError: the name holds characters that do not belong in a folder name.
-        DataError: the folder cannot be made.
+        DataError: the folder cannot be created.
     """
     check_run_name(name)
     try:
@@ -50,7 +50,7 @@ def open_run(folder: Path) -> Path:
     """Check that a folder is a run.
 
     Raises:
-        DataError: it is not there, or holds no config.yaml.
+        DataError: it does not exist, or holds no config.yaml.
     """
     if (folder / "config.yaml").is_file():
         return folder

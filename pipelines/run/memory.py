@@ -1,4 +1,4 @@
-"""What glibc's allocator does with freed memory; nothing happens elsewhere."""
+"""Tune how glibc's allocator handles freed memory; on other systems these functions do nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 def keep_freed_memory() -> None:
     """Keep up to 2 GB of freed memory for the next tensors.
 
-    By default each large tensor is mapped afresh and returned, and the kernel zeroes its pages every time: a sixth of
-    a training epoch on a CPU, a quarter (ResNet-50) to a half (MobileNetV2) of the time of CAMs.
+    By default every large tensor is mapped and returned to the kernel, which zeroes its pages each time. That takes a
+    sixth of a training epoch on a CPU, and a quarter (ResNet-50) to a half (MobileNetV2) of the time of CAMs.
     """
     mallopt = getattr(_library(), "mallopt", None)
     if mallopt is not None:
@@ -30,14 +30,14 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Return what is kept but not in use: memory in pieces that fit no tensor adds up where batches differ in size."""
+    """Return unused memory to the system: where batches differ in size, pieces that fit no tensor add up."""
     trim = getattr(_library(), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def resident_bytes(process: int | str = "self") -> int:
-    """Return the memory of a process, by its number; 0 where the system does not tell."""
+    """Return the resident memory of a process in bytes; 0 if the system does not report it."""
     try:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):

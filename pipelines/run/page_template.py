@@ -1,4 +1,4 @@
-"""The templates of ``pages/`` filled: pages with style and script inside, and a policy that lets nothing else in."""
+"""Fill the templates of ``pages/``: style and script are part of the page, and a content policy allows nothing else."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def render_page(
     """Fill a template; every value is escaped.
 
     Args:
-        template: file in ``pages/``; so are ``styles`` and ``script``, which come to stand inside the page.
-        values: what the template names.
-        styles: style sheets, one after the other.
-        script: the page's only script.
-        more_policy: directives beside those for its own style and script and the pictures inside it.
+        template: a file in ``pages/``, like ``styles`` and ``script``.
+        values: the variables of the template.
+        styles: style sheets, copied into the page in this order.
+        script: the page's only script, copied into the page.
+        more_policy: further directives; style, script and pictures inside the page are always allowed.
 
     Returns:
-        The page, and its content security policy, which also stands in it.
+        The page, and its content security policy, which is also part of the page.
     """
     pages = resources.files("pipelines").joinpath("pages")
     style = "".join(pages.joinpath(name).read_text(encoding="utf-8") for name in styles)

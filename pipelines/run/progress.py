@@ -1,4 +1,4 @@
-"""How far work over many items is."""
+"""The progress of work on many items."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the work is; ``slowest`` names the item that took longest so far."""
+    """The progress of the work; ``slowest`` names the item that took longest so far."""
 
     done: int
     failed: int
@@ -23,7 +23,7 @@ class Progress:
 
     @property
     def eta_s(self) -> float:
-        """Seconds that the rest will take at this rate."""
+        """Estimated seconds left."""
         return (self.total - self.done) / max(self.rate_per_s, 1e-9)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How this process ends: SIGINT and SIGTERM as one exception, raised at once or, inside ``finishing``, later."""
+"""SIGINT and SIGTERM as one exception, raised at once or, inside ``finishing``, at the end of the block."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from types import FrameType
 from typing import Final, NoReturn
 
 GRACE_S: Final = 8.0
-"""Seconds from the first signal to the hard end: people and schedulers wait for about ten."""
+"""Seconds from the first signal until the process is killed: people and schedulers wait for about ten."""
 
 _CHILD_ENDED: Final[signal.Signals | None] = getattr(signal, "SIGCHLD", None)
 
 
 class Interrupted(BaseException):
-    """Someone wants this process to end; no ``Exception``, so that nobody takes it for a failure of one video."""
+    """A signal asked this process to end. Not an ``Exception``, so that no code takes it for a failed video."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(_describe(signum))
@@ -30,7 +30,7 @@ class Interrupted(BaseException):
 
 @dataclass
 class _State:
-    """What this process knows of signals; there is one, as a process has one set of handlers."""
+    """The signals that this process has received; there is one, as a process has one set of handlers."""
 
     signum: int | None = None
     holding: int = 0
@@ -42,11 +42,11 @@ _state = _State()
 
 @contextmanager
 def raising_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into ``Interrupted`` within the block; later ones change nothing.
+    """Turn the first SIGINT or SIGTERM into ``Interrupted`` within the block; later ones have no effect.
 
-    A process that is still there ``GRACE_S`` after the first one (a step of minutes, a hanging decoder) ends hard, its
-    children with it. Children that the same signal ended make no error any more (torch raises one, anywhere, when a
-    loader's worker ends). A signal that was ignored before, as in a background shell, stays ignored.
+    A process that is still running ``GRACE_S`` after the first signal (a step of minutes, a hanging decoder) is killed
+    with its children. From the first signal on, children that end raise no error (torch raises one anywhere in the code
+    when a loader's worker ends). A signal that was ignored before, as in a background shell, stays ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     hard_end = threading.Timer(GRACE_S, end_hard)
@@ -57,7 +57,7 @@ def raising_signals() -> Iterator[None]:
     def on_signal(signum: int, _: FrameType | None) -> None:
         nonlocal child_watch
         if _state.signum is not None:
-            return  # a terminal, its shell and a launcher may all pass on the same wish
+            return  # a terminal, its shell and a launcher may all send the same signal
         if _CHILD_ENDED is not None:
             child_watch = signal.signal(_CHILD_ENDED, _take_no_notice)
         _state.signum = signum
@@ -85,10 +85,10 @@ def _take_no_notice(_signum: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Let the block end before a signal takes effect.
+    """Let the block finish before a signal takes effect.
 
     Raises:
-        Interrupted: after the block, where a signal came.
+        Interrupted: after the block, if a signal arrived within it.
     """
     _state.holding += 1
     try:
@@ -99,27 +99,27 @@ def finishing() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Do what a signal asked for, where one came.
+    """Raise if a signal has arrived.
 
     Raises:
-        Interrupted: one came.
+        Interrupted: a signal has arrived.
     """
     if _state.signum is not None and not _state.holding:
         raise Interrupted(_state.signum)
 
 
 def interrupted_by() -> int | None:
-    """Return the number of the signal that came, or None."""
+    """Return the number of the signal that has arrived, or None."""
     return _state.signum
 
 
 def wish_to_end(signum: int) -> None:
-    """Act as if a signal had come: another process got it and passed it on."""
+    """Act as if a signal had arrived: another process received it and passed it on."""
     _state.signum = signum
 
 
 def advise(text: str) -> None:
-    """Describe what the user can do after an interrupt from now on, such as how to resume."""
+    """Set the advice printed after an interrupt from now on, such as how to resume."""
     _state.advice = text
 
 
@@ -130,9 +130,9 @@ def end_children() -> None:
 
 
 def end_as_it_is(code: str | int | None) -> NoReturn:
-    """End this process as ``sys.exit`` does, but without taking it down: native threads may still run.
+    """End this process like ``sys.exit``, but without freeing anything, because native threads may still run.
 
-    Exit handlers are called and standard streams flushed; nothing is freed.
+    Exit handlers are called and the standard streams flushed.
     """
     if isinstance(code, str):
         print(code, file=sys.stderr)  # noqa: T201 (as the interpreter does)
@@ -148,7 +148,7 @@ def _describe(signum: int) -> str:
 
 
 def end_hard() -> None:
-    """End this process and its children at once, with the line and the exit code of its signal."""
+    """Kill the children and end this process at once, with the message and the exit code of its signal."""
     signum = _state.signum or signal.SIGTERM
     end_children()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The stages of a run: done once, kept or taken over where their inputs are the same."""
+"""The stages of a run: each runs once, and is kept or copied from another run if its inputs are the same."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tcam.files import temporary_name
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of a run: its folder and the hash of all it depends on."""
+    """One stage of a run: its folder and the hash of everything it depends on."""
 
     folder: Path
     fingerprint: str
 
     @property
     def done(self) -> bool:
-        """Whether the folder holds the finished result of just these inputs."""
+        """Whether the folder holds the finished result for exactly these inputs."""
         try:
             mark = json.loads((self.folder / "stage.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -36,7 +36,7 @@ class Stage:
 
 
 def run_stage(stage: Stage, work: Callable[[], None]) -> None:
-    """Do a stage unless it is done here, or was done with the same inputs in a neighbouring run: then it is copied."""
+    """Run a stage, unless it is finished here, or in a neighbouring run with the same inputs: then it is copied."""
     name, run = stage.folder.name, stage.folder.parent
     if stage.done:
         console.print(f"{name}: unchanged, kept", style="dim")
@@ -57,7 +57,7 @@ def run_stage(stage: Stage, work: Callable[[], None]) -> None:
 
 
 def _take_over(source: Path, target: Path) -> None:
-    """Copy a finished stage whole or not at all; nothing that was there before stays.
+    """Copy a finished stage whole or not at all; it replaces what was there.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+import tcam
 from pipelines.config.schema import load_config
 from pipelines.inference.box_table import read_boxes
 from pipelines.inference.outputs import is_replaceable
@@ -142,6 +143,15 @@ def test_an_exported_file_works_in_forked_and_fresh_processes(exports, tmp_path,
     localizer = StreamLocalizer.of_run(exports(name))
     check_fork(localizer, tmp_path)
     assert steps_in_spawned(localizer) == steps(localizer)
+
+
+@pytest.mark.parametrize("name", FORMATS[:2])
+def test_an_exported_file_localizes_in_arrays_as_its_run_does(exports, tiny_run, name):
+    frames = some_frames(11).transpose(0, 2, 3, 1)
+    wanted, found = (tcam.Localizer(source, threshold=0.5)(frames) for source in (tiny_run.folder, exports(name)))
+    for one, other in zip(wanted, found, strict=True):
+        assert (other.box, other.class_name) == (one.box, one.class_name)
+        np.testing.assert_allclose(other.map, one.map, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FORMATS[:2])

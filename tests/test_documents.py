@@ -112,6 +112,7 @@ def test_the_blocks_of_a_document_work(path, workspace, monkeypatch):
         ("```bash\ntcam predict runs/pets-001 --source rtsp://door --trak\n```", "No such option: --trak"),
         ("```bash\ntcam train --videos videos/ --set localizer.epoch=3\n```", "unknown setting 'localizer.epoch'"),
         ("```bash\ntcam train --videos yto_v1 --config configs/yto_v1/absent.yaml\n```", "absent.yaml is not in"),
+        ("```bash\ntcam train --videos videos/ --config configs/real/tcam.yaml\n```", "weights that users do not have"),
         ("```bash\ntorchrun --no-python tcam train --video videos/\n```", "No such option: --video"),
         ("```bash\ntcam predict runs/pets-001 --source holiday.mp4 --class bird\n```", "exit code 2"),
         ("```bash\ntcam retrain\n```", "No such command 'retrain'"),

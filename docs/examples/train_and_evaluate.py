@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", help="folder with one subfolder per tag, and boxes.csv to measure with")
     parser.add_argument("--methods", nargs="+", default=["cam", "tcam"])
-    parser.add_argument("--config", help="YAML file of settings, such as configs/real/tcam.yaml")
+    parser.add_argument("--config", help="YAML file of settings")
     parser.add_argument("--epochs", type=int, help="of both stages; default: those of the settings")
     arguments = parser.parse_args()
 

@@ -304,7 +304,10 @@ def check_settings(values: Mapping[str, Any]) -> None:
     flags = {"method": "method", "backbone": "model.backbone", "background": "data.background"}
     overrides = [*(values.get("set_") or ())]
     overrides += [f"{key}={json.dumps(str(values[flag]))}" for flag, key in flags.items() if values.get(flag)]
-    load_config(values.get("config") and Path(values["config"]), overrides)
+    config = load_config(values.get("config") and Path(values["config"]), overrides)
+    weights = values.get("weights") or config.model.weights
+    if Path(weights).suffix and values.get("config") and not Path(weights).is_file():
+        raise BlockError(f"the config names weights that users do not have ({weights}): add --weights")
 
 
 def why_only_parsed(command: str, values: Mapping[str, Any]) -> str | None:

@@ -306,7 +306,8 @@ def check_settings(values: Mapping[str, Any]) -> None:
     overrides += [f"{key}={json.dumps(str(values[flag]))}" for flag, key in flags.items() if values.get(flag)]
     config = load_config(values.get("config") and Path(values["config"]), overrides)
     weights = values.get("weights") or config.model.weights
-    if Path(weights).suffix and values.get("config") and not Path(weights).is_file():
+    ours = str(values.get("videos")).startswith(REAL_CLIPS)
+    if values.get("config") and Path(weights).suffix and not ours and not Path(weights).is_file():
         raise BlockError(f"the config names weights that users do not have ({weights}): add --weights")
 
 

@@ -75,10 +75,10 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that probe and cache videos.")] = None,
     num_workers: Annotated[
-        int, typer.Option(help="Processes that train together, through Ray Train; they share every batch.")
+        int, typer.Option(help="Processes that train together (Ray Train); each batch is split among them.")
     ] = 1,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run from its last saved step; its own settings hold.")
+        Path | None, typer.Option(help="Continue this run from its last saved step, with its own settings.")
     ] = None,
     runs: Runs = Path("runs"),
     quiet: Quiet = False,
@@ -110,7 +110,7 @@ def train(
     leave(result.failures)
 
 
-@app.command(short_help="Lay finished runs side by side: scores over seeds, paired differences, settings.")
+@app.command(short_help="Compare finished runs: scores over seeds, paired differences, settings.")
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Two run folders or more; the first one is the baseline.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for page, Markdown and JSON.")] = Path(
@@ -119,13 +119,13 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare runs on the same test frames; runs called NAME-seedN, or differing in seed alone, are one method."""
+    """Compare runs on the same test frames; runs called NAME-seedN, or that differ only in seed, are one method."""
     from pipelines.commands.compare import compare_finished
 
     compare_finished(runs, output, as_json=json_, quiet=quiet)
 
 
-@app.command(short_help="See it all work in three minutes.")
+@app.command(short_help="Try everything on synthetic videos, in three minutes.")
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for videos, runs and report.")] = Path(
         "runs/demo"
@@ -134,20 +134,20 @@ def demo(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """See it all work in three minutes: synthetic tagged videos, CAM, TCAM, CoLo-CAM, table, report, overlay video."""
+    """Try everything in three minutes: synthetic tagged videos, CAM, TCAM, CoLo-CAM, table, report, overlay video."""
     from pipelines.commands.demo import run_demo
 
     run_demo(output, seed=seed, device=device, quiet=quiet)
 
 
-app.command(short_help="What this machine has, and how to mend what it lacks.")(doctor)
-app.command(short_help="Probe videos and write their clean copies, for tcam train to find.")(prepare)
+app.command(short_help="Check this machine, and say how to fix what is missing.")(doctor)
+app.command(short_help="Check videos and write their clean copies ahead of tcam train.")(prepare)
 app.command(short_help="Make the CAM cache of a run whose classifier is trained.")(cams)
 app.command(short_help="Videos in, one box per frame out.")(predict)
 app.command(short_help="Camera, network stream, pipe or file in, one line of JSON per frame out.")(stream)
-app.command(short_help="Compare a run with true boxes: CorLoc.")(evaluate)
+app.command(short_help="Compare a run with ground-truth boxes: CorLoc.")(evaluate)
 app.command(short_help="A run as one file for ONNX Runtime, OpenVINO or torch.export.")(export)
-app.command(short_help="From a file to boxes, stage by stage, by each engine that is installed.")(bench)
+app.command(short_help="Measure the speed of each stage, with each installed engine.")(bench)
 app.add_typer(data, name="data")
 app.command("configs", short_help="The configs that come with tcam.")(show_configs)
 app.command(short_help="The networks that --backbone takes.")(backbones)

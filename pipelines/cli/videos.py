@@ -50,30 +50,31 @@ RunOrFile = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
 Half = Annotated[
-    bool, typer.Option("--half", help="16-bit arithmetic (bfloat16 or fp16), whatever the run was set to.")
+    bool, typer.Option("--half", help="Compute in 16 bits (bfloat16 or fp16), whatever the run's precision is.")
 ]
 Threshold = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="Of the map, relative to its maximum; the run's own if left out.")
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Map threshold, relative to the maximum. Default: the run's own."),
 ]
-ClassName = Annotated[str | None, typer.Option("--class", help="Look for this tag; else the most probable one.")]
+ClassName = Annotated[
+    str | None, typer.Option("--class", help="Box this tag. Default: the most probable of each frame.")
+]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. classifier.epochs=10.")
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Child processes; 0: this one alone. Left out: one per processor where that pays."),
+    typer.Option(min=0, help="Child processes; 0: only this one. Default: one per processor if that is faster."),
 ]
-Ray = Annotated[bool, typer.Option("--ray", help="Work on a Ray cluster; one of this machine without --ray-address.")]
+Ray = Annotated[bool, typer.Option("--ray", help="Use a Ray cluster; without --ray-address, one on this machine.")]
 RayAddress = Annotated[
     str | None, typer.Option(metavar="ADDR", help="A running cluster: HOST:PORT, or auto. Means --ray.")
 ]
-Actors = Annotated[int | None, typer.Option(min=1, help="Ray workers that hold a model; left out: one per CPU or GPU.")]
+Actors = Annotated[int | None, typer.Option(min=1, help="Ray workers that hold a model. Default: one per CPU or GPU.")]
 GpusPerActor = Annotated[float, typer.Option(min=0.0, help="Share of a GPU for each actor, e.g. 0.25.")]
 
 
-Refine = Annotated[
-    Refinement | None, typer.Option(help="crf: let maps follow the edges of their frame (needs tcam[crf]).")
-]
+Refine = Annotated[Refinement | None, typer.Option(help="crf: fit maps to the edges of their frame (needs tcam[crf]).")]
 
 
 def choose_placement(
@@ -102,7 +103,7 @@ def prepare(
     ray_address: RayAddress = None,
     quiet: Quiet = False,
 ) -> None:
-    """Probe videos and write their clean copies into the cache; a rerun, or tcam train, does only what is missing.
+    """Check videos and write their clean copies into the cache; a rerun, or tcam train, does only what is missing.
 
     A video is one work item here: the encoder of its copy needs the frames in order.
     """
@@ -142,7 +143,7 @@ def predict(
         ),
     ] = "-",
     save_video: Annotated[Path | None, typer.Option(help="Folder for videos with box and map drawn.")] = None,
-    track: Annotated[bool, typer.Option("--track", help="Number the objects over time: track_id.")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Number objects over time, in the column track_id.")] = False,
     threshold: Threshold = None,
     class_name: ClassName = None,
     refine: Refine = None,
@@ -198,7 +199,7 @@ def evaluate(
     ] = Protocol.ours,
     refine: Refine = None,
     baseline: Annotated[
-        Baseline | None, typer.Option(help="ddt: also measure what the frames of a video have in common, untrained.")
+        Baseline | None, typer.Option(help="ddt: also score deep descriptor transformation, which is not trained.")
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -208,7 +209,7 @@ def evaluate(
     gpus_per_actor: GpusPerActor = 0.0,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a run's boxes with true ones: CorLoc per class and mean, beside centre-box and full-frame baselines."""
+    """Compare a run's boxes with ground truth: CorLoc per class and mean, beside centre-box and full-frame boxes."""
     from pipelines.commands.evaluate import evaluate_run
 
     evaluated = evaluate_run(

@@ -1,4 +1,4 @@
-"""From float32 to 8 bits: an OpenVINO model and frames like those to come."""
+"""Quantise an OpenVINO model from float32 to 8 bits, calibrated on sample frames."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ os.environ.setdefault("NNCF_CI", "1")  # else nncf reports its use to a web serv
 
 
 def calibration_frames(source: str, size: Size) -> Pixels:
-    """Take some frames of every video that ``--source`` would name, evenly over time: uint8 ``[N, 3, *size]``.
+    """Return evenly spaced frames of every video of a source (as for ``--source``): uint8 ``[N, 3, *size]``.
 
     Raises:
-        DataError: there are no such videos, or one cannot be read.
+        DataError: there are no videos, or one cannot be read.
     """
     videos = find_files(source)
     each = max(1, CALIBRATION_FRAMES // len(videos))
@@ -39,7 +39,7 @@ def calibration_frames(source: str, size: Size) -> Pixels:
 
 
 def quantise(model: Model, frames: Pixels) -> Model:
-    """Return the model with weights and activations of 8 bits, their ranges taken from frames."""
+    """Return the model with 8-bit weights and activations, whose ranges are taken from the frames."""
     import nncf
 
     samples = nncf.Dataset([frame[None] for frame in frames], lambda frame: [frame])

@@ -1,4 +1,4 @@
-"""Weights to share (safetensors) and states to resume from (torch, tensors only); each file whole or absent."""
+"""Checkpoints: weights to share (safetensors) and states to resume from (torch), written whole or not at all."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Read the state a stage left, or None where there is none for these inputs.
+    """Read the state that a stage saved; None if there is none for these inputs.
 
     Raises:
         WeightsError: the file is damaged.

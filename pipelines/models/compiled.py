@@ -1,4 +1,4 @@
-"""A localizer whose network `torch.compile` made faster, for batches of one size and so many threads."""
+"""A localizer whose network was compiled by ``torch.compile``, for one batch size and number of threads."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tcam.video.pixels import Pixels
 
 @dataclass(frozen=True, slots=True)
 class CompiledLocalizer:
-    """An ``Engine``; a smaller batch (the last of a video) is filled up, as another size would be compiled again.
+    """An ``Engine``. A smaller batch (the last of a video) is padded, as another size would be compiled again.
 
-    ``plain`` is what was compiled, for frames of ``size``.
+    ``plain`` is the localizer that was compiled, for frames of ``size``.
     """
 
     localizer: NetworkLocalizer
@@ -34,9 +34,10 @@ class CompiledLocalizer:
     torch_threads: int
 
     def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
-        """Look at no more than ``batch`` frames: see ``Engine``."""
+        """Process up to ``batch`` frames; see ``Engine``."""
         count = len(frames)
-        rows = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))  # as frames of a file lie; another way: compiled anew
+        # The memory layout of a file's frames; another layout would be compiled again.
+        rows = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))
         filled = rows if count == self.batch else np.resize(rows, (self.batch, *rows.shape[1:]))
         with _torch_threads(self.torch_threads):  # with another number of threads, too
             found = self.localizer.find(filled.transpose(0, 3, 1, 2), label)
@@ -53,7 +54,7 @@ class CompiledLocalizer:
 
 @dataclass(frozen=True, slots=True)
 class PackedCompiled:
-    """A compiled localizer on its way to another process: it is compiled where it is unpacked."""
+    """A compiled localizer that can be sent to another process, where it is compiled when it is unpacked."""
 
     packed: PackedLocalizer
     size: Size
@@ -62,7 +63,7 @@ class PackedCompiled:
 
     @property
     def device_type(self) -> str:
-        """Where it is unpacked to."""
+        """The type of the device it is unpacked to."""
         return self.packed.device_type
 
     def unpack(self) -> CompiledLocalizer:
@@ -73,16 +74,17 @@ class PackedCompiled:
 def compile_localizer(
     localizer: NetworkLocalizer, size: Size, *, batch: int, threads: Threads = "all"
 ) -> CompiledLocalizer:
-    """Compile the network, which takes some 10 to 60 s, and look at a first batch.
+    """Compile the network, which takes 10 to 60 s, and run a first batch.
 
-    On a CPU the weights are frozen into the code, which folds normalisation into the convolutions and lays them out
-    once.
+    On a CPU the weights are frozen into the code: normalisation is folded into the convolutions, and their weights are
+    laid out once.
 
     Args:
-        localizer: stays as it is.
+        localizer: the localizer; it is not changed.
         size: (height, width) of the frames.
-        batch: how many of them at a time.
-        threads: ``each``: for a single thread, so that batches go side by side; else for as many as torch has now.
+        batch: number of frames in a batch.
+        threads: ``each`` compiles for a single thread, so that batches run side by side; any other value for as many
+            threads as torch uses now.
 
     Raises:
         MissingPartError: torch.compile does not work here.
@@ -112,7 +114,7 @@ def compile_localizer(
 
 @contextlib.contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """Let this thread's torch use so many threads."""
+    """Set the number of threads that torch uses in this thread."""
     before = torch.get_num_threads()
     if before == count:
         yield

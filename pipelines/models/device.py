@@ -1,4 +1,4 @@
-"""Choice of device and of arithmetic; the rest of the code only asks for ``Compute``."""
+"""Choose device and precision; the rest of the code only uses ``Compute``."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from tcam.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where tensors live and in which precision the network runs."""
+    """The device of the tensors and the precision of the network."""
 
     device: torch.device
     dtype: torch.dtype
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Mixed precision for the network's forward pass; does nothing in fp32."""
+        """Return a context of mixed precision for the forward pass; it does nothing in fp32."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
-        """A loss scaler, active for fp16 alone."""
+        """Return a loss scaler, active only for fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
 def choose_compute(device: str, precision: str) -> Compute:
     """Turn ``--device`` and ``precision`` into a device and a dtype.
 
-    ``auto`` takes CUDA, then MPS, then the CPU; and bfloat16 where the hardware computes in it, fp16 on older GPUs,
-    else fp32. On the CPU this process also begins to keep the memory it frees and to end its threads before it forks.
+    Device ``auto`` is CUDA, else MPS, else the CPU. Precision ``auto`` is bfloat16 where the hardware computes in it,
+    fp16 on older GPUs, else fp32. On the CPU the process also starts to keep the memory it frees, and to end its
+    threads before it forks.
 
     Raises:
-        ConfigError: the device does not exist here.
+        ConfigError: this machine has no such device.
     """
     chosen = _device(device)
     if chosen.type == "cpu":
@@ -46,7 +47,7 @@ def choose_compute(device: str, precision: str) -> Compute:
 
 
 def half_compute(device: torch.device) -> Compute:
-    """Compute in 16 bits, also where the hardware does not and it is slower: bfloat16, else fp16."""
+    """Compute in 16 bits (bfloat16, else fp16), even where the hardware emulates it and is slower."""
     dtype = torch.float16 if device.type == "mps" else _fast_dtype(device)
     return Compute(device, torch.bfloat16 if dtype == torch.float32 else dtype)
 

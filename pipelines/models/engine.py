@@ -1,6 +1,6 @@
-"""What looks at frames, whoever computes it: a trained run in PyTorch, or an exported file in another runtime.
+"""The interface of engines, which make maps of frames: a trained run in PyTorch, an exported file in another runtime.
 
-Nothing here or in what it imports needs PyTorch.
+Neither this module nor what it imports needs PyTorch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tcam.types import Size
 from tcam.video.pixels import Pixels
 
 Threads = Literal["each", "one", "all"]
-"""How an engine computes best on several processors: ``each`` batch on one, side by side; all on ``one``, as two would
-give other last bits; one batch on ``all``, which it shares out itself."""
+"""How an engine uses several processors: ``each`` runs one batch per processor, side by side; ``one`` uses a single
+processor, because two would change the last bits; ``all`` shares each batch among them by itself."""
 
 
 Array = TypeVar("Array")
@@ -25,12 +25,12 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True, slots=True)
 class FrameMaps(Generic[Array]):
-    """Maps and class probabilities of N frames: of tensors on a device, or of NumPy arrays (``ArrayMaps``).
+    """Maps and class probabilities of N frames, as tensors on a device or as NumPy arrays (``ArrayMaps``).
 
     Attributes:
         maps: float32 ``[N, H, W]`` in 0..1 at input size.
         probabilities: float32 ``[N, K]``, of the K classes.
-        labels: int64 ``[N]``, the class of each map: the one asked for, or the most probable.
+        labels: int64 ``[N]``, the class of each map: the requested or the most probable one.
     """
 
     maps: Array
@@ -42,32 +42,32 @@ ArrayMaps = FrameMaps[NDArray[Any]]
 
 
 class Engine(Protocol):
-    """Looks at uint8 RGB frames ``[N, 3, H, W]`` for one class, or (None) for the most probable one in each."""
+    """Makes maps of uint8 RGB frames ``[N, 3, H, W]``, for one class or (None) for the most probable one of each."""
 
     @property
     def threads(self) -> Threads:
-        """How it is to be called; ``find`` may be called from several threads at once where this is ``each``."""
+        """How it uses processors; ``find`` may be called from several threads at once only if this is ``each``."""
         ...
 
     def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
-        """Return maps, classes and their scores."""
+        """Return maps, class probabilities and labels of the frames."""
         ...
 
     def pack(self) -> PackedEngine:
-        """Return it packed for another process."""
+        """Return a form of it that can be sent to another process."""
         ...
 
     def after_fork(self) -> Engine:
-        """Return one that works in this process, which was forked from the one that loaded it.
+        """Return an engine that works in this process, which was forked from the one that loaded this engine.
 
         Raises:
-            ForkError: there is none.
+            ForkError: it cannot work in a forked process.
         """
         ...
 
 
 class PackedEngine(Protocol):
-    """An engine on its way to another process: it can be pickled, and is loaded where it is unpacked."""
+    """An engine that can be pickled and sent to another process; it is loaded when it is unpacked."""
 
     @property
     def device_type(self) -> str:
@@ -81,16 +81,17 @@ class PackedEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What boxes are made with.
+    """All that is needed to make boxes of frames.
 
     Attributes:
-        packed: what makes maps of frames.
-        class_names: names behind the labels.
+        packed: the engine.
+        class_names: by label.
         size: (height, width) of the frames it takes.
         threshold: the map threshold that the run chose.
-        presence: below it a frame seems to hold nothing (``tcam.boxes.over_time.presence_of``); None: unknown.
-        memory_limit_mb: of a process that works with it.
-        about: what a box table says of where it comes from.
+        presence: frames below this level probably hold no object (``tcam.boxes.over_time.presence_of``); None if
+            unknown.
+        memory_limit_mb: memory limit of a process that uses it.
+        about: what a box table records about the model.
     """
 
     packed: PackedEngine
@@ -102,7 +103,7 @@ class Model:
     about: Mapping[str, object]
 
     def label_of(self, class_name: str | None) -> int | None:
-        """Return the label of a class by its name; None for None.
+        """Return the label of a class name; None for None.
 
         Raises:
             ConfigError: there is no such class.

@@ -1,6 +1,6 @@
-"""A finished run as one file: its network, the way its maps are made, and what a client must know.
+"""Export a finished run as one file: its network, how its maps are made, and what a client must know.
 
-``pipelines/models/exported.py`` says what such a file takes and gives, and runs it.
+``pipelines/models/exported.py`` documents the inputs and outputs of such a file, and runs it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
 
 TOLERANCE: Final = 1e-3
-"""How far a map or a class probability of the file may lie from PyTorch's, both in float32; 1e-5 is usual."""
+"""Largest difference of a map or class probability from PyTorch's, both in float32; 1e-5 is usual."""
 _INT8: Final = "int8"
 _NEEDS: Final = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -70,7 +70,7 @@ class ExportedNetwork(nn.Module):
         self.network, self.method = network, method
 
     def forward(self, frames: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Look at frames; ``label`` ``[B]`` is the class to map, -1 for the most probable one (CAM alone)."""
+        """Return probabilities and maps; ``label`` ``[B]`` is the class to map, -1 for the most probable (CAM only)."""
         output: FrameOutput = self.network(frames)
         probabilities = output.class_logits.softmax(dim=1)
         if label is None or output.map_logits is not None:
@@ -105,7 +105,7 @@ def export_run(request: ExportRequest, *, quiet: bool) -> Path:
     with warnings.catch_warnings(), quiet_loggers(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # of the exporters, about themselves
         write_export(localizer, facts, target, calibration=calibration)
-    say_difference(localizer, target, facts)
+    check_difference(localizer, target, facts)
     return target
 
 
@@ -124,7 +124,7 @@ def target_of(request: ExportRequest) -> Path:
 
 
 def check_method(localizer: NetworkLocalizer) -> None:
-    """Refuse what one pass forward does not give.
+    """Refuse CAM methods that need more than one forward pass.
 
     Raises:
         ConfigError: the CAM method needs a gradient or further passes.
@@ -141,7 +141,7 @@ def check_method(localizer: NetworkLocalizer) -> None:
 
 
 def facts_of(run: Run, localizer: NetworkLocalizer, *, numbers: str = "float32") -> Facts:
-    """Collect what a client must know."""
+    """Return the facts that a client must know."""
     name = main_localizer(run)
     backbone = localizer.network.backbone
     return Facts(
@@ -163,7 +163,7 @@ def facts_of(run: Run, localizer: NetworkLocalizer, *, numbers: str = "float32")
 
 
 def _without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the names alone of files and folders: where they lie is nobody's concern outside."""
+    """Reduce paths to the names of files and folders: where they are on this machine is private."""
     return {
         key: _without_folders(value)
         if isinstance(value, Mapping)
@@ -180,10 +180,10 @@ def _name_alone(value: str) -> str:
 
 
 def require_exporter(request: ExportRequest) -> None:
-    """Check that what writes and runs the format is installed.
+    """Check that the packages that write and run the format are installed.
 
     Raises:
-        MissingPartError: it is not.
+        MissingPartError: one is not.
     """
     for package in (*_NEEDS[request.format], *(() if request.calibrate is None else ("nncf",))):
         try:
@@ -195,10 +195,10 @@ def require_exporter(request: ExportRequest) -> None:
 
 
 def write_export(localizer: NetworkLocalizer, facts: Facts, target: Path, *, calibration: Pixels | None = None) -> None:
-    """Write the file; its ending says the format.
+    """Write the file; its suffix determines the format.
 
     Raises:
-        ConfigError: the network cannot be made into a graph.
+        ConfigError: the network cannot be traced.
         DataError: the file cannot be written.
     """
     console.print(f"exporting {facts.run} ({facts.method})")
@@ -229,7 +229,7 @@ def make_program(localizer: NetworkLocalizer, facts: Facts) -> torch.export.Expo
     try:
         with torch.no_grad():
             program = torch.export.export(module, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
-    except Exception as error:  # the tracer has dozens of its own
+    except Exception as error:  # the tracer has dozens of error types
         name = localizer.network.backbone.name
         raise ConfigError(
             f"network '{name}' cannot be exported: {one_line(error)}; train with another backbone"
@@ -279,11 +279,11 @@ def _write_openvino(graph: bytes, facts: Facts, target: Path, calibration: Pixel
         folder.rmdir()
 
 
-def say_difference(localizer: NetworkLocalizer, target: Path, facts: Facts) -> None:
-    """Run the file on noise and say how far it lies from PyTorch.
+def check_difference(localizer: NetworkLocalizer, target: Path, facts: Facts) -> None:
+    """Run the file on noise, compare it with PyTorch, and print the largest difference.
 
     Raises:
-        TcamError: further than ``TOLERANCE``, where both compute in float32.
+        TcamError: it exceeds ``TOLERANCE`` although both compute in float32.
     """
     frames = example_inputs(localizer, facts)[0].numpy()
     wanted = NetworkLocalizer(localizer.network, localizer.method, Compute(torch.device("cpu"), torch.float32)).find(

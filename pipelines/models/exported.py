@@ -1,9 +1,9 @@
-"""Files that ``tcam export`` wrote, as engines: ONNX Runtime, OpenVINO, or torch.export (which alone needs PyTorch).
+"""Files written by ``tcam export`` as engines: ONNX Runtime, OpenVINO, or torch.export (only this one needs PyTorch).
 
-Such a file takes ``frames``, uint8 RGB ``[B, 3, H, W]`` of any B, normalises them itself, and gives
-``class_probabilities`` ``[B, K]`` and ``maps`` ``[B, H, W]`` in 0..1. Where the map depends on the class there is a
-second input, ``label``, int64 ``[B]``: the class to map, -1 for the most probable one. What else a client must know is
-JSON under the key ``tcam`` of the file's metadata: ``Facts``.
+Such a file takes ``frames``, uint8 RGB ``[B, 3, H, W]`` of any B, normalises them itself, and returns
+``class_probabilities`` ``[B, K]`` and ``maps`` ``[B, H, W]`` in 0..1. If the map depends on the class, there is a
+second input, ``label``, int64 ``[B]``: the class to map, -1 for the most probable one. Everything else that a client
+must know is JSON under the key ``tcam`` of the file's metadata: ``Facts``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tcam.errors import ConfigError, DataError, MissingPartError, WeightsError, 
 from tcam.video.pixels import Pixels
 
 SUFFIXES: Final[Mapping[str, str]] = MappingProxyType({"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"})
-"""Formats and how their files end; OpenVINO keeps the weights in a second file that ends in ``.bin``."""
+"""Formats and the suffix of their files; OpenVINO keeps the weights in a second file with the suffix ``.bin``."""
 FACTS: Final = "tcam"
-"""Key of the metadata."""
+"""Key of the facts in the file's metadata."""
 INPUTS: Final = ("frames", "label")
 OUTPUTS: Final = ("class_probabilities", "maps")
 _EXTRA: Final = "pip install 'tcam[export]'"
@@ -43,11 +43,11 @@ Graph = Callable[[Arrays], Sequence[NDArray[Any]]]
 
 
 class Facts(BaseModel):
-    """What a file says of itself.
+    """The metadata of a file.
 
-    ``mean`` and ``std`` of red, green and blue in 0..1 are part of the graph; ``threshold`` of the map, relative to its
-    maximum, is not, nor is ``presence`` (see ``Model``). ``size`` is (height, width) of the frames;
-    ``weights_hash`` and ``config`` are the run's.
+    ``mean`` and ``std`` of red, green and blue in 0..1 are part of the graph. ``threshold`` (of the map, relative to
+    its maximum) and ``presence`` (see ``Model``) are not. ``size`` is (height, width) of the frames; ``weights_hash``
+    and ``config`` are the run's.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -71,7 +71,7 @@ class Facts(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ExportedEngine:
-    """A loaded file; ``by_class`` says that it has the input ``label``."""
+    """A loaded file; ``by_class`` says whether it has the input ``label``."""
 
     path: Path
     graph: Graph
@@ -79,7 +79,7 @@ class ExportedEngine:
     threads: Threads
 
     def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
-        """Look at frames: see ``Engine``."""
+        """Return the maps of frames; see ``Engine``."""
         inputs: dict[str, NDArray[Any]] = {"frames": frames}
         if self.by_class:
             inputs["label"] = np.full(len(frames), -1 if label is None else label, np.int64)
@@ -88,18 +88,18 @@ class ExportedEngine:
         return FrameMaps(maps, probabilities, labels)
 
     def pack(self) -> PackedExport:
-        """Name the file, for another process to load."""
+        """Return the file's path in a form that another process loads."""
         return PackedExport(self.path)
 
     def after_fork(self) -> ExportedEngine:
-        """Load the file again, as the threads of its runtime stayed in the parent process."""
+        """Load the file again, because the threads of its runtime exist only in the parent process."""
         keep_for_ever(self.graph)
         return self.pack().unpack()
 
 
 @dataclass(frozen=True, slots=True)
 class PackedExport:
-    """A file on its way to another process, which loads it from the same path."""
+    """A file that another process loads from the same path."""
 
     path: Path
 
@@ -113,19 +113,19 @@ class PackedExport:
         return _load(self.path)[0]
 
     def file_hash(self) -> str:
-        """Hash the file, and that of its weights where it has one."""
+        """Return the hash of the file and of its weights file, if it has one."""
         weights = self.path.with_suffix(".bin")
         beside = [hash_file(weights)] if self.path.suffix.lower() == ".xml" and weights.is_file() else []
         return "".join([hash_file(self.path), *beside])
 
 
 def open_exported(path: Path, *, device: str = "auto") -> tuple[PackedExport, Facts]:
-    """Read what an exported file says of itself.
+    """Open an exported file and read its metadata.
 
     Raises:
         DataError: there is no such file.
         ConfigError: a device other than the CPU.
-        WeightsError: the file is damaged, or not one of ``tcam export``.
+        WeightsError: the file is damaged, or was not written by ``tcam export``.
         MissingPartError: the package that runs it is not installed.
     """
     if device not in ("auto", "cpu"):
@@ -142,7 +142,7 @@ def _load(path: Path) -> tuple[ExportedEngine, Facts]:
 
 
 def _threads() -> int:
-    """Return the threads to use, 0 for all: child processes have a variable set, as for PyTorch."""
+    """Return the number of threads to use, 0 for all; child processes set a variable, as for PyTorch."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isascii() and text.isdigit() else 0
 
@@ -207,7 +207,7 @@ def _load_torch(path: Path) -> tuple[Graph, list[str], Facts]:
 
 @contextlib.contextmanager
 def quiet_loggers() -> Iterator[None]:
-    """Keep other people's packages from logging what is no concern of the user's."""
+    """Silence log messages of other packages that do not concern the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What lets a localizer work in a process that was forked from one where it has been loaded or has worked."""
+"""Let a localizer work in a process that was forked from one where it was loaded or used."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SOFT: Final = 1
 
 @functools.cache
 def end_threads_before_forks() -> None:
-    """Let PyTorch's threads on the CPU end whenever this process forks; parent and child start new ones as needed.
+    """End PyTorch's threads on the CPU whenever this process forks; parent and child start new ones as needed.
 
     GNU OpenMP keeps a pool of threads for each thread that computes. A fork copies the pool but not its threads, so the
-    child would wait for them for ever in its first convolution; loading a run is enough to have such a pool.
+    child would wait for them forever in its first convolution. Loading a run is enough to create such a pool.
     """
     import torch
 
@@ -31,10 +31,10 @@ def end_threads_before_forks() -> None:
 
 @contextmanager
 def naming_forks() -> Iterator[None]:
-    """Turn PyTorch's complaints about a fork into one line that says what to do.
+    """Turn PyTorch's errors after a fork into one line that says what to do.
 
     Raises:
-        ForkError: the parent process had used a GPU, or made maps from gradients, whose threads no child has.
+        ForkError: the parent process had used a GPU, or computed gradients, whose threads a child does not have.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def naming_forks() -> Iterator[None]:
 
 
 def fork_error(parent: str) -> ForkError:
-    """Return the error of a localizer that cannot work in this process, by what its parent had done."""
+    """Return the error for a localizer that cannot work in this process because of what its parent had done."""
     return ForkError(
         f"the localizer cannot work in a process forked from one {parent}: start the process by "
         "multiprocessing.get_context('spawn') and hand the localizer over, or load it there"
@@ -54,5 +54,5 @@ def fork_error(parent: str) -> ForkError:
 
 
 def keep_for_ever(thing: object) -> None:
-    """Never free a thing: to free one whose threads a fork left behind would wait for them for ever."""
+    """Never free an object: freeing one whose threads a fork left behind would wait for them forever."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -1,6 +1,6 @@
-"""A network of PyTorch and its CAM method as an engine: uint8 frames in, maps and class probabilities out.
+"""A PyTorch network and its CAM method as an engine: uint8 frames in, maps and class probabilities out.
 
-What users call ``tcam.Localizer`` is in ``pipelines/api.py``.
+The public class ``tcam.Localizer`` is in ``pipelines/api.py``.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ MapMethod = str
 """A name of ``CAM_METHODS``, or ``decoder``."""
 
 Refine = Callable[[Tensor, Tensor], Tensor]
-"""Makes better maps ``[N, H, W]`` in 0..1 of maps and uint8 frames ``[N, 3, H, W]``, such as ``MeanField``."""
+"""Refines maps ``[N, H, W]`` in 0..1, given their uint8 frames ``[N, 3, H, W]``; ``MeanField`` is one."""
 
 
 def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, seed: int) -> FrameCamNet:
-    """Build the frame network with freshly drawn weights; pretrained ones are loaded into ``.backbone`` after.
+    """Build the frame network with random weights; load pretrained ones into ``.backbone`` afterwards.
 
     Raises:
-        ConfigError: timm has no such model, or the model has no feature pyramid or not this stride.
+        ConfigError: timm has no such model, or the model lacks a feature pyramid or this stride.
     """
     torch.manual_seed(seed)
     backbone = Backbone(
@@ -63,7 +63,7 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
 
 
 def check_fit(config: RunConfig, network: FrameCamNet) -> None:
-    """Find out whether CAM method, input size and what is to be trained suit a network.
+    """Check that the CAM method, the input size and what is to be trained fit a network.
 
     Raises:
         ConfigError: they do not.
@@ -97,14 +97,14 @@ class NetworkLocalizer:
 
     @property
     def threads(self) -> Threads:
-        """How it computes best: decoders keep nothing between calls, CAM methods may."""
+        """How it uses processors: decoders keep no state between calls, CAM methods may."""
         if self.compute.device.type != "cpu":
             return "all"
         return "each" if self.method == "decoder" else "one"
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps[Tensor]:
-        """Localize in uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` say whose maps to make (CAM methods only)."""
+        """Return the maps of uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` are the classes to map (CAM only)."""
         if self.compute.device.type == "cuda" and frames.device.type == "cpu":
             frames = frames.pin_memory()  # only from there is the copy beside other work
         frames = frames.to(self.compute.device, non_blocking=True)
@@ -122,10 +122,10 @@ class NetworkLocalizer:
         return FrameMaps(maps if self.refine is None else self.refine(maps, frames), probabilities, chosen)
 
     def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
-        """Do the same with arrays, for one class or the most probable ones: an ``Engine``.
+        """Do the same with arrays, for one class or for the most probable ones; see ``Engine``.
 
         Raises:
-            ForkError: in a process forked from one whose PyTorch had done what no child can go on with.
+            ForkError: PyTorch cannot work in this process because of what its parent had done before the fork.
         """
         labels = None if label is None else torch.full((len(frames),), label)
         with naming_forks():
@@ -133,7 +133,7 @@ class NetworkLocalizer:
         return FrameMaps(*(part.cpu().numpy() for part in (found.maps, found.probabilities, found.labels)))
 
     def pack(self) -> PackedLocalizer:
-        """Make it ready to be pickled; what is on the CPU is shared, not copied."""
+        """Return a form of it that can be pickled; weights on the CPU are shared, not copied."""
         return PackedLocalizer.pack(self)
 
     def after_fork(self) -> NetworkLocalizer:
@@ -149,7 +149,7 @@ class NetworkLocalizer:
 
 @dataclass(frozen=True, slots=True)
 class PackedLocalizer:
-    """A localizer on its way to another process: its network lies on the CPU until it is unpacked there."""
+    """A localizer that can be sent to another process; its network is on the CPU until it is unpacked there."""
 
     network: FrameCamNet
     method: MapMethod
@@ -158,7 +158,7 @@ class PackedLocalizer:
 
     @classmethod
     def pack(cls, localizer: NetworkLocalizer) -> PackedLocalizer:
-        """Make a localizer ready to be pickled; that on the CPU is shared, not copied."""
+        """Return a localizer in a form that can be pickled; weights on the CPU are shared, not copied."""
         network = localizer.network
         if localizer.compute.device.type != "cpu":
             network = copy.deepcopy(network).cpu()
@@ -166,14 +166,14 @@ class PackedLocalizer:
 
     @property
     def device_type(self) -> str:
-        """Where it is unpacked to."""
+        """The type of the device it is unpacked to."""
         return self.compute.device.type
 
     def unpack(self) -> NetworkLocalizer:
-        """Bring the network to its device.
+        """Move the network to its device.
 
-        Where that is the CPU, its decoder is fused, and this process begins to keep the memory it frees and to end
-        its threads before it forks.
+        On the CPU its decoder is fused, and the process starts to keep the memory it frees and to end its threads
+        before it forks.
         """
         network = self.network.to(self.compute.device).eval()
         if self.device_type == "cpu":
@@ -186,7 +186,7 @@ class PackedLocalizer:
 def refined_localizers(
     localizers: Mapping[str, NetworkLocalizer], thresholds: Mapping[str, float]
 ) -> dict[str, NetworkLocalizer]:
-    """Return each localizer again, its maps refined by a CRF about its map threshold, under a name that says so.
+    """Return a copy of each localizer, named ``<name> + crf``, whose maps are refined by a CRF around their threshold.
 
     Raises:
         MissingPartError: pydensecrf is not installed.
@@ -198,13 +198,13 @@ def refined_localizers(
 
 
 def class_activation(localizer: NetworkLocalizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:
-    """Make the normalised CAMs ``[N, h, w]`` in 0..1 of some frames at feature resolution.
+    """Return the normalised CAMs ``[N, h, w]`` in 0..1 of frames, at feature resolution.
 
     Args:
-        localizer: names the method.
+        localizer: the network and the name of its CAM method.
         frames: uint8 ``[N, 3, H, W]``, on its device.
-        output: what its network says of them.
-        labels: int64 ``[N]``, the class to map.
+        output: output of the network for these frames.
+        labels: int64 ``[N]``, the class to map in each frame.
     """
     network = localizer.network
 

@@ -1,4 +1,4 @@
-"""A trained run or an exported file, opened for use: one shape for both; PyTorch is loaded for a run alone."""
+"""Open a trained run or an exported file in the same form. PyTorch is loaded only for a run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from tcam.errors import ConfigError
 
 
 def open_model(path: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:
-    """Open what ``tcam predict`` takes as RUN: the folder of a finished run, or a file that ``tcam export`` wrote.
+    """Open the RUN of ``tcam predict``: the folder of a finished run, or a file written by ``tcam export``.
 
     Args:
-        path: of either.
+        path: the folder or file.
         device: where it runs.
         refine: refine the maps of a run by a CRF.
         half: let the network of a run compute in 16 bits, whatever its ``precision`` says.
 
     Raises:
         DataError: it is neither, or the run has no map threshold yet.
-        ConfigError: no such device, or one on which an exported file does not run; or one to refine or halve.
+        ConfigError: no such device, or an exported file with another device than the CPU, ``refine`` or ``half``.
         MissingPartError: weights are missing or damaged, or the package that runs the file is not installed.
     """
     if path.suffix.lower() not in SUFFIXES.values() or path.is_dir():

@@ -1,4 +1,4 @@
-"""A run folder: its settings, its data, its stages, and what it has learnt."""
+"""A run folder: its settings, its data, its stages and its trained localizers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
 
 
 REFINED: Final = Path("evaluation-crf/thresholds.json")
-"""In a run folder: map thresholds that ``tcam evaluate --refine crf`` chose for refined maps."""
+"""File in a run folder: the map thresholds that ``tcam evaluate --refine crf`` chose for refined maps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run folder, its settings and its data; the methods below are its stages, in order."""
+    """A run folder with its settings and data. The methods below return its stages, in order."""
 
     folder: Path
     config: RunConfig
@@ -45,7 +45,7 @@ class Run:
         return self.config.input.crop, self.config.input.crop
 
     def stage(self, name: str, depends_on: Mapping[str, Any]) -> Stage:
-        """Name a stage's folder and hash all it depends on."""
+        """Return a stage: its folder, and the hash of everything it depends on."""
         return Stage(self.folder / name, hash_json({"format": FORMATS[name], "stage": name, **depends_on}))
 
     def classifier_stage(self) -> Stage:
@@ -88,7 +88,7 @@ class Run:
         )
 
     def negatives(self) -> tuple[Slot, ...]:
-        """List the shots without any object that the method trains on."""
+        """Return the shots without an object that the method trains on."""
         return find_negatives(self.config, self.index, self.truth, self.background)
 
 
@@ -102,7 +102,7 @@ def load_run(folder: Path, *, device: str = "auto") -> Run:
 
 
 def load_localizers(run: Run) -> dict[str, NetworkLocalizer]:
-    """Load what the run has learnt, by name: its CAM and, for a localizer method, that.
+    """Load the localizers of a run by name: the CAM of its classifier and, if it trained one, the localizer.
 
     Raises:
         WeightsError: a checkpoint is missing or damaged.
@@ -122,17 +122,17 @@ def load_localizers(run: Run) -> dict[str, NetworkLocalizer]:
 
 
 def main_localizer(run: Run) -> str:
-    """Name the localizer that ``tcam predict`` uses."""
+    """Return the name of the localizer that ``tcam predict`` uses."""
     return run.config.method if run.config.has_localizer else run.config.cam.method
 
 
 def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a training without the number of workers: any number gives the same clips."""
+    """Return the settings of a training without the number of workers, which does not change the clips."""
     return {**settings, "workers": 0}
 
 
 def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:
-    """Hash what training and selection see: tags, frames (cache files are named by content) and validation boxes."""
+    """Return the hash of the training data: tags, frames (cache files are named by content) and validation boxes."""
     records = [
         (r.video_id, r.label, r.num_frames, r.split, Path(r.cache_path).name if r.cache_path else r.path)
         for r in index.records
@@ -146,7 +146,7 @@ def videos_of_run(run: Path) -> Path:
     """Return the folder of videos that a run was trained on.
 
     Raises:
-        DataError: the run does not say it.
+        DataError: the run does not record it.
     """
     try:
         return Path(json.loads((run / "env.json").read_text(encoding="utf-8"))["videos"])

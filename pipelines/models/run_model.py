@@ -1,4 +1,4 @@
-"""The folder of a finished run as a model."""
+"""Open the folder of a finished run as a ``Model``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def own_threshold(run: Run, name: str) -> float:
 
 
 def refined_threshold(run: Run, name: str) -> float:
-    """Return the map threshold of refined maps: the one chosen on validation, or 0.5, as probable as not."""
+    """Return the map threshold of refined maps: the one chosen on validation, or 0.5 (foreground as likely as not)."""
     if (run.folder / REFINED).is_file():
         return read_thresholds(run.folder / REFINED)[0][name]
     console.print(f"--refine crf: map threshold 0.5; 'tcam evaluate {run.folder} --refine crf' chooses one on boxes")
@@ -65,7 +65,7 @@ def refined_threshold(run: Run, name: str) -> float:
 
 
 def own_presence(run: Run, name: str) -> float | None:
-    """Return the level of presence that a run chose for one of its localizers; None: it has no validation videos.
+    """Return the presence level that a run chose for one of its localizers; None if it has no validation videos.
 
     Raises:
         DataError: the run has no thresholds yet.
@@ -74,7 +74,7 @@ def own_presence(run: Run, name: str) -> float | None:
 
 
 def weights_hash(run: Run) -> str | None:
-    """Hash the weights that predictions are made with."""
+    """Return the hash of the weights that predictions are made with."""
     stage = "localizer" if run.config.has_localizer else "classifier"
     checkpoint = run.folder / stage / "best_localization.safetensors"
     return hash_file(checkpoint) if checkpoint.is_file() else None

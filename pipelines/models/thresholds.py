@@ -1,4 +1,4 @@
-"""The map thresholds and levels of presence that a run has chosen."""
+"""Store and read the map thresholds and presence levels that a run has chosen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tcam.errors import DataError
 def save_thresholds(
     path: Path, thresholds: Mapping[str, float], *, chosen_on: str, presence: Mapping[str, float | None]
 ) -> None:
-    """Store the map threshold of each method of a run, what chose it, and the methods' levels of presence."""
+    """Store the map threshold and presence level of each method of a run, and where the thresholds come from."""
     write_json(path, {"thresholds": dict(thresholds), "chosen_on": chosen_on, "presence": dict(presence)})
 
 
@@ -30,7 +30,7 @@ def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
 
 
 def read_presence(path: Path) -> dict[str, float]:
-    """Read the levels of presence that ``save_thresholds`` stored.
+    """Read the presence levels that ``save_thresholds`` stored.
 
     Raises:
         DataError: the run has no thresholds yet.

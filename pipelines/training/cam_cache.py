@@ -1,4 +1,4 @@
-"""Stage "cams": the CAM of the tag's class for every training frame, one memory-mapped array per shot."""
+"""Stage "cams": cache the CAM of the tag's class for every training frame, in one memory-mapped array per shot."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tcam.video.dataset import OpenReaders
 
 
 def shot_file(folder: Path, position: int, shot: Shot) -> Path:
-    """Name the array of one shot of the record at ``position`` of the index."""
+    """Return the file of one shot of the record at ``position`` of the index."""
     return folder / f"{position:06d}-{shot.start:07d}.npy"
 
 
 @dataclass(frozen=True, slots=True)
 class ShotPart:
-    """Some frames of one shot of the record at ``position`` of the index: the work item."""
+    """A work item: some frames of one shot of the record at ``position`` of the index."""
 
     position: int
     record: VideoRecord
@@ -49,7 +49,7 @@ class ShotPart:
 
 @dataclass(frozen=True, slots=True)
 class MakeCams:
-    """Gives the function that makes the CAMs of a part, with the model loaded."""
+    """A factory for workers: loads the model and returns the function that makes the CAMs of a part."""
 
     localizer: PackedLocalizer
     batch: int
@@ -72,10 +72,10 @@ def write_cams(
 ) -> None:
     """Write float16 ``[frames, h, w]`` in 0..1 for every shot of the training split; shots already there are kept.
 
-    The frames of a forward pass are the same however the work is distributed, and so is every byte.
+    Each forward pass has the same frames however the work is distributed, so the files are the same byte for byte.
 
     Raises:
-        DataError: a video cannot be read; the shots of all others are there then, and ``errors.csv`` lists it.
+        DataError: a video cannot be read; ``errors.csv`` lists it, and the shots of all others are written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
@@ -110,7 +110,7 @@ def write_cams(
 
 
 def _save_shots(results: Iterable[tuple[ShotPart, np.ndarray | ItemFailure]], folder: Path) -> list[VideoFailure]:
-    """Join the parts of each shot in its file; a shot with a part that failed has none."""
+    """Join the parts of each shot in its file; a shot with a failed part has no file."""
     failures: dict[str, VideoFailure] = {}
     for (position, shot), found in itertools.groupby(results, key=lambda pair: (pair[0].position, pair[0].shot)):
         try:
@@ -146,9 +146,9 @@ def _part_cams(part: ShotPart, *, localizer: NetworkLocalizer, batch: int, reade
 
 @dataclass(frozen=True)
 class CamCache:
-    """Reads cached CAMs, each pooled with its temporal neighbours (CAM-TMP, TCAM arXiv:2208.14542 section 3).
+    """Reads cached CAMs, each max-pooled with its temporal neighbours (CAM-TMP, TCAM arXiv:2208.14542 section 3).
 
-    Called with a record, its shot and T frame indices it gives float32 ``[T, h, w]`` in 0..1.
+    Called with a record, its shot and T frame indices, it returns float32 ``[T, h, w]`` in 0..1.
     """
 
     folder: Path
@@ -161,7 +161,7 @@ class CamCache:
         return cls(folder, {record.video_id: i for i, record in enumerate(index.records)}, temporal)
 
     def __call__(self, record: VideoRecord, shot: Shot, frames: Sequence[int]) -> Tensor:
-        """Return the pooled CAMs of some frames of a shot; a shot without any object has CAMs of 0, so gives no seed.
+        """Return the pooled CAMs of some frames of a shot; a shot without an object has CAMs of 0, so no seeds.
 
         Raises:
             DataError: the cache lacks the shot.

@@ -1,6 +1,6 @@
-"""What a step of the classifier's training does to frames, network and loss: nothing, or a published baseline.
+"""The training step of the classifier: plain cross-entropy, or one of the published baselines.
 
-The baselines act in training alone: the network that is saved is plain, and knows nothing of them.
+The baselines act only during training; the saved network is a plain classifier.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from tcam.supervision.hide_and_seek import HideAndSeek
 from tcam.types import LossTerms
 
 ClassifierStep = Callable[[Tensor, Tensor, BatchShard, torch.Generator], LossTerms]
-"""From uint8 frames ``[N, 3, H, W]``, labels ``[N]``, their place in the batch and the randomness to losses."""
+"""Computes losses from uint8 frames ``[N, 3, H, W]``, labels ``[N]``, their place in the batch, and a generator."""
 
 
 def classifier_step(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
-    """Turn settings into a step of the classifier's training."""
+    """Return the training step that the settings describe."""
     return _STEPS[settings.baseline](settings, network)
 
 
 def check_baseline(settings: ClassifierSettings, network: FrameCamNet) -> None:
-    """Find out whether a baseline can act on a network, whose state may change.
+    """Check that a baseline works with a network; the state of the network may change.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it does not.
     """
     if settings.baseline == "adl":
         _attention_dropout(settings).check(network.backbone)
@@ -106,4 +106,4 @@ def _attention_dropout(settings: ClassifierSettings) -> AttentionDropout:
 _STEPS: Final[Mapping[str, Callable[[ClassifierSettings, FrameCamNet], ClassifierStep]]] = MappingProxyType(
     {"none": _plain, "hide_and_seek": _hide_and_seek, "cutmix": _cutmix, "adl": _adl, "acol": _acol}
 )
-"""Names in settings, and what they mean."""
+"""The training step of each baseline, by its name in the settings."""

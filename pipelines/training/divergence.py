@@ -1,4 +1,4 @@
-"""Numbers that are not finite: how a training finds out, and what it says of the stage and the setting at fault."""
+"""Detect numbers that are not finite during training, and name the stage and the setting at fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tcam.model.network import FrameCamNet
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a training is: its stage, the epoch (from 1), and whether the stage has made any step."""
+    """The position of a training: its stage, the epoch (from 1), and whether the stage has made any step."""
 
     stage: str
     epoch: int
@@ -25,7 +25,7 @@ class Place:
     compute: Compute
 
     def check_losses(self, numbers: Mapping[str, float], network: FrameCamNet, frames: Tensor) -> None:
-        """Check the terms of a loss, by name, that a network has of uint8 frames ``[N, 3, H, W]``.
+        """Check the terms of a loss, by name, that were computed from uint8 frames ``[N, 3, H, W]``.
 
         Raises:
             TrainingError: one of them is not finite.
@@ -39,12 +39,12 @@ class Place:
             )
 
     def check_network(self, network: FrameCamNet, frames: Tensor, group: ProcessGroup) -> None:
-        """Check what the network says, in evaluation mode, of uint8 frames ``[N, 3, H, W]`` after the last step.
+        """Check the network's output for uint8 frames ``[N, 3, H, W]``, in evaluation mode, after the last step.
 
-        The losses tell of the steps before it alone; the next stage would fail, or maps be made of nothing.
+        The losses only cover the steps before it; without this check the next stage would fail, or maps be meaningless.
 
         Raises:
-            TrainingError: something of it is not finite, in any process of the group.
+            TrainingError: some output is not finite, in any process of the group.
         """
         bad = not all(self._speaks(network, frames))
         if group.any(bad) or bad:
@@ -54,7 +54,7 @@ class Place:
             )
 
     def _speaks(self, network: FrameCamNet, frames: Tensor) -> tuple[bool, bool]:
-        """Whether what the classifier says of frames is finite, and whether the maps are."""
+        """Whether the class scores are finite, and whether the maps are."""
         with torch.no_grad(), self.compute.autocast():
             output = network.eval()(frames)
         classes = bool(output.class_logits.isfinite().all() and output.features.isfinite().all())
@@ -64,7 +64,7 @@ class Place:
         return f"try a lower {self.stage}.lr{self._precision()}"
 
     def _advice_before(self, network: FrameCamNet, frames: Tensor, term: str) -> str:
-        """Describe what to do where the stage has made no step, so that its lr is not to blame."""
+        """Return what to do if the stage has made no step, so that its learning rate is not to blame."""
         if self._speaks(network, frames)[0]:
             return f"no step is made yet, so look at the settings of '{term}'{self._precision()}"
         if self.stage == "classifier":

@@ -1,8 +1,8 @@
-"""The loop both training stages share: steps, schedule, validation, checkpoints, and a state to go on from.
+"""The training loop of both stages: steps, schedule, validation, checkpoints, and a state to resume from.
 
-Randomness of an epoch comes from (seed, epoch) alone, and its state is saved with the rest: a run that was killed goes
-on from any step as if it had never stopped. Several processes train as one: each step takes its batch apart and puts
-losses and gradients together again (``pipelines.training.distributed.process_group``).
+The randomness of an epoch depends only on (seed, epoch), and its state is saved with the rest, so that a killed run
+continues from any step as if it had never stopped. Several processes train as one: they split each batch and add up
+losses and gradients (``pipelines.training.distributed.process_group``).
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from tcam.types import ClipBatch, LossTerms, VideoIndex
 from tcam.video.dataset import Clip, EpochBatches
 
 Losses = Callable[[ClipBatch, BatchShard, torch.Generator], LossTerms]
-"""Runs the network on this process's shard of a batch; the generator is of all randomness on the device."""
+"""Computes the losses of this process's shard of a batch; all randomness on the device comes from the generator."""
 
 
 _STATE_FORMAT: Final = 2
-"""Raise it when a saved state holds other things: an older one is then not read, and the stage starts again."""
+"""Format of saved states. Raise it when their content changes: older states are then ignored and stages start again."""
 
 _MAX_SAVING: Final = 0.02
-"""Share of the time that saving states may take."""
+"""Largest share of the training time that saving states may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """What both loops need besides the network; ``negatives`` are shots without any object, for a method that asks."""
+    """What both stages need besides the network; ``negatives`` are shots without an object, if the method uses any."""
 
     config: RunConfig
     index: VideoIndex
@@ -64,7 +64,7 @@ class TrainingContext:
 
 
 class EpochOrder(Sampler[list[tuple[int, int]]]):
-    """The batches of epoch ``epoch`` from step ``first`` on, of each the part of this process; no other is decoded."""
+    """The batches of epoch ``epoch`` from step ``first`` on; of each, only the part of this process is decoded."""
 
     def __init__(self, batches: EpochBatches, group: ProcessGroup = SINGLE_PROCESS) -> None:
         self._batches, self._group = batches, group
@@ -88,7 +88,7 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 
 @dataclass(slots=True)
 class _Position:
-    """How far a training is: epochs finished, then steps and sums of the losses of the next, the best scores so far."""
+    """The progress of a training: finished epochs, steps and loss sums of the current epoch, the best scores so far."""
 
     epoch: int = 0
     step: int = 0
@@ -123,8 +123,8 @@ class Trainer:
         """Train from the last saved state to the end.
 
         Raises:
-            TrainingError: a loss or the network's output is not finite, a decoding process ended, or another one of
-                the group.
+            TrainingError: a loss or the network's output is not finite, or a decoding process or another process of
+                the group ended.
             Interrupted: by a signal; the state is saved.
         """
         self._restore()
@@ -154,7 +154,7 @@ class Trainer:
             ) from None
 
     def _epoch(self, loader: DataLoader[Clip], order: EpochOrder, losses: Losses, show: Callable[[str], None]) -> None:
-        """Do the steps that are left of the epoch."""
+        """Run the remaining steps of the epoch."""
         at = self._at
         order.epoch, order.first = at.epoch, at.step
         if at.step == 0:
@@ -165,7 +165,7 @@ class Trainer:
         for group, lr in zip(self._optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = max(lr * self._settings.lr_gamma ** (at.epoch // self._settings.lr_step), 1e-7)
         self._localizer.network.train()
-        for batch, shard in zip(loader, order.shards(), strict=False):  # the loader alone knows its end
+        for batch, shard in zip(loader, order.shards(), strict=False):  # only the loader knows its end
             with finishing():
                 here = batch.to(self._context.compute.device)
                 numbers = self._step(here.frames.flatten(0, 1), self._losses(losses, here, shard), shard)
@@ -201,7 +201,7 @@ class Trainer:
         return Place(self._stage, self._at.epoch + 1, self._at.epoch + self._at.step > 0, self._context.compute)
 
     def _end_epoch(self, keep: Sequence[str]) -> None:
-        """Judge and log the epoch, where this process leads; the others go on and wait in their next step."""
+        """Validate and log the epoch in the main process; the others continue and wait in their next step."""
         if not self._group.is_main:
             self._at = _Position(epoch=self._at.epoch + 1)
             return
@@ -210,7 +210,7 @@ class Trainer:
             self._finish_epoch(scores, keep)
 
     def _finish_epoch(self, scores: ValidationScores, keep: Sequence[str]) -> None:
-        """Log, keep the best weights, save the state, in this order: what a kill cuts off is done again, alike."""
+        """Log, keep the best weights and save the state, in this order: what a kill cuts off is repeated alike."""
         at, epoch = self._at, self._at.epoch
         known = {"val_corloc": scores.corloc, "val_accuracy": scores.accuracy}
         row = {name: total / at.step for name, total in at.sums.items()}
@@ -221,7 +221,7 @@ class Trainer:
         criteria = {"best_localization": scores.corloc, "best_classification": scores.accuracy}
         for name in keep:
             measured = criteria[name]
-            score = float(epoch) if measured is None else measured  # nothing to judge by: the newest
+            score = float(epoch) if measured is None else measured  # nothing to compare by: the newest
             if score > at.best.get(name, -math.inf):
                 at.best[name] = score
                 self._save_weights(f"{name}.safetensors", row)

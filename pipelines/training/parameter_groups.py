@@ -1,4 +1,4 @@
-"""What each stage learns, and how fast: the parameter groups of its optimizer."""
+"""The parameter groups of each stage's optimizer: what is trained, and at which learning rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def localizer_groups(network: FrameCamNet, config: RunConfig) -> list[ParameterG
 
 
 def joint_groups(network: FrameCamNet, settings: ClassifierSettings, *, lr: float) -> list[ParameterGroup]:
-    """Freeze what the settings say; the heads and the last level of the backbone then learn faster than the rest."""
+    """Freeze what the settings say; the heads and the last level of the backbone learn faster than the rest."""
     if settings.freeze_batch_norm:
         network.freeze_batch_norm()
     if settings.freeze_backbone:

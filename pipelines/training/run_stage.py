@@ -1,4 +1,4 @@
-"""What trains a stage of a run, in this process or as one of several."""
+"""Train a stage of a run, in this process or as one of several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.training.validation import Validator
 from tcam.model.backbone import load_backbone_weights
 
 TrainStage = Callable[[Run, str, Validator, RunLog], None]
-"""Trains the stage of this name into its folder, in this process or in many."""
+"""Trains the stage of this name and writes its folder, with one process or several."""
 
 
 def train_here(run: Run, name: str, validator: Validator, log: RunLog, group: ProcessGroup = SINGLE_PROCESS) -> None:
@@ -29,7 +29,7 @@ def train_here(run: Run, name: str, validator: Validator, log: RunLog, group: Pr
 
 
 def train_beside(folder: Path, name: str, group: ProcessGroup) -> None:
-    """Train a stage as one of a group in a run that another process prepared."""
+    """Train a stage as one process of a group, in a run that another process prepared."""
     run = load_run(folder)
     run = replace(run, compute=group_compute(run.config.device, run.config.precision))
     validator = Validator(run.index, run.truth, settings=run.config.evaluation, size=run.input_size)
@@ -59,7 +59,7 @@ def _classifier(run: Run, validator: Validator, log: RunLog, group: ProcessGroup
 
 
 def make_cams(run: Run, placement: Placement = AUTO) -> None:
-    """Make the CAM cache with the classifier of the run; shots that are there are kept.
+    """Write the CAM cache with the classifier of the run; shots already there are kept.
 
     Raises:
         WeightsError: the classifier is not trained yet.

@@ -1,4 +1,4 @@
-"""Stages "classifier" and "localizer": what each trains, from which clips, with which losses."""
+"""The stages "classifier" and "localizer": what each trains, on which clips, with which losses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 
 
 def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
-    """Train a frame classifier from tags; leaves best_classification, best_localization and last in the folder."""
+    """Train a frame classifier from tags; writes best_classification, best_localization and last to the folder."""
     settings = context.config.classifier
     groups = joint_groups(network, settings, lr=settings.lr)
     slots = training_slots(context.index, settings)
@@ -48,9 +48,9 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
 
 
 def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext) -> None:
-    """Train the maps of a network from pseudo-labels; leaves best_localization and last.
+    """Train a localizer from pseudo-labels; writes best_localization and last to the folder.
 
-    ``METHODS`` (``pipelines/config/methods.py``) says what the method learns, from which clips and with which loss.
+    ``METHODS`` (``pipelines/config/methods.py``) defines what a method trains, on which clips and with which loss.
     """
     settings, method = context.config.localizer, METHODS[context.config.method]
     groups = localizer_groups(network, context.config)
@@ -81,7 +81,7 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
 
 
 def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[Slot]:
-    """List the shots of one epoch, one entry per clip drawn; rare classes are repeated where classes are balanced."""
+    """Return the shots of one epoch, one entry per clip; rare classes are repeated if classes are balanced."""
     by_label: dict[int, list[Slot]] = {}
     for record in index.of_split("train"):
         by_label.setdefault(record.label, []).extend((record, shot) for shot in record.shots)
@@ -94,7 +94,7 @@ def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[Slot]
 
 
 def negative_slots(negatives: Sequence[Slot], settings: OptimizerSettings, *, most: int) -> list[Slot]:
-    """List the shots without any object of one epoch: all as often as others, evenly thinned to ``most`` clips."""
+    """Return the shots without an object of one epoch: as often as other shots, evenly thinned to ``most`` clips."""
     repeated = [slot for slot in negatives for _ in range(settings.frames_per_shot)]
     return [repeated[i] for i in spread_out(len(repeated), most)]
 

@@ -1,4 +1,4 @@
-"""How good is the network right now? A few frames of every validation video answer after each epoch."""
+"""Validate the network after each epoch, on a few frames of every validation video."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from tcam.video.dataset import FrameDataset, collate_clips
 
 
 def best_level(present: Sequence[float], absent: Sequence[float]) -> float | None:
-    """Return the lowest level with the largest share of ``present`` reaching it less that of ``absent`` (Youden's J).
+    """Return the level that best separates ``present`` from ``absent`` (Youden's J); the lowest of equals.
 
-    Without any that is absent, it is the lowest that is present; without any present, None.
+    J is the share of ``present`` that reaches the level, minus that of ``absent``. Without ``absent`` it is the lowest
+    of ``present``; without ``present``, None.
     """
     levels = np.unique(present)
     reached = [1 - np.searchsorted(np.sort(values), levels) / max(len(values), 1) for values in (present, absent)]
@@ -33,14 +34,14 @@ def best_level(present: Sequence[float], absent: Sequence[float]) -> float | Non
 
 @dataclass(frozen=True, slots=True)
 class ValidationScores:
-    """Percent; ``corloc`` is None where no validation frame has a box, ``accuracy`` where there is no video."""
+    """Scores in percent; ``corloc`` is None if no validation frame has a box, ``accuracy`` if there is no video."""
 
     corloc: float | None
     accuracy: float | None
 
 
 class Validator:
-    """Scores a localizer on fixed validation frames, decoded when first asked and kept in memory."""
+    """Scores a localizer on fixed validation frames, which are decoded at the first call and kept in memory."""
 
     def __init__(
         self, index: VideoIndex, truth: Sequence[FrameTruth], *, settings: EvaluationSettings, size: Size
@@ -63,7 +64,7 @@ class Validator:
         self._batches: list[ClipBatch] | None = None
 
     def __call__(self, localizer: NetworkLocalizer) -> ValidationScores:
-        """Return the macro CorLoc at its best single threshold, and the share of frames classified right."""
+        """Return the macro CorLoc at its best single threshold, and the share of correctly classified frames."""
         localizer.network.eval()
         thresholds = threshold_grid(self._settings.threshold_step)
         evaluator = CorLocEvaluator(self._class_names, thresholds, iou_threshold=self._settings.iou_threshold)
@@ -84,7 +85,7 @@ class Validator:
         return ValidationScores(corloc, 100.0 * right / seen if seen else None)
 
     def presence(self, localizer: NetworkLocalizer) -> float | None:
-        """Return the level of ``presence_of`` that best tells each frame's tag from other classes; None: no video."""
+        """Return the level of ``presence_of`` that best separates tags from other classes; None without videos."""
         tagged: list[float] = []
         others: list[float] = []
         for batch in self._frames():

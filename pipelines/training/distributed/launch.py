@@ -1,4 +1,4 @@
-"""Who trains the stages of a run: this process alone, those that torchrun started, or workers of Ray Train."""
+"""Choose who trains the stages of a run: this process, the processes of torchrun, or workers of Ray Train."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tcam.errors import ConfigError, TrainingError
 
 
 def choose_training(config: RunConfig, num_workers: int, group: ProcessGroup) -> TrainStage:
-    """Find out before anything is written how the stages are to be trained.
+    """Choose how the stages are trained, before anything is written.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         num_workers: ``--num-workers``.
         group: the processes that torchrun started; this is the main one.
 
     Raises:
-        ConfigError: a number that does not fit the batch, the GPUs or torchrun.
+        ConfigError: the number of workers does not fit the batch, the GPUs or torchrun.
         MissingPartError: more than one worker, and Ray Train is not installed.
     """
     if group.size > 1 and num_workers not in (1, group.size):
@@ -46,16 +46,16 @@ def _train_with_others(group: ProcessGroup, run: Run, name: str, validator: Vali
 
 
 def release_others(group: ProcessGroup, run: Path) -> None:
-    """Tell the other processes that all of a run is done."""
+    """Tell the other processes that the run is finished."""
     if group.size > 1:
         group.broadcast(json.dumps({"run": str(run.resolve()), "stage": None}))
 
 
 def train_with_main(group: ProcessGroup) -> Path:
-    """Train whatever stage the main process is at, until it has no more; returns the run folder.
+    """Train the stages that the main process announces until it has finished; return the run folder.
 
     Raises:
-        SystemExit: training cannot go on, or the main process has ended; it says why.
+        SystemExit: training cannot continue, or the main process has ended; it says why.
     """
     console.quiet = True
     while True:

@@ -25,7 +25,7 @@ from tcam.errors import ConfigError, TrainingError
 from tcam.types import LossTerms
 
 PATIENCE: Final = timedelta(days=2)
-"""The others wait so long while the main process prepares data, validates or evaluates; its end they notice at once."""
+"""How long the others wait while the main process prepares data or validates; they notice its end at once."""
 
 _MOST_BYTES: Final = 4096
 _LOOK_EVERY_S: Final = 0.1
@@ -39,8 +39,8 @@ class ProcessGroupError(TrainingError):
 class BatchShard:
     """Clips ``first`` to ``stop`` (half-open, never empty) of a batch of ``total``.
 
-    In a batch smaller than the group some processes have no clip of their own. They take the first one for company, as
-    many operations do not stand an empty tensor, and ``counts`` is False: it is another's, nothing of it counts.
+    In a batch smaller than the group, some processes have no clip of their own. They compute the first clip, because
+    many operations do not accept an empty tensor, and ``counts`` is False: their results are not counted.
     """
 
     first: int
@@ -49,13 +49,13 @@ class BatchShard:
     counts: bool = True
 
     def times(self, frames: int) -> BatchShard:
-        """Count frames instead of clips, ``frames`` to a clip."""
+        """Return the same shard counted in frames, with ``frames`` per clip."""
         return BatchShard(self.first * frames, self.stop * frames, self.total * frames, self.counts)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """``size`` processes that train together; this one is ``rank``. Rank 0 is the main process and alone writes."""
+    """``size`` processes that train together; this one is ``rank``. Only rank 0, the main process, writes files."""
 
     rank: int = 0
     size: int = 1
@@ -66,16 +66,16 @@ class ProcessGroup:
         return self.rank == 0
 
     def shard(self, total: int) -> BatchShard:
-        """Return this process its part of ``total`` clips; the parts differ by one clip at most."""
+        """Return this process's part of ``total`` clips; parts differ by one clip at most."""
         first, stop = total * self.rank // self.size, total * (self.rank + 1) // self.size
         return BatchShard(first, stop, total) if first < stop else BatchShard(0, 1, total, counts=False)
 
     def holding_signals(self) -> AbstractContextManager[None]:
-        """Let no signal end this process alone within the block: the others would wait for it."""
+        """Hold back signals within the block: if one ended only this process, the others would wait for it."""
         return finishing() if self.size > 1 else nullcontext()
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Add up a tensor of equal shape over the group, in place.
+        """Sum a tensor over the group, in place; its shape is the same in every process.
 
         Raises:
             ProcessGroupError: another process has ended.
@@ -87,14 +87,14 @@ class ProcessGroup:
         return tensor
 
     def any(self, wish: bool) -> bool:
-        """Whether any process says yes."""
+        """Whether the value is true in any process."""
         return self.size > 1 and bool(self.sum(torch.tensor(float(wish))) > 0)
 
     def join_losses(self, terms: LossTerms, shard: BatchShard) -> tuple[LossTerms, LossTerms]:
-        """Weigh means over this process's shard so that they add up to the means over the whole batch.
+        """Weight the means over this process's shard so that they add up to the means over the whole batch.
 
         Returns:
-            This process's parts, whose sum over the group is the loss; and the whole batch's terms, without a gradient.
+            This process's terms, whose sum over the group is the loss; and the whole batch's terms, without gradient.
         """
         values = torch.stack([term.detach().double() for term in terms.terms.values()])
         counts = values.new_tensor([float(terms.counts[name]) * shard.counts for name in terms.terms])
@@ -105,19 +105,19 @@ class ProcessGroup:
         return LossTerms(parts, terms.weights), LossTerms(whole, terms.weights)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Return every parameter the sum of its gradients over the group, by one message."""
+        """Sum the gradients of every parameter over the group, in one message."""
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         sums = self.sum(torch.cat([grad.flatten() for grad in grads]))
         for grad, part in zip(grads, torch.split(sums, [grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
 
     def broadcast(self, text: str) -> None:
-        """Send a short text to all others, who ``receive`` it."""
+        """Send a short text to all other processes, which ``receive`` it."""
         message = text.encode().ljust(_MOST_BYTES)
         dist.broadcast(torch.frombuffer(bytearray(message), dtype=torch.uint8), src=0)
 
     def receive(self) -> str:
-        """Wait for a text from the main process, for as long as it takes; signals are heeded meanwhile.
+        """Wait for a text from the main process, without a time limit; signals take effect meanwhile.
 
         Raises:
             ProcessGroupError: the main process has ended.
@@ -139,7 +139,7 @@ SINGLE_PROCESS: Final = ProcessGroup()
 
 @contextmanager
 def joined_process_group() -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started within the block; without torchrun this one is alone."""
+    """Join the processes that torchrun started within the block; without torchrun the group is this process only."""
     if not dist.is_torchelastic_launched() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE_PROCESS
         return
@@ -151,18 +151,18 @@ def joined_process_group() -> Iterator[ProcessGroup]:
 
 
 def current_process_group() -> ProcessGroup:
-    """Return the process group that is initialised; its processes on this machine share the cores."""
+    """Return the initialised process group; its processes on this machine share the cores."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size()))
     return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
 def backend_of(gpus: bool) -> str:
-    """Name the way of speaking of ``torch.distributed``."""
+    """Return the backend of ``torch.distributed``: nccl or gloo."""
     return "cpu:gloo,cuda:nccl" if gpus else "gloo"
 
 
 def local_size() -> int:
-    """Count the processes of the group on this machine."""
+    """Return the number of processes of the group on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -182,7 +182,7 @@ def group_compute(device: str, precision: str) -> Compute:
 
 
 def check_group_size(config: RunConfig, size: int) -> None:
-    """Find out before anything runs whether a batch can be shared among ``size`` processes.
+    """Check, before anything runs, that a batch can be shared among ``size`` processes.
 
     Raises:
         ConfigError: fewer than one process, more than clips of a batch, or a device that cannot take part.
@@ -203,10 +203,10 @@ def check_group_size(config: RunConfig, size: int) -> None:
 
 
 def check_gpus(wanted: int, found: int) -> None:
-    """Make sure that every process has a GPU of its own.
+    """Check that every process has its own GPU.
 
     Raises:
-        ConfigError: there are fewer.
+        ConfigError: there are fewer GPUs.
     """
     if found < wanted:
         raise ConfigError(f"every worker needs a GPU: expected {wanted}, found {found}; ask for {found} workers")

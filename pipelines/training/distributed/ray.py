@@ -1,7 +1,7 @@
 """Training on workers of Ray Train; the only user of Ray Train, imported when more than one worker is asked for.
 
-This process keeps the run: its lock, its other stages, its voice. The workers train one stage as a group and its leader
-writes the stage's folder, which all of them must see.
+This process keeps the run: its lock, its other stages, its output. The workers train one stage as a group, and its main
+process writes the stage's folder, which all of them must be able to read.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from tcam.errors import ConfigError, MissingPartError, TcamError, TrainingError,
 _WISH: Final = ".interrupted"
 _LOOK_EVERY_S: Final = 0.2
 _SAVING_S: Final = 5.0
-"""For the workers to finish a step and save it; what is left of the ten seconds to an end is Ray's."""
+"""Seconds for the workers to finish and save a step; the rest of the ten seconds until the end is left to Ray."""
 
 _OBJECT_STORE_BYTES: Final = 100_000_000
-"""Nothing but settings goes through it."""
+"""Object store of Ray: only settings pass through it."""
 
 
 class RayTraining:
-    """Trains a stage on ``num_workers`` workers, each with a GPU of its own where the run's device is CUDA.
+    """Trains a stage on ``num_workers`` workers, each with its own GPU if the run's device is CUDA.
 
-    They are processes of this machine, or of the cluster that ``RAY_ADDRESS`` names.
+    They are processes on this machine, or on the cluster that ``RAY_ADDRESS`` names.
 
     Raises:
         MissingPartError: Ray Train is not installed.
@@ -73,7 +73,7 @@ class RayTraining:
             check_gpus(num_workers, torch.cuda.device_count())
 
     def __call__(self, run: Run, name: str, _: Validator, log: RunLog) -> None:
-        """Train a stage; this process waits, and shows what the workers log.
+        """Train a stage; this process waits and prints what the workers log.
 
         Raises:
             TcamError: a worker failed or ended.
@@ -182,7 +182,7 @@ def _watch(wish: Path) -> None:
 
 
 def _explain(failure: Exception, stage: str) -> TcamError:
-    """Find what went wrong in a worker in what Ray makes of it."""
+    """Return the error of a worker from the error that Ray raises."""
     by_rank: dict[int, Exception] = getattr(failure, "worker_failures", {}) or {0: failure}
     ended = "killed, or out of memory?"
     for rank, error in sorted(by_rank.items()):

@@ -1,7 +1,7 @@
-"""One batch in several processes: what looks at the whole batch, or draws for it, gets the whole batch's answer.
+"""Layers that depend on the whole batch, when the batch is shared by several processes.
 
-Batch normalisation takes mean and variance over all frames of all processes; dropout draws for all frames alike in
-every process, which then takes its own rows, so that the numbers are those of one process with the whole batch.
+Batch normalisation uses mean and variance over the frames of all processes. Dropout draws for all frames in every
+process, which then takes its own rows. So the numbers are those of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DROPOUTS: Final = (functional.dropout, functional.dropout1d, functional.dropout
 
 
 class WholeBatch(TorchFunctionMode):
-    """Within this context a network that sees ``frames`` of a batch behaves as if it saw the batch."""
+    """Context in which a network that receives ``frames`` of a batch behaves as if it received the whole batch."""
 
     def __init__(self, group: ProcessGroup, frames: BatchShard) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from colocam.color_crf import joint_color_energy
+from colocam.colour_crf import joint_colour_energy
 from tcam.supervision.objective import TcamObjective, clip_maps
 from tcam.types import ClipBatch, FrameOutput, LossTerms, PixelLabels
 
@@ -31,5 +31,5 @@ class ColocamObjective:
         if not self.joint_weight:
             return losses
         maps = clip_maps(output, batch)
-        joint = joint_color_energy(maps, batch.frames, sigma_rgb=self.joint_sigma_rgb, adaptive=self.adaptive)
+        joint = joint_colour_energy(maps, batch.frames, sigma_rgb=self.joint_sigma_rgb, adaptive=self.adaptive)
         return losses.plus("joint", joint, weight=self.joint_weight, count=len(maps))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from colocam.color_crf import joint_color_energy
+from colocam.colour_crf import joint_colour_energy
 from colocam.objective import ColocamObjective
 from tcam.supervision.objective import TcamObjective
 from tcam.types import PixelLabels
@@ -34,7 +34,7 @@ def test_the_terms_are_tcams_and_the_joint_energy(adaptive):
     base = BASE(*_clips(logits, frames, labels), barrier_t=2.0)
     assert list(losses.terms) == ["seeds", "crf", "size", "joint"]
     assert all(torch.equal(losses.terms[name], term) for name, term in base.terms.items())
-    joint = joint_color_energy(logits, frames, sigma_rgb=12.0, adaptive=adaptive)
+    joint = joint_colour_energy(logits, frames, sigma_rgb=12.0, adaptive=adaptive)
     assert torch.equal(losses.terms["joint"], joint)
     torch.testing.assert_close(losses.total, base.total + 4 * joint)
 

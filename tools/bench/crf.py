@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from colocam.color_crf import joint_color_energy
+from colocam.colour_crf import joint_colour_energy
 from pipelines.run.environment import processor_name
 from pipelines.run.memory import keep_freed_memory
 from tcam.supervision.crf.affinity import gaussian_filter
@@ -133,7 +133,7 @@ def energy_step(logits: Tensor, frames: Tensor, sigma_xy: float | None) -> Calla
 
 def joint_step(logits: Tensor, frames: Tensor) -> Callable[[], None]:
     leaf = logits[None].clone().requires_grad_()
-    return lambda: take_gradient(joint_color_energy(leaf, frames[None], sigma_rgb=SIGMA_RGB, adaptive=True), leaf)
+    return lambda: take_gradient(joint_colour_energy(leaf, frames[None], sigma_rgb=SIGMA_RGB, adaptive=True), leaf)
 
 
 def take_gradient(energy: Tensor, logits: Tensor) -> None:
@@ -361,7 +361,7 @@ def print_memory(frames: Tensor, batch: int, length: int) -> None:
     before = high_water_mb()
     crf_energy(logits, images, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY).mean().backward()
     pairs = logits.detach().unflatten(0, (batch, length)), images.unflatten(0, (batch, length))
-    joint_color_energy(*pairs, sigma_rgb=SIGMA_RGB, adaptive=True)
+    joint_colour_energy(*pairs, sigma_rgb=SIGMA_RGB, adaptive=True)
     print(f"{high_water_mb() - before:.0f}")
 
 

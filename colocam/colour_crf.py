@@ -13,7 +13,7 @@ _TOLERANCE: Final = 0.016
 """A finer grid than a single frame's, as its cost is shared; over 13 real sequences of 8 frames: 1.3 %, worst 1.7 %."""
 
 
-def joint_color_energy(
+def joint_colour_energy(
     map_logits: Tensor, frames: Tensor, *, sigma_rgb: float, adaptive: bool, exact: bool = False
 ) -> Tensor:
     """Measure how alike the maps of like-coloured pixels are over a whole sequence (CoLo-CAM, arXiv:2303.09044).

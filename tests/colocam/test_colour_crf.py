@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from colocam.color_crf import joint_color_energy
+from colocam.colour_crf import joint_colour_energy
 
 
 def _three_frames():
@@ -20,7 +20,7 @@ def _random(batch=2, count=3, side=4, seed=0):
 
 
 def _exactly(logits, frames, *, adaptive=False):
-    return joint_color_energy(logits, frames, sigma_rgb=15.0, adaptive=adaptive, exact=True)
+    return joint_colour_energy(logits, frames, sigma_rgb=15.0, adaptive=adaptive, exact=True)
 
 
 def _slope(logits, frames, *, adaptive=False):
@@ -102,7 +102,7 @@ def test_the_fast_form_is_near_the_exact_one():
     logits = torch.linspace(-3, 3, 24, dtype=torch.float64).expand(2, 3, 2, 24, 24).clone()
     logits[:, :, 0] *= -1
     logits.requires_grad_()
-    fast = joint_color_energy(logits, frames, sigma_rgb=15.0, adaptive=False)
+    fast = joint_colour_energy(logits, frames, sigma_rgb=15.0, adaptive=False)
     assert float(fast.detach()) == pytest.approx(float(_exactly(logits, frames).detach()), rel=0.05)
     (slope,) = torch.autograd.grad(fast, logits)
     exact = _slope(logits, frames)
@@ -114,7 +114,7 @@ def test_the_fast_form_is_near_the_exact_one():
 def test_single_frames_and_no_sequences_cost_nothing_and_pull_nowhere(shape, adaptive):
     logits = torch.randn(*shape, 2, 4, 4, requires_grad=True)
     frames = torch.zeros(*shape, 3, 4, 4, dtype=torch.uint8)
-    energy = joint_color_energy(logits, frames, sigma_rgb=15.0, adaptive=adaptive)
+    energy = joint_colour_energy(logits, frames, sigma_rgb=15.0, adaptive=adaptive)
     energy.backward()
     assert float(energy.detach()) == 0.0
     assert energy.dtype == torch.float32
@@ -126,15 +126,15 @@ def test_a_map_that_is_not_a_number_shows(adaptive):
     logits, frames = _random(side=8)
     logits = logits.detach().float()
     logits[0, 1, 0, 2, 2] = torch.nan
-    assert joint_color_energy(logits, frames, sigma_rgb=15.0, adaptive=adaptive).isnan()
+    assert joint_colour_energy(logits, frames, sigma_rgb=15.0, adaptive=adaptive).isnan()
 
 
 def test_shapes_and_sigmas_that_do_not_fit_are_refused():
     logits, frames = torch.zeros(1, 2, 2, 4, 4), torch.zeros(1, 2, 3, 4, 4)
     with pytest.raises(ValueError, match=r"map_logits must be \[B, T, 2, H, W\], got \[2, 2, 4, 4\]"):
-        joint_color_energy(logits[0], frames, sigma_rgb=15.0, adaptive=True)
+        joint_colour_energy(logits[0], frames, sigma_rgb=15.0, adaptive=True)
     with pytest.raises(ValueError, match=r"frames must be \[1, 2, 3, 4, 4\] like map_logits, got \[1, 1, 3, 4, 4\]"):
-        joint_color_energy(logits, frames[:, :1], sigma_rgb=15.0, adaptive=True)
+        joint_colour_energy(logits, frames[:, :1], sigma_rgb=15.0, adaptive=True)
     for count in (1, 2):
         with pytest.raises(ValueError, match="sigma_rgb must be above 0, got 0"):
-            joint_color_energy(logits[:, :count], frames[:, :count], sigma_rgb=0.0, adaptive=True)
+            joint_colour_energy(logits[:, :count], frames[:, :count], sigma_rgb=0.0, adaptive=True)

@@ -3,18 +3,19 @@
     .venv/bin/pip install grad-cam           # the peer, part of the dev extra
     .venv/bin/python tools/bench/cam.py --videos ../shared/data/clips
 
-Frames are real, 224 x 224, one per video; the network is `--model` at stride 8 with weights and a WGAP head drawn at
-random: no method's time depends on their values, but that channels which are 0 everywhere cost ours nothing. `whole`
-goes from frames to maps of frame size; `beyond` is that less one plain forward pass, which both need: what the method
-itself costs. Ours is timed from the features on and the pass added, the peer is timed whole and the pass taken off.
-`general` is our form by autograd or by ablation, as for a head that has no closed form.
+The frames are real, 224 x 224, one per video. The network is `--model` at stride 8 with random weights and a random
+WGAP head: times do not depend on the values, except that our code skips channels that are 0 everywhere. `whole` is the
+time from frames to maps of frame size. `beyond` is the time without the forward pass, which both need. Ours is timed
+from the features on, and the forward pass is added for `whole`; the peer is timed as a whole, and the forward pass is
+subtracted for `beyond`. `general` is our form by autograd or by ablation, as for a head without a closed form.
 
-Ours and the peer take turns, on one thread; times are of the processor, so that a busy machine counts little; medians
-of rounds, per frame. Methods that run the network once for each channel have a network, frames and rounds of their own:
-for a ResNet-50 the peer takes minutes per frame. SS-CAM and IS-CAM are Score-CAM 35 and 10 times over.
+Ours and the peer take turns on one thread. Times are processor time per frame, so a busy machine matters little;
+medians of rounds. Methods that run the network once for each channel are measured with a smaller network and have their
+own numbers of frames and rounds: with a ResNet-50 the peer takes minutes per frame. SS-CAM and IS-CAM are left out:
+they are Score-CAM, 35 and 10 times.
 
-The last column is the least correlation of the two maps of a frame. That of GradCAM++ is lower: the peer adds 1e-6 to a
-divisor of the size of squared gradients.
+The last column is the lowest correlation between the two maps of a frame. It is lower for GradCAM++: the peer adds 1e-6
+to a divisor that is as small as squared gradients.
 """
 
 from __future__ import annotations
@@ -22,18 +23,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from frames import read_frames
+from harness import header, measure, table_head, table_row
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.run.environment import processor_name
 from pipelines.run.memory import keep_freed_memory
 from tcam.model.backbone import Backbone
 from tcam.model.cam.inputs import CamInputs, normalize_cam
@@ -41,13 +41,12 @@ from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.heads.pooling import Wgap
 from tcam.model.network import FrameCamNet
 from tcam.types import FrameOutput
-from tcam.video.reader import stream_frames
 
 try:
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 except ImportError:
-    sys.exit("bench_cam: the peer is missing: install grad-cam")
+    sys.exit("error: the peer is missing: install grad-cam")
 
 PEERS = {
     "gradcam": "GradCAM",
@@ -74,8 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as every command of tcam does; the peer gains as well
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"commit {commit.stdout.strip()}, {processor_name()}, torch {torch.__version__}, 1 thread\n")
+    print(header(packages=("grad-cam",)), end="\n\n")
     report(
         options.model,
         options.frames,
@@ -95,8 +93,8 @@ def report(model: str, count: int, rounds: int, videos: Path, methods: Sequence[
     frames = read_frames(videos, count)
     peer_network, output = PeerNetwork(network).eval(), forward(network, frames)
     print(f"**{model}, {count} frame(s) at once, {rounds} rounds**, milliseconds per frame\n")
-    print("| method | whole: ours | peer | ratio | beyond: ours | peer | ratio | least correlation |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    columns = ("whole: ours", "peer", "ratio", "beyond: ours", "peer", "ratio", "lowest correlation")
+    print(table_head("method", *columns))
     for name in methods:
         cases: dict[str, Callable[[], Tensor]] = {"forward": lambda: forward(network, frames).class_logits}
         forms = ("general", "closed") if CAM_METHODS[name].closed else ("general",)
@@ -104,35 +102,24 @@ def report(model: str, count: int, rounds: int, videos: Path, methods: Sequence[
             cases[form] = lambda name=name, form=form: ours(network, frames, output, name=name, form=form)
         if name in PEERS:
             cases["peer"] = lambda name=name: peer(peer_network, network.images(frames), labels_of(output), name)
-        times, maps = take_turns(cases, rounds)
+        timings, maps = measure(cases, rounds, warm_up=int(rounds > 1), clock=time.process_time)
+        times = {key: 1000 * seconds / count for key, seconds in timings.medians().items()}
         for form in forms:
-            print_row(f"{name}, {form}", form, {k: 1000 * v / count for k, v in times.items()}, maps)
+            print_row(f"{name}, {form}", form, times, maps)
     print(flush=True)
 
 
 def print_row(title: str, form: str, times: dict[str, float], maps: dict[str, Tensor]) -> None:
     plain, mine = times["forward"], times[form]
     if "peer" not in times:
-        print(f"| {title} | {plain + mine:.1f} | - | - | {mine:.2f} | - | - | - |", flush=True)
+        print(table_row(title, f"{plain + mine:.1f}", "-", "-", f"{mine:.2f}", "-", "-", "-"), flush=True)
         return
     theirs = times["peer"]
     pairs = zip(maps[form].flatten(1), maps["peer"].flatten(1), strict=True)
     alike = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs)
-    whole = f"{plain + mine:.1f} | {theirs:.1f} | {theirs / (plain + mine):.1f}x"
-    beyond = f"{mine:.2f} | {theirs - plain:.1f} | {(theirs - plain) / mine:.0f}x"
-    print(f"| {title} | {whole} | {beyond} | {alike:.5f} |", flush=True)
-
-
-def take_turns(cases: dict[str, Callable[[], Tensor]], rounds: int) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Return the median processor seconds of every case and what it made; the first of several rounds warms up."""
-    taken: dict[str, list[float]] = {name: [] for name in cases}
-    made = {}
-    for _ in range(rounds + (rounds > 1)):
-        for name, run in cases.items():
-            began = time.process_time()
-            made[name] = run()
-            taken[name].append(time.process_time() - began)
-    return {name: statistics.median(values[-rounds:]) for name, values in taken.items()}, made
+    whole = f"{plain + mine:.1f}", f"{theirs:.1f}", f"{theirs / (plain + mine):.1f}x"
+    beyond = f"{mine:.2f}", f"{theirs - plain:.1f}", f"{(theirs - plain) / mine:.0f}x"
+    print(table_row(title, *whole, *beyond, f"{alike:.5f}"), flush=True)
 
 
 @torch.inference_mode()
@@ -142,7 +129,7 @@ def forward(network: FrameCamNet, frames: Tensor) -> FrameOutput:
 
 @torch.inference_mode()
 def ours(network: FrameCamNet, frames: Tensor, output: FrameOutput, *, name: str, form: str) -> Tensor:
-    """Make maps ``[N, H, W]`` from features on, by the closed form where ``form`` says so."""
+    """Compute maps ``[N, H, W]`` from the features, by the closed form if ``form`` is "closed"."""
     labels = labels_of(output)
     inputs = CamInputs(
         output.features,
@@ -160,7 +147,7 @@ def ours(network: FrameCamNet, frames: Tensor, output: FrameOutput, *, name: str
 
 
 def labels_of(output: FrameOutput) -> Tensor:
-    """Take the likeliest class: its logit is above 0, and the peer divides Ablation-CAM by it."""
+    """Return the class with the highest logit: it is above 0, and the peer divides Ablation-CAM by it."""
     return output.class_logits.argmax(dim=1).clone()
 
 
@@ -183,15 +170,6 @@ def peer(network: PeerNetwork, images: Tensor, labels: Tensor, method: str) -> T
     quiet = contextlib.redirect_stderr(io.StringIO())  # it draws progress bars
     with quiet, getattr(pytorch_grad_cam, PEERS[method])(model=network, target_layers=[network.layer]) as make:
         return torch.from_numpy(make(images, targets))
-
-
-def read_frames(videos: Path, count: int) -> Tensor:
-    """Take the first frame of videos spread over the folder, uint8 ``[count, 3, 224, 224]``."""
-    files = sorted(videos.glob("*/*.mp4"))
-    if len(files) < count:
-        sys.exit(f"bench_cam: expected {count} videos */*.mp4 below {videos}, found {len(files)}")
-    chosen = [files[i * len(files) // count] for i in range(count)]
-    return torch.stack([torch.from_numpy(next(stream_frames(file, size=(224, 224))).pixels) for file in chosen])
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""The CRF energies of tcam against compiled lattices: time, error against exact sums, memory, in one run.
+"""Time, error and memory of the CRF energies of tcam, compared with compiled lattices in the same run.
 
     .venv/bin/python tools/bench/crf.py --videos ../shared/data/clips
 
-Frames are real, 224 x 224, one per video (of a sequence: neighbours of one video); maps are blobs with noise. Ours is
-the whole loss, forward and backward from logits (position + colour: TCAM's term; colour: of one frame; joint:
-CoLo-CAM's adaptive term over n frames). The peer is the permutohedral lattice of pydensecrf2, which knows one thread:
-building it and one step of mean field, which filters two maps; colour has the colour as its only features. Its columns
-stay empty where it could not be installed. Where ours may use more threads, as many processes filter frames with the
-peer at once; the lattice of a sequence is one, and stays with one thread, as the official code has it. Peer and ours
-take turns; medians. `exact` is float64 over all pairs of pixels (position + colour) or over the whole 256^3 histogram
-(colour), timed once.
+The frames are real, 224 x 224, one per video; those of a sequence are neighbours in one video. The maps are blobs with
+noise. Ours is the whole loss, forward and backward from the logits: TCAM's term (position + colour), the term of one
+frame by colour only (colour), or CoLo-CAM's adaptive term over n frames (joint). The peer is the permutohedral lattice
+of pydensecrf2, which uses one thread: building it, and one step of mean field, which filters two maps. Its columns are
+empty if it is not installed. If ours may use several threads, the peer filters frames in as many processes at once; a
+sequence has only one lattice, which keeps one thread, as in the official code. Peer and ours take turns; medians of
+rounds. `exact` is computed once, in float64, over all pairs of pixels (position + colour) or over the whole 256^3
+histogram (colour).
 
-The official lattice of TCAM and CoLo-CAM (GPL, not used here) took 10.5, 6.7 and 56 ms with one thread, 5.7, 3.6 and
-58 with two, on another machine (design notes, 2026): the peer stands in for it. `--prototypes ../shared/prototypes`
-compares with it by way of a third: the notes' prototypes took turns with it there, and take turns with ours here.
+The official lattice of TCAM and CoLo-CAM (GPL, not used here) took 10.5, 6.7 and 56 ms with one thread, and 5.7, 3.6
+and 58 ms with two, on another machine (design notes, 2026). The peer stands in for it. `--prototypes
+../shared/prototypes` compares with it indirectly: the prototypes of the notes took turns with the official lattice on
+that machine, and take turns with ours on this one.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -34,12 +33,14 @@ from unittest import mock
 
 import numpy as np
 import torch
+from frames import read_frames
+from harness import header, measure, table_head, table_row, timed, wall_clock
 from torch import Tensor
 from torch.nn import functional
 
 from colocam.colour_crf import joint_colour_energy
-from pipelines.run.environment import processor_name
 from pipelines.run.memory import keep_freed_memory
+from tcam.supervision import losses
 from tcam.supervision.crf.affinity import gaussian_filter
 from tcam.supervision.losses import crf_energy
 from tcam.video.reader import stream_frames
@@ -56,25 +57,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=31, help="turns of every case; medians count")
-    parser.add_argument("--exact", type=int, default=2, help="frames judged against all pairs (a minute each)")
+    parser.add_argument("--rounds", type=int, default=31, help="per case; medians count")
+    parser.add_argument("--exact", type=int, default=2, help="frames compared with all pairs of pixels (a minute each)")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda: adds a ResNet-50 training step to compare with")
     parser.add_argument(
-        "--prototypes", type=Path, help="folder of crf_filters.py, measured beside the official lattice"
+        "--prototypes",
+        type=Path,
+        help="folder of crf_filters.py, which was measured with the official lattice",
     )
     parser.add_argument("--memory", type=int, nargs=2, metavar=("B", "T"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    frames = read_frames(options.videos, 32)
+    frames = read_frames(options.videos, 32, number=9)
     if options.memory:
         print_memory(frames, *options.memory)
         return
     keep_freed_memory()  # as every command of tcam does; the peer gains as well
     sequence = read_sequence(options.videos, 16)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    where = (
-        torch.cuda.get_device_name() if options.device == "cuda" else f"{processor_name()}, torch {torch.__version__}"
-    )
-    print(f"commit {commit.stdout.strip()}, {where}, {options.rounds} rounds, medians\n")
+    print(header(f"{options.rounds} rounds, medians", device=options.device), end="\n\n")
     if options.exact:
         report_errors(frames, sequence, options.exact)
     threads = options.threads if options.device == "cpu" else [torch.get_num_threads()]
@@ -91,32 +90,19 @@ def main() -> None:
         report_training_step(frames, options)
 
 
-def read_frames(videos: Path, count: int) -> Tensor:
-    """Take the tenth frame of videos spread over the folder, uint8 ``[count, 3, 224, 224]``."""
-    files = sorted(videos.glob("*/*.mp4"))
-    if not files:
-        sys.exit(f"bench_crf: no */*.mp4 below {videos}")
-    chosen = [files[i * len(files) // count] for i in range(count)]
-    picked = []
-    for file in chosen:
-        *_, last = itertools.islice(stream_frames(file, size=(224, 224)), 10)
-        picked.append(torch.from_numpy(last.pixels))
-    return torch.stack(picked)
-
-
 def read_sequence(videos: Path, count: int) -> Tensor:
-    """Take consecutive frames of the first video that has enough, uint8 ``[count, 3, 224, 224]``."""
+    """Read the first frames of the first video that has enough, uint8 ``[count, 3, 224, 224]``."""
     for file in sorted(videos.glob("*/*.mp4")):
         frames = [
             torch.from_numpy(frame.pixels) for frame in itertools.islice(stream_frames(file, size=(224, 224)), count)
         ]
         if len(frames) == count:
             return torch.stack(frames)
-    sys.exit(f"bench_crf: no */*.mp4 of {count} frames below {videos}")
+    sys.exit(f"error: expected a video <class>/<video>.mp4 of {count} frames in {videos}, found none")
 
 
 def make_logits(count: int, side: int = 224) -> Tensor:
-    """Draw blobs with noise, ``[count, 2, side, side]``."""
+    """Return blobs with noise, ``[count, 2, side, side]``."""
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
     centres = torch.rand(2, count, 1, 1, generator=generator) * 1.4 - 0.7
@@ -137,12 +123,12 @@ def joint_step(logits: Tensor, frames: Tensor) -> Callable[[], None]:
 
 
 def take_gradient(energy: Tensor, logits: Tensor) -> None:
-    """Go back to the logits, without adding to what an earlier call left there: logits of a network are no leaves."""
+    """Compute the gradient of the logits without storing it, so that calls do not add up."""
     torch.autograd.grad(energy, logits)
 
 
 def lattice_step(frames: Tensor, sigma_xy: float | None) -> Callable[[], None]:
-    """Return the peer's work on frames ``[B, 3, H, W]``: one lattice each; colour alone: one lattice for all."""
+    """Return the peer's work on frames ``[B, 3, H, W]``: a lattice per frame, or without positions one for all."""
     height, width = frames.shape[2:]
     images = [np.ascontiguousarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
     colours = np.ascontiguousarray(frames.permute(1, 0, 2, 3).reshape(3, -1).numpy().astype(np.float32) / SIGMA_RGB)
@@ -155,21 +141,21 @@ def lattice_step(frames: Tensor, sigma_xy: float | None) -> Callable[[], None]:
             crf.addPairwiseBilateral(sxy=sigma_xy, srgb=SIGMA_RGB, rgbim=image, compat=1, **plain)
             crf.inference(1)
 
-    def colour_alone() -> None:
+    def colour_only() -> None:
         crf = densecrf.DenseCRF(colours.shape[1], 2)
         crf.setUnaryEnergy(np.zeros((2, colours.shape[1]), np.float32))
         crf.addPairwiseEnergy(colours, compat=1, **plain)
         crf.inference(1)
 
-    return colour_alone if sigma_xy is None else with_positions
+    return colour_only if sigma_xy is None else with_positions
 
 
 class Lattices:
-    """The peer's work: lattices of some frames, one by one, in as many processes at once as ours has threads."""
+    """The peer's work: the lattices of some frames, in as many processes as ours has threads."""
 
     frames_per_process = 8
     steps: ClassVar[list[Callable[[], None]]] = []
-    """Of a worker process."""
+    """Of this worker process."""
 
     def __init__(self, frames: Tensor, sigma_xy: float | None, processes: int) -> None:
         given = frames[:: len(frames) // self.frames_per_process].numpy(), sigma_xy
@@ -178,19 +164,19 @@ class Lattices:
 
     @classmethod
     def prepare(cls, frames: np.ndarray, sigma_xy: float | None) -> None:
-        """Set a worker up."""
+        """Set up a worker."""
         keep_freed_memory()
         torch.set_num_threads(1)
-        # A lattice of colour alone would join the frames.
+        # Frame by frame: a lattice of colour only would join the frames.
         cls.steps = [lattice_step(torch.from_numpy(frame)[None], sigma_xy) for frame in frames]
 
     @classmethod
     def run(cls) -> None:
-        """Do a worker's share."""
+        """Run a worker's share."""
         run_all(cls.steps)
 
     def __call__(self) -> None:
-        """Let all workers do their share, and wait."""
+        """Run the share of every worker, and wait for all."""
         for working in [self.workers.submit(self.run) for _ in range(self.processes)]:
             working.result()
 
@@ -203,7 +189,7 @@ def run_all(steps: list[Callable[[], None]]) -> None:
 def report_times(frames: Tensor, sequence: Tensor, threads: int, options: argparse.Namespace) -> None:
     device, logits = torch.device(options.device), make_logits(32)
     print(f"**{threads} thread{'s' if threads > 1 else ''}**, milliseconds per frame (joint: per sequence)\n")
-    print("| case | ours | lattice peer | ratio |\n|---|---:|---:|---:|")
+    print(table_head("case", "ours", "lattice peer", "ratio"))
     for name, sigma in (("position + colour", SIGMA_XY), ("colour", None)):
         peer = Lattices(frames, sigma, threads) if densecrf else None
         for count in (8, 32):
@@ -211,40 +197,31 @@ def report_times(frames: Tensor, sequence: Tensor, threads: int, options: argpar
             steps = [energy_step(*batch, sigma) for batch in batches]  # all frames: some need larger grids than others
             peers_per = threads * Lattices.frames_per_process
             ours = partial(run_all, steps)
-            print_row(f"{name}, B = {count}", ours, peer, options, ours_per=len(frames), peers_per=peers_per)
+            print_times(f"{name}, B = {count}", ours, peer, options, ours_per=len(frames), peers_per=peers_per)
         if peer:
             peer.workers.shutdown()
     for count in (2, 4, 8, 16):
         ours = joint_step(logits[:count].to(device), sequence[:count].to(device))
         peer = lattice_step(sequence[:count], None) if densecrf else None
-        print_row(f"joint, n = {count}", ours, peer, options, ours_per=1, peers_per=1)
+        print_times(f"joint, n = {count}", ours, peer, options, ours_per=1, peers_per=1)
     print()
 
 
-def print_row(
+def print_times(
     name: str, ours: Callable[[], None], peer: Callable[[], None] | None, options: argparse.Namespace, *,
     ours_per: int, peers_per: int,
 ) -> None:  # fmt: skip
-    turns = [(timed(ours, options.device), timed(peer, "cpu") if peer else 0.0) for _ in range(options.rounds + 1)]
-    mine, theirs = zip(*((a / ours_per, b / peers_per) for a, b in turns[1:]), strict=True)  # the first one warms up
-    own, other = statistics.median(mine), statistics.median(theirs)
-    ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))  # of a turn: a machine's pace drifts
-    cells = (f"{other:.1f}", f"{ratio:.1f}x") if peer else ("–", "–")
-    print(f"| {name} | {own:.2f} | {cells[0]} | {cells[1]} |", flush=True)
-
-
-def timed(work: Callable[[], None], device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - began)
+    cases = {"ours": ours, **({"peer": peer} if peer else {})}
+    times, _ = measure(cases, options.rounds, clock=wall_clock(options.device))
+    cells = ["–", "–"]
+    if peer:
+        ratio = times.ratio("peer", "ours") * ours_per / peers_per
+        cells = [f"{1000 * times.median('peer') / peers_per:.1f}", f"{ratio:.1f}x"]
+    print(table_row(name, f"{1000 * times.median('ours') / ours_per:.2f}", *cells), flush=True)
 
 
 def report_prototypes(frames: Tensor, sequence: Tensor, threads: int, options: argparse.Namespace) -> None:
-    """Compare with prototypes that were measured beside the official lattice elsewhere: same loss, other filter."""
+    """Compare with prototypes that were measured with the official lattice elsewhere: same loss, other filter."""
     sys.path.insert(0, str(options.prototypes.resolve()))
     import crf_filters
 
@@ -260,54 +237,50 @@ def report_prototypes(frames: Tensor, sequence: Tensor, threads: int, options: a
         ("joint, n = 8", joint_step(make_logits(8), sequence[:8]), 1,
          lambda q, i: crf_filters.color_hist1(i, q, m=128, k=20), {1: 4.9, 2: 5.3}),
     )  # fmt: skip
-    print("The same loss over the design notes' prototypes; last two columns: times the official speed\n")
-    print("| case | ours | prototype | ratio | prototype, design notes | so ours |\n|---|---:|---:|---:|---:|---:|")
+    print("The same loss with the prototypes of the design notes; last two columns: times the official speed\n")
+    print(table_head("case", "ours", "prototype", "ratio", "prototype, design notes", "so ours"))
     for name, ours, count, kernel, official in cases:
-        turns = []
-        for _ in range(options.rounds + 1):
-            own = timed(ours, "cpu")
-            with mock.patch("tcam.supervision.losses.gaussian_energies", partial(energies_of_prototype, kernel)):
-                turns.append((own / count, timed(ours, "cpu") / count))
-        mine, theirs = zip(*turns[1:], strict=True)
-        ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
-        noted = official.get(threads)
-        cells = f"{statistics.median(mine):.2f} | {statistics.median(theirs):.2f} | {ratio:.2f}x"
-        print(
-            f"| {name} | {cells} | {noted}x | {noted * ratio:.1f}x |" if noted else f"| {name} | {cells} | – | – |",
-            flush=True,
-        )
+        times, _ = measure({"ours": ours, "prototype": partial(run_with_kernel, ours, kernel)}, options.rounds)
+        ratio, noted = times.ratio("prototype", "ours"), official.get(threads)
+        cells = [*(f"{1000 * seconds / count:.2f}" for seconds in times.medians().values()), f"{ratio:.2f}x"]
+        cells += [f"{noted}x", f"{noted * ratio:.1f}x"] if noted else ["–", "–"]
+        print(table_row(name, *cells), flush=True)
     print()
+
+
+def run_with_kernel(step: Callable[[], None], kernel: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Run a step of the loss with the filter of a prototype."""
+    with mock.patch.object(losses, "gaussian_energies", partial(energies_of_prototype, kernel)):
+        step()
 
 
 def energies_of_prototype(
     kernel: Callable[[Tensor, Tensor], Tensor], maps: Tensor, frames: Tensor, **_: object
 ) -> tuple[Tensor, Tensor]:
-    """Filter by a prototype, which knows images alone: a sequence is a tall one."""
+    """Filter with a prototype, which takes single images: a sequence becomes a tall image."""
     tall = maps.flatten(2, -2), frames.flatten(2, -2)
     filtered = kernel(*tall)
     return torch.linalg.vecdot(tall[0].flatten(2), filtered.flatten(2)), filtered.view(maps.shape)
 
 
 def report_errors(frames: Tensor, sequence: Tensor, count: int) -> None:
-    """Judge ``W q`` and the gradient on real frames; colour on 8 frames and one sequence, positions on ``count``."""
+    """Print the error of ``W q`` and of the gradient: colour on 8 frames and a sequence, positions on ``count``."""
     contrast = torch.tanh(make_logits(8)[:, 1:] / 2)
     print("Error against exact: relative L2 of W q (mean, worst), lowest cosine of the gradient, seconds per frame\n")
-    print("| case | tolerance | error | worst | cosine | exact takes |\n|---|---:|---:|---:|---:|---:|")
+    print(table_head("case", "tolerance", "error", "worst", "cosine", "exact takes"))
     whole = contrast.transpose(0, 1).reshape(1, 1, -1, 224), sequence[:8].transpose(0, 1).reshape(1, 3, -1, 224)
     for name, maps, images, sigma, tolerance in (
         ("colour", contrast, frames[:8], None, 0.04),
         ("joint, n = 8", *whole, None, 0.016),
         ("position + colour", contrast[:count], frames[:count], SIGMA_XY, 0.04),
     ):
-        began = time.perf_counter()
-        exact = exact_colour(maps, images) if sigma is None else exact_pairs(maps, images)
-        took = (time.perf_counter() - began) / len(images)
+        exact, took = timed(partial(exact_colour if sigma is None else exact_pairs, maps, images))
         fast = gaussian_filter(maps, images, sigma_rgb=SIGMA_RGB, sigma_xy=sigma, tolerance=tolerance)
         errors = (fast - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
         slopes = [((1 - maps.double().square()) * each).flatten(1) for each in (fast.double(), exact)]
         cosine = functional.cosine_similarity(*slopes, dim=1)
-        figures = f"{errors.mean():.2%} | {errors.max():.2%} | {cosine.min():.5f} | {took:.1f} s"
-        print(f"| {name} | {tolerance:.1%} | {figures} |", flush=True)
+        cells = f"{errors.mean():.2%}", f"{errors.max():.2%}", f"{cosine.min():.5f}", f"{took / len(images):.1f} s"
+        print(table_row(name, f"{tolerance:.1%}", *cells), flush=True)
     print()
 
 
@@ -316,7 +289,7 @@ def exact_pairs(maps: Tensor, frames: Tensor) -> Tensor:
 
 
 def exact_colour(maps: Tensor, frames: Tensor) -> Tensor:
-    """Filter by colour over all 256^3 colours in float64: exact, whatever the number of pixels."""
+    """Filter by colour over all 256^3 colours in float64: exact for any number of pixels."""
     levels = torch.arange(256, dtype=torch.float64)
     kernel = torch.exp(-(levels[:, None] - levels).square() / (2 * SIGMA_RGB**2))
     filtered = []
@@ -330,34 +303,31 @@ def exact_colour(maps: Tensor, frames: Tensor) -> Tensor:
 
 def report_scaling(frames: Tensor, options: argparse.Namespace) -> None:
     print("Cost against size, ours, 1 thread, milliseconds per frame, B = 4\n")
-    print("| side | position + colour | colour |\n|---|---:|---:|")
+    print(table_head("side", "position + colour", "colour"))
     for side in (112, 224, 448, 896):
         images = functional.interpolate(frames[:4].float(), size=(side, side), mode="bilinear").to(torch.uint8)
         images, logits = images.to(options.device), make_logits(4, side).to(options.device)
-        cells = []
-        for sigma in (SIGMA_XY * side / 224, None):
-            step = energy_step(logits, images, sigma)
-            times = [timed(step, options.device) / 4 for _ in range(options.rounds + 1)][1:]
-            cells.append(f"{statistics.median(times):.2f}")
-        print(f"| {side} | {' | '.join(cells)} |", flush=True)
+        steps = {sigma: energy_step(logits, images, sigma) for sigma in (SIGMA_XY * side / 224, None)}
+        times, _ = measure(steps, options.rounds, clock=wall_clock(options.device))
+        print(table_row(side, *(f"{1000 * seconds / 4:.2f}" for seconds in times.medians().values())), flush=True)
     print()
 
 
 def report_memory(videos: Path) -> None:
-    print("Memory one loss adds to the process, ours (frames and logits are there before), MB\n")
-    print("| case | position + colour and joint, one after another |\n|---|---:|")
+    print("Memory that one loss of ours adds to a process which holds the frames and logits, MB\n")
+    print(table_head("case", "position + colour and joint, one after another"))
     for batch, length in ((8, 1), (32, 1), (1, 8), (1, 16), (4, 8)):
         command = [sys.executable, __file__, "--videos", str(videos), "--memory", str(batch), str(length)]
         grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        print(f"| {batch} sequences of {length} | {grown} |", flush=True)
+        print(table_row(f"{batch} sequences of {length}", grown), flush=True)
     print()
 
 
 def print_memory(frames: Tensor, batch: int, length: int) -> None:
-    """Print by how many MB this process grew over one loss; run in a process of its own."""
+    """Print by how many MB this process grows over one loss; call it in a new process."""
     images, logits = frames[: batch * length], make_logits(batch * length).requires_grad_()
-    energy_step(logits[:1, :, :8, :8], images[:1, :, :8, :8], SIGMA_XY)()  # load what the first call loads
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew (Linux)
+    energy_step(logits[:1, :, :8, :8], images[:1, :, :8, :8], SIGMA_XY)()  # compiles and loads
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark (Linux)
     before = high_water_mb()
     crf_energy(logits, images, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY).mean().backward()
     pairs = logits.detach().unflatten(0, (batch, length)), images.unflatten(0, (batch, length))
@@ -383,12 +353,10 @@ def report_training_step(frames: Tensor, options: argparse.Namespace) -> None:
 
     steps = {"ResNet-50 training step": train, "position + colour": energy_step(logits, images, SIGMA_XY),
              "colour": energy_step(logits, images, None)}  # fmt: skip
-    medians = {
-        name: statistics.median([timed(step, options.device) for _ in range(options.rounds + 3)][3:])
-        for name, step in steps.items()
-    }
-    for name, took in medians.items():
-        print(f"{name}, 32 frames: {took:.2f} ms, {took / medians['ResNet-50 training step']:.1%}")
+    times, _ = measure(steps, options.rounds, warm_up=3, clock=wall_clock(options.device))
+    whole = times.median("ResNet-50 training step")
+    for name, took in times.medians().items():
+        print(f"{name}, 32 frames: {1000 * took:.2f} ms, {took / whole:.1%}")
 
 
 if __name__ == "__main__":

@@ -1,44 +1,43 @@
-"""Boxes and overlaps at 1000 map thresholds against an OpenCV findContours loop: time and equality, in one run.
+"""Time boxes and overlaps at 1000 map thresholds, and compare them with a loop over OpenCV's findContours.
 
     OMP_NUM_THREADS=1 .venv/bin/python tools/bench/eval.py --clips ../shared/data/clips
 
-From a map in 0..1 to the best IoU with 1 or 2 true boxes at thresholds 0, 0.001 ... 0.999. The peer is the rule of the
-WSOL benchmark, one threshold after the other: `findContours`, the contour with the largest `contourArea` (or all of
-them), `boundingRect`; the IoU of all its boxes is one numpy expression at the end. The published loop does more: for
-each threshold it finds the best true box of all boxes again (design notes; the goals are against that one). Ours:
-`contour` and `all` are the exact sweeps under the benchmark's rule (`contours.py`), `pixels` is the sweep under our own
-rule of the component with most pixels (`components_sweep.py`). `contour` and `all` must equal the peer at every
+The first table is from a map in 0..1 to the best IoU with 1 or 2 true boxes at thresholds 0, 0.001 ... 0.999. The peer
+follows the WSOL benchmark, threshold by threshold: `findContours`, the contour with the largest `contourArea` (or all
+contours), `boundingRect`; the IoU of all its boxes is one numpy expression at the end. The published loop is slower: it
+finds the best true box again at each threshold (see the design notes; the goals compare with this loop). Of ours,
+`contour` and `all` are the exact sweeps under the benchmark's rule (`contours.py`), and `pixels` is the sweep under our
+own rule, the component with most pixels (`components_sweep.py`). `contour` and `all` must equal the peer at every
 threshold, or the run fails. Peer and ours take turns, map by map; medians over maps and rounds; one thread.
 
-A second table is of one threshold, as inference has it: from a float32 map to the box of the component with most
-pixels, eight maps at a time. Peers: OpenCV's connected components, which must find the same box, its `findContours`,
-which looks for the largest area inside a contour instead, and the components of SciPy.
+The second table is of one threshold, as in inference: from a float32 map to the box of the component with most pixels,
+eight maps at a time. The peers are OpenCV's connected components, which must find the same box, its `findContours`,
+which compares the areas inside contours instead, and the components of SciPy.
 
 Maps: smooth (7 x 7 values, bilinear), decoder-like (steep blobs with some noise), noisy (uniform noise), and with
---clips real (LayerCAM of the ImageNet network, under a head that was never trained).
+``--clips`` real (LayerCAM of the ImageNet network with an untrained head).
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from frames import read_frames
+from harness import Timings, header, measure, table_head, table_row
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.run.environment import processor_name
 from tcam.boxes.boxes import best_overlap, inclusive_iou
 from tcam.boxes.extract import boxes_at_thresholds, extract_boxes
 from tcam.metrics.benchmark import best_contour_boxes, largest_contour_boxes
@@ -52,27 +51,23 @@ GOALS = {"contour": 25, "all": 25}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=Path, help="folder <class>/<clip>.mp4 of the real maps")
-    parser.add_argument("--weights", type=Path, help="of mobilenetv2_100; beside the clips where left out")
+    parser.add_argument("--weights", type=Path, help="of mobilenetv2_100; default: in weights/ beside the clips")
     parser.add_argument("--maps", type=int, default=6, help="of each kind")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    print(
-        f"commit {commit.stdout.strip()}, {processor_name()}, {os.cpu_count()} cores, one thread; "
-        f"OpenCV {cv2.__version__}, torch {torch.__version__}; {options.maps} maps a kind, {options.rounds} rounds\n"
-    )
-    print("| maps | true boxes | loop, published ms | contour | pixels | all: loop, published ms | all |")
-    print("|---|" + "---:|" * 6)
+    facts = f"OpenCV {cv2.__version__}, {options.maps} maps of each kind, {options.rounds} rounds"
+    print(header(facts, packages=("numba", "scipy")), end="\n\n")
+    columns = ("loop, published ms", "contour", "pixels", "all: loop, published ms", "all")
+    print(table_head("maps", "true boxes", *columns))
     for kind, maps in make_maps(options).items():
         for count in (1, 2):
             print_row(kind, maps, TRUTH[:count], 1 if kind == "noisy" else options.rounds)
-    print("\nOurs in ms, and how many times faster than the loop and the published loop.", end=" ")
+    print("\nOurs in ms, with its speed as a multiple of the loop's and of the published loop's.", end=" ")
     print(f"Goals: {GOALS}. All boxes and overlaps were equal.\n")
-    print("One threshold (0.5), microseconds a map: ours, and a peer's with how many times ours is faster\n")
-    print("| maps | ours | OpenCV components | OpenCV contours | SciPy components |")
-    print("|---|---:|---:|---:|---:|")
+    print("One threshold (0.5), microseconds per map; in brackets: our speed as a multiple of the peer's\n")
+    print(table_head("maps", "ours", "OpenCV components", "OpenCV contours", "SciPy components"))
     for kind, maps in make_maps(options).items():
         print_box_row(kind, maps.float(), options.rounds)
 
@@ -80,31 +75,27 @@ def main() -> None:
 def print_row(kind: str, maps: Tensor, truth: Tensor, rounds: int) -> None:
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "peer": lambda one: peer(one, truth, every=False),
-        "published": lambda one: peer(one, truth, every=False, anew=True),
+        "published": lambda one: peer(one, truth, every=False, again=True),
         "contour": lambda one: ours(largest_contour_boxes(one[None], THRESHOLDS), truth),
         "pixels": lambda one: ours(boxes_at_thresholds(one[None], THRESHOLDS), truth),
         "peer, all": lambda one: peer(one, truth, every=True),
-        "published, all": lambda one: peer(one, truth, every=True, anew=True),
+        "published, all": lambda one: peer(one, truth, every=True, again=True),
         "all": lambda one: ours(best_contour_boxes(one[None], THRESHOLDS, truth[None]), truth),
     }
     pairs = {"contour": "peer", "all": "peer, all", "published": "peer"}
-    if kind == "noisy":  # thousands of contours at each threshold: seconds a map for the peer, minutes for all of them
+    if kind == "noisy":  # thousands of contours at each threshold: the peer takes seconds per map, minutes for all
         maps = maps[:1]
         del ways["peer, all"], ways["published, all"], ways["all"], pairs["all"]
-    times: dict[str, list[float]] = {name: [] for name in ways}
     for way in (largest_contour_boxes, boxes_at_thresholds):
         way(maps[:1], [0.5])  # compiles
     best_contour_boxes(maps[:1], [0.5], truth[None])
+    timings: Timings[str] = Timings(time.thread_time)
     for _, one in itertools.product(range(rounds), maps):
-        found = {}
-        for name, way in ways.items():
-            began = time.thread_time()
-            found[name] = way(one)
-            times[name].append(time.thread_time() - began)
+        found = timings.take_turns({name: partial(way, one) for name, way in ways.items()})
         for name, reference in pairs.items():
             if not torch.equal(found[name], found[reference]):
-                sys.exit(f"bench_eval: {name} differs from {reference} on a {kind} map")
-    middle = {name: 1000 * statistics.median(values) for name, values in times.items()}
+                sys.exit(f"error: {name} differs from {reference} on a {kind} map")
+    middle = {name: 1000 * seconds for name, seconds in timings.medians().items()}
     cells = [f"{middle['peer']:.1f}, {middle['published']:.1f}"]
     cells += [against(middle[name], middle["peer"], middle["published"]) for name in ("contour", "pixels")]
     if "all" in middle:
@@ -112,7 +103,7 @@ def print_row(kind: str, maps: Tensor, truth: Tensor, rounds: int) -> None:
         cells += [against(middle["all"], middle["peer, all"], middle["published, all"])]
     else:
         cells += ["–", "–"]
-    print(f"| {kind} | {len(truth)} | " + " | ".join(cells) + " |", flush=True)
+    print(table_row(kind, len(truth), *cells), flush=True)
 
 
 def print_box_row(kind: str, maps: Tensor, rounds: int) -> None:
@@ -124,21 +115,11 @@ def print_box_row(kind: str, maps: Tensor, rounds: int) -> None:
         "contours": lambda: [by_contours(binarise(one)) for one in batch],
         "scipy": lambda: [by_labels(binarise(one)) for one in batch],
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    found = {}
-    for turn in range(10 * rounds + 1):
-        for name, way in ways.items():
-            began = time.thread_time()
-            found[name] = way()
-            if turn:  # the first one compiles
-                times[name].append(1e6 * (time.thread_time() - began) / len(batch))
+    timings, found = measure(ways, 10 * rounds, clock=time.thread_time)
     if found["ours"] != found["components"]:
-        sys.exit(f"bench_eval: boxes differ from those of OpenCV's components on {kind} maps")
-    mine, *others = (statistics.median(values) for values in times.values())
-    print(
-        f"| {kind} | {mine:.0f} | " + " | ".join(f"{other:.0f} ({other / mine:.1f}x)" for other in others) + " |",
-        flush=True,
-    )
+        sys.exit(f"error: boxes differ from those of OpenCV's components on {kind} maps")
+    mine, *others = (1e6 * seconds / len(batch) for seconds in timings.medians().values())
+    print(table_row(kind, f"{mine:.0f}", *(f"{other:.0f} ({other / mine:.1f}x)" for other in others)), flush=True)
 
 
 def binarise(one: Tensor) -> np.ndarray:
@@ -173,10 +154,14 @@ def ours(boxes: Tensor, truth: Tensor) -> Tensor:
     return best_overlap(boxes, truth[None], inclusive=True)[0][0]
 
 
-def peer(one: Tensor, truth: Tensor, *, every: bool, anew: bool = False) -> Tensor:
-    """Return the best IoU at each threshold, ``[1000]``: contours of one binarised map after the other.
+def peer(one: Tensor, truth: Tensor, *, every: bool, again: bool = False) -> Tensor:
+    """Return the best IoU at each threshold, ``[1000]``, from the contours of the binarised map.
 
-    ``anew``: as the published loop does, with the best true box of all boxes found again for each threshold.
+    Args:
+        one: map ``[H, W]`` in 0..1.
+        truth: true boxes ``[N, 4]``.
+        every: compare all contours, not only the one with the largest area.
+        again: find the best true box again at each threshold, as the published loop does.
     """
     levels = (one.numpy() * 255).astype(np.uint8)
     peak, (height, width) = int(levels.max()), levels.shape
@@ -192,7 +177,7 @@ def peer(one: Tensor, truth: Tensor, *, every: bool, anew: bool = False) -> Tens
     ends = np.minimum(corners[:, :2] + corners[:, 2:], [width - 1, height - 1])
     found = torch.from_numpy(np.concatenate([corners[:, :2], ends], axis=1))
     first = np.cumsum([0, *counts[:-1]])
-    if anew:
+    if again:
         pairs = inclusive_iou(found[:, None], truth[None]).numpy()
         best = [pairs.max(axis=1)[start : start + count].max() for start, count in zip(first, counts, strict=True)]
         return torch.tensor(best)
@@ -201,7 +186,7 @@ def peer(one: Tensor, truth: Tensor, *, every: bool, anew: bool = False) -> Tens
 
 
 def make_maps(options: argparse.Namespace) -> dict[str, Tensor]:
-    """Draw maps of each kind, float64 ``[N, 224, 224]`` from 0 to 1."""
+    """Return maps of each kind, float64 ``[N, 224, 224]`` in 0..1."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(options.maps, 1, 7, 7, generator=generator)
     smooth = functional.interpolate(coarse, size=(224, 224), mode="bilinear")[:, 0]
@@ -226,17 +211,12 @@ def layer_cams(clips: Path, weights: Path, count: int) -> Tensor:
     from tcam.model.cam.methods import make_cam
     from tcam.model.heads.pooling import Wgap
     from tcam.model.network import FrameCamNet
-    from tcam.video.reader import stream_frames
 
-    files = sorted(clips.glob("*/*.mp4"))
-    if len(files) < count:
-        sys.exit(f"bench_eval: expected {count} videos */*.mp4 below {clips}, found {len(files)}")
     torch.manual_seed(0)
     backbone = Backbone("mobilenetv2_100", output_stride=8, options={"pad_type": "same"})
     load_backbone_weights(backbone, str(weights))
     network = FrameCamNet(backbone, Wgap(backbone.last_channels, 3), None).eval()
-    chosen = [files[i * len(files) // count] for i in range(count)]
-    frames = torch.stack([torch.from_numpy(next(stream_frames(file, size=(224, 224))).pixels) for file in chosen])
+    frames = read_frames(clips, count)
     with torch.inference_mode():
         output = network(frames)
         cams = normalize_cam(make_cam("layercam", from_head(output.features, torch.arange(count) % 3, network.head)))

@@ -1,11 +1,11 @@
-"""A run in PyTorch, float32 and 16 bits, beside its exported files: maps, boxes, CorLoc on its validation clips, time.
+"""Compare a run in PyTorch with its exported files on the validation clips: maps, boxes, CorLoc, time.
 
     .venv/bin/python tools/bench/export.py runs/tcam-001 --videos ../shared/data/clips/car
 
-Writes the run as ONNX, OpenVINO, and OpenVINO with 8 bits (calibrated on the videos given: take training clips), and
-lets all of them look at the same labelled frames in turns. Boxes at the run's own map threshold; CorLoc is the mean
-over classes; one thread. Of a run whose precision is auto, OpenVINO computes in bfloat16 where the processor does.
-Needs the extra `export`.
+PyTorch computes in float32 and in bfloat16. The run is exported as ONNX, OpenVINO, and OpenVINO with 8 bits, which is
+calibrated on ``--videos``: name training clips. All engines take turns on the same labelled frames, with one thread.
+Boxes are at the run's own map threshold; CorLoc is the mean over classes. If the run's precision is ``auto``, OpenVINO
+computes in bfloat16 on a processor that can. Needs the extra `export`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch and the other engines load
 
-import subprocess
 import tempfile
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
+from harness import Timings, header, table_head, table_row
 
 from pipelines.evaluation.sampling import spread_out
 from pipelines.models.device import Compute
@@ -32,7 +31,6 @@ from pipelines.models.export import ExportRequest, export_run
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.open import open_model
 from pipelines.models.run import Run, load_run
-from pipelines.run.environment import processor_name
 from tcam.boxes.boxes import scale_boxes
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.metrics.corloc import CorLocEvaluator
@@ -47,8 +45,8 @@ Batch = tuple[VideoRecord, list[FrameTruth], np.ndarray]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--videos", required=True, help="to calibrate 8 bits on")
-    parser.add_argument("--frames", type=int, default=10, help="of every validation video")
+    parser.add_argument("--videos", required=True, help="to calibrate OpenVINO with 8 bits")
+    parser.add_argument("--frames", type=int, default=10, help="per validation video")
     options = parser.parse_args()
     run = load_run(options.run, device="cpu")
     batches = read_batches(run, options.frames)
@@ -90,34 +88,30 @@ def read_batches(run: Run, wanted: int) -> list[Batch]:
 
 
 def report(run: Run, engines: dict[str, Engine], batches: list[Batch], threshold: float) -> None:
-    """Let the engines take turns, and print a row for each."""
+    """Measure the engines in turns, and print a row for each."""
     frames = sum(len(batch[2]) for batch in batches)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"commit {commit.stdout.strip()}, {processor_name()}, one thread, torch {torch.__version__}")
-    print(f"{run.folder.name}: {frames} validation frames of {len(batches)} videos, map threshold {threshold:.2f}\n")
+    facts = f"{frames} validation frames of {len(batches)} videos, map threshold {threshold:.2f}"
+    print(header(f"{run.folder.name}: {facts}", packages=("onnxruntime", "openvino")), end="\n\n")
     evaluators = {name: CorLocEvaluator(run.index.class_names, [threshold], iou_threshold=0.5) for name in engines}
-    times: dict[str, list[float]] = {name: [] for name in engines}
+    timings: Timings[str] = Timings()
     same, furthest = dict.fromkeys(engines, 0), dict.fromkeys(engines, 0.0)
     for record, truth, pixels in batches:
         first = None
         for name, engine in engines.items():
-            engine.find(pixels[:1], record.label)  # another engine has just emptied the caches
-            began = time.perf_counter()
-            found = engine.find(pixels, record.label)
-            times[name].append((time.perf_counter() - began) / len(pixels))
+            engine.find(pixels[:1], record.label)  # the processor's caches hold data of another engine
+            found = timings.time(name, partial(engine.find, pixels, record.label), per=len(pixels))
             boxes = boxes_at_thresholds(torch.from_numpy(found.maps), [threshold])
             first = first or (found.maps, boxes)
             same[name] += int((boxes == first[1]).all(dim=-1).sum())
             furthest[name] = max(furthest[name], float(np.abs(found.maps - first[0]).max()))
             scaled = scale_boxes(boxes, pixels.shape[2:], record.size)
             evaluators[name].add(truth, match_boxes(scaled, truth, record.size).value)
-    own = median(times[FIRST])
-    print("| engine | CorLoc | boxes equal to the first's | maps within | ms per frame | times as fast |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for name, taken in times.items():
-        corloc, took = evaluators[name].table("oracle").macro, median(taken)
-        equal = f"{same[name]} of {frames} | {furthest[name]:.1e}"
-        print(f"| {name} | {corloc:.1f} | {equal} | {1000 * took:.1f} | {own / took:.2f} |")
+    own = timings.median(FIRST)
+    print(table_head("engine", "CorLoc", "boxes equal to the first's", "maps within", "ms per frame", "times as fast"))
+    for name, took in timings.medians().items():
+        corloc, equal = evaluators[name].table("oracle").macro, f"{same[name]} of {frames}"
+        speed = f"{1000 * took:.1f}", f"{own / took:.2f}"
+        print(table_row(name, f"{corloc:.1f}", equal, f"{furthest[name]:.1e}", *speed))
 
 
 if __name__ == "__main__":

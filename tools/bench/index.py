@@ -1,37 +1,41 @@
-"""Time and memory of indexing YouTube-Objects at its real length, and of loading the index, on a tree made for it.
+"""Measure the time and memory of indexing YouTube-Objects at its real length, and of loading the index.
 
-tools/bench/index.py [--frames 570000] [--tree DIR]
+    .venv/bin/python tools/bench/index.py --frames 570000 --tree DIR
 
-Prints one line per layout: frames, shots, seconds to build, to write and to load, megabytes of index.json, and the peak
-memory beyond that of the imports. The tree holds hard links to a few tiny JPEG files; it is kept where --tree names a
-folder, and taken from there if it is whole.
+Prints a row per layout: frames, shots and videos, seconds to build, write and load the index (processor seconds in
+brackets), the size of index.json, and the peak memory beyond that of the imports. The script makes a tree of hard links
+to a few tiny JPEG files. With ``--tree`` the tree is kept, and used again if it is complete.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import scipy.io
+from harness import header, table_head, table_row, timed
 from PIL import Image
 
 from tcam.video.index import read_index, write_index
 from tcam.video.youtube_objects.dataset import read_youtube_objects
 from tcam.video.youtube_objects.layout import CLASSES
 
+T = TypeVar("T")
 SHOT = 104
-"""Mean frames of a shot of v1.0."""
+"""Mean number of frames in a shot of v1.0."""
 VIDEOS = 15
 LINKS = 30_000
-"""Hard links per file; file systems allow some 65,000."""
+"""Hard links per file; file systems allow about 65,000."""
 
 
 def main() -> None:
@@ -43,17 +47,19 @@ def main() -> None:
     if options.measure:
         measure(options.measure)
         return
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
-    print(f"commit {commit.strip()}, {platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(header(packages=("numpy", "scipy")), end="\n\n")
+    columns = ("frames", "shots", "videos", "build s", "write s", "load s", "index.json MB", "peak memory MB")
+    print(table_head("layout", *columns), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for layout in ("v1.0", "v2.2"):
             tree = (options.tree or Path(folder)) / layout
             write_tree(tree, layout, options.frames)
-            subprocess.run([sys.executable, __file__, "--measure", str(tree)], check=True)  # memory of its own
+            # In a process of its own, which has its own peak of memory.
+            subprocess.run([sys.executable, __file__, "--measure", str(tree)], check=True)
 
 
 def write_tree(tree: Path, layout: str, frames: int) -> None:
-    """Write ten classes of 15 videos, all of one length."""
+    """Write ten classes of 15 videos of equal length."""
     done = tree / f"{frames}.done"
     if done.exists():
         return
@@ -106,26 +112,24 @@ def write_matlab(tree: Path, name: str, shots: int) -> None:
 
 
 def measure(tree: Path) -> None:
+    """Print the row of one tree."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started, cpu = time.perf_counter(), time.process_time()
-    dataset = read_youtube_objects(tree)
-    build, build_cpu = time.perf_counter() - started, time.process_time() - cpu
     path = tree / "index.json"
-    started = time.perf_counter()
-    write_index(dataset.index, path)
-    write = time.perf_counter() - started
-    started, cpu = time.perf_counter(), time.process_time()
-    index = read_index(path)
-    load, load_cpu = time.perf_counter() - started, time.process_time() - cpu
+    dataset, build = wall_and_processor(partial(read_youtube_objects, tree))
+    _, write = wall_and_processor(partial(write_index, dataset.index, path))
+    index, load = wall_and_processor(partial(read_index, path))
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert index == dataset.index
     assert not dataset.warnings, dataset.warnings[:3]
     frames, shots = sum(r.num_frames for r in index.records), sum(len(r.shots) for r in index.records)
-    print(
-        f"{tree.name}: {frames} frames, {shots} shots, {len(index.records)} videos; build {build:.1f} s "
-        f"({build_cpu:.1f} s CPU), write {write:.2f} s, load {load:.2f} s ({load_cpu:.2f} s CPU), "
-        f"index.json {path.stat().st_size / 1e6:.2f} MB, peak memory +{peak:.0f} MB"
-    )
+    size = f"{path.stat().st_size / 1e6:.2f}"
+    print(table_row(tree.name, frames, shots, len(index.records), build, write, load, size, f"{peak:.0f}"), flush=True)
+
+
+def wall_and_processor(work: Callable[[], T]) -> tuple[T, str]:
+    """Return the result of some work and its seconds, those of the processor in brackets."""
+    (result, processor_s), wall_s = timed(partial(timed, work, time.process_time))
+    return result, f"{wall_s:.2f} ({processor_s:.2f})"
 
 
 if __name__ == "__main__":

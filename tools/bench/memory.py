@@ -1,22 +1,23 @@
-"""Does `tcam predict` need more memory for a longer video? Peak resident memory for 1x and 10x the frames.
+"""Measure whether `tcam predict` needs more memory for a longer video: its peak for 200 and 2000 frames.
 
     .venv/bin/python tools/bench/memory.py RUN --source VIDEO --frames 200 2000
 
-Loops VIDEO into files of the asked lengths, predicts each in a fresh process (`--command stream`: by `tcam stream`),
-prints frames, seconds, peak MB.
+Repeats VIDEO to get files of these lengths, and runs `tcam predict` on each in a new process (`tcam stream` with
+`--command stream`). Prints frames, rows of the box table, seconds and the peak of resident memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
+
+from harness import header, table_head, table_row, timed
 
 from tcam.video.reader import stream_frames
 from tcam.video.writer import VideoWriter
@@ -29,18 +30,19 @@ def main() -> None:
     parser.add_argument("--command", choices=("predict", "stream"), default="predict")
     parser.add_argument("--frames", type=int, nargs="+", default=[200, 2000])
     options = parser.parse_args()
-    print(f"{platform.machine()}, {options.run}")
+    print(header(f"tcam {options.command} {options.run}"), end="\n\n")
+    print(table_head("frames", "rows", "s", "peak MB", text_columns=0))
     with tempfile.TemporaryDirectory() as folder:
-        for count in sorted(options.frames):  # the peak of all children only grows, so the short one goes first
+        for count in sorted(options.frames):  # the peak of all child processes only grows: the shortest first
             video = Path(folder) / f"{count}.mp4"
             loop_video(options.source, video, count)
-            began = time.monotonic()
             table = Path(folder) / "boxes.jsonl"
             command = [options.command, options.run, "--source", video, "-o", table, "--quiet"]
-            subprocess.run([str(Path(sys.executable).with_name("tcam")), *map(str, command)], check=True)
+            program = str(Path(sys.executable).with_name("tcam"))
+            _, took = timed(partial(subprocess.run, [program, *map(str, command)], check=True))
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
             rows = table.read_text().count('"frame"')
-            print(f"{count} frames: {rows} rows, {time.monotonic() - began:.0f} s, peak {peak:.0f} MB")
+            print(table_row(count, rows, f"{took:.0f}", f"{peak:.0f}"), flush=True)
 
 
 def loop_video(source: Path, target: Path, count: int) -> None:

@@ -1,29 +1,30 @@
-"""Localizers side by side: method x backbone on a folder of clips, each row a `tcam train` run per seed.
+"""Compare localizer methods and backbones on a folder of clips; each row is a `tcam train` run per seed.
 
     .venv/bin/python tools/bench/methods.py --videos ../shared/data/clips --configs configs/real --seeds 0 1 2
     .venv/bin/python tools/bench/methods.py --videos clips --methods tcam fcam --backbones resnet50 mobilenetv2_100 \
         --refine --ddt --set localizer.epochs=20
 
-Prints Markdown on stdout: CorLoc (validation and oracle threshold), MaxBoxAccV2 and temporal stability, mean ± sample
-standard deviation over seeds; milliseconds from a frame to its map on one thread (median, all rows in turn); parameters
-in millions. `--refine` adds each row with its maps refined by a CRF, `--ddt` the untrained baseline. Runs of a seed and
-a backbone share classifier and CAMs; a finished run is read, not made again; an interrupted one goes on. A row's
-settings are the method's published ones, or those of CONFIGS/<method>.yaml; `--set` wins over both.
+Prints Markdown on stdout: CorLoc (validation and oracle threshold), MaxBoxAccV2 and temporal stability, as mean ±
+sample standard deviation over seeds; milliseconds from a frame to its map on one thread (median; rows take turns);
+parameters in millions. `--refine` adds rows with maps refined by a CRF, `--ddt` the untrained baseline. Runs of the
+same seed and backbone share classifier and CAMs. A finished run is used as it is, and an interrupted one is continued.
+A row has the method's published settings, or those of CONFIGS/<method>.yaml; `--set` overrides both.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness import REPO, Timings, spread, table_head, table_row
+
 from pipelines.config.methods import METHODS
 
-REPO = Path(__file__).resolve().parents[2]
 FIGURES = ("MaxBoxAccV2", "Temporal stability: fragments", "Temporal stability: centre")
 TIMED = 15
 
@@ -31,11 +32,11 @@ TIMED = 15
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, required=True)
-    parser.add_argument("--background", type=Path, help="videos without any object; the row negev needs it")
+    parser.add_argument("--background", type=Path, help="videos without any object; negev needs them")
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=[name for name, row in METHODS.items() if not row.negatives]
     )
-    parser.add_argument("--backbones", nargs="+", help="timm names; left out: that of the settings")
+    parser.add_argument("--backbones", nargs="+", help="timm names; default: that of the settings")
     parser.add_argument("--configs", type=Path, help="folder with a <method>.yaml for each row")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "bench-methods")
@@ -63,7 +64,7 @@ def settings_of(method: str, backbone: str | None, options: argparse.Namespace) 
 
 
 def check(settings: Mapping[tuple[str, str | None], tuple[Path | None, list[str]]], *, refine: bool) -> None:
-    """Find settings that do not fit together, or a missing package, before anything is trained."""
+    """Check packages and settings before anything is trained."""
     from pipelines.config.schema import load_config
     from pipelines.pipeline import check_settings
     from tcam.boxes.refine import MeanField
@@ -73,12 +74,12 @@ def check(settings: Mapping[tuple[str, str | None], tuple[Path | None, list[str]
         try:
             MeanField()
         except MissingPartError as error:
-            sys.exit(f"bench_methods: error: --refine: {error}")
+            sys.exit(f"error: --refine: {error}")
     for row, chosen in settings.items():
         try:
             check_settings(load_config(*chosen))
         except TcamError as error:
-            sys.exit(f"bench_methods: error: row '{row_name(row)}': {error}")
+            sys.exit(f"error: row '{row_name(row)}': {error}")
 
 
 def row_name(row: tuple[str, str | None]) -> str:
@@ -93,7 +94,7 @@ def make(
 
     config, overrides = settings
     folder = options.runs / f"{'-'.join(part for part in row if part)}-seed{seed}-001"
-    print(f"bench_methods: {row_name(row)}, seed {seed}", file=sys.stderr)
+    print(f"methods: {row_name(row)}, seed {seed}", file=sys.stderr)
     flags: list[object] = [] if config is None else ["--config", config]
     for text in [*overrides, f"seed={seed}"]:
         flags += ["--set", text]
@@ -105,7 +106,7 @@ def make(
 
 
 def results_folder(options: argparse.Namespace) -> str:
-    """Name the evaluation of a run that holds all that was asked for."""
+    """Return the name of the folder, in a run, of the evaluation with all that was asked for."""
     extra = ("-crf" if options.refine else "") + ("-ddt" if options.ddt else "")
     return f"evaluation-bench{extra}" if extra else "evaluation"
 
@@ -125,9 +126,9 @@ def report(folders: Mapping[tuple[str, str | None], Sequence[Path]], options: ar
 
 
 def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[float, float]]:
-    """Return milliseconds per frame and millions of parameters of each row's localizer, by name; all rows in turn.
+    """Return milliseconds per frame and millions of parameters of each row's localizer, by name.
 
-    Frames are the first ones of the test videos.
+    The localizers take turns on the first frames of the test videos.
     """
     import torch
 
@@ -146,26 +147,28 @@ def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[flo
         made = refined_localizers(own, {name: own_threshold(run, main_localizer(run))}) if refine else {}
         for key, localizer in (own | made).items():
             localizers[key] = localizer, frames
-    taken: dict[str, list[float]] = {name: [] for name in localizers}
+    timings: Timings[str] = Timings(time.thread_time)
+    label = torch.tensor([0])
     for turn in range(TIMED):
-        for name, (localizer, frames) in localizers.items():
-            frame = frames[turn % len(frames)]
-            began = time.thread_time()
-            localizer(frame, torch.tensor([0]))
-            taken[name].append(1000 * (time.thread_time() - began))
+        timings.take_turns(
+            {
+                name: partial(localizer, frames[turn % len(frames)], label)
+                for name, (localizer, frames) in localizers.items()
+            }
+        )
     sizes = {name: sum(p.numel() for p in item.network.parameters()) / 1e6 for name, (item, _) in localizers.items()}
-    return {name: (statistics.median(taken[name]), sizes[name]) for name in localizers}
+    return {name: (1000 * timings.median(name), sizes[name]) for name in localizers}
 
 
 def method_table(
     evaluations: Mapping[str, Sequence[Any]], facts: Mapping[str, tuple[float, float]], *, refine: bool
 ) -> list[str]:
-    """Lay rows side by side: baselines, then each row at the threshold of its validation boxes and at its oracle.
+    """Return the lines of the table: baselines, then each row at its validation threshold and at its oracle.
 
     Args:
         evaluations: by row, one ``pipelines.evaluation.results.Evaluation`` per seed.
-        facts: milliseconds per frame and millions of parameters, by row; `` + crf`` after it for refined maps.
-        refine: whether the evaluations hold refined maps, as their last method.
+        facts: milliseconds per frame and millions of parameters, by row; refined maps as "<row> + crf".
+        refine: whether the last method of the evaluations has refined maps.
     """
     some = next(iter(evaluations.values()))[0]
     head = ["row", "CorLoc", "CorLoc, oracle", *FIGURES, "ms per frame", "parameters, M"]
@@ -173,21 +176,19 @@ def method_table(
         f"{some.num_frames} frames of {some.num_videos} videos; percent; CorLoc at IoU >= 0.5, mean over classes",
         "",
     ]
-    lines += [_line(head), "|---|" + "---:|" * (len(head) - 1)]
+    lines += table_head(*head).splitlines()
     baselines = dict.fromkeys(score.method for score in some.scores if score.kind == "baseline")
-    lines += [_line([name, *_cells([some], name, "none"), "", ""]) for name in baselines]
+    lines += [table_row(name, *_cells([some], name, "none"), "", "") for name in baselines]
     for row, per_seed in evaluations.items():
         own = per_seed[0].localizers[-1]
         plain = own.removesuffix(" + crf") if refine else own
         for label, method in {row: plain, **({f"{row} + crf": own} if refine else {})}.items():
             time_ms, size = facts[label]
-            lines.append(_line([label, *_cells(per_seed, method, "validation"), f"{time_ms:.0f}", f"{size:.1f}"]))
+            lines.append(table_row(label, *_cells(per_seed, method, "validation"), f"{time_ms:.0f}", f"{size:.1f}"))
     return lines
 
 
 def _cells(evaluations: Sequence[Any], method: str, choice: str) -> list[str]:
-    from tables import spread
-
     def corloc(choice: str) -> list[float | None]:
         same = {choice, "default" if choice == "validation" else choice}  # the default, where no boxes chose one
         fitting = [
@@ -203,10 +204,6 @@ def _cells(evaluations: Sequence[Any], method: str, choice: str) -> list[str]:
         ]
 
     return [spread(corloc(choice)), spread(corloc("oracle")), *(spread(figure(name)) for name in FIGURES)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
-"""Boxes over time on real clips: CorLoc and steadiness before and after smoothing, and is an absent object noticed?
+"""Measure CorLoc and steadiness of boxes before and after smoothing over time, and whether an absent class is noticed.
 
     .venv/bin/python tools/bench/over_time.py RUN... --device cpu
 
-Runs are finished runs on the same videos (seeds of one method); rows are means ± sd over them. Every frame of the test
-videos is localized once, for the class of its tag, at the run's own map threshold; all rows are made of these boxes.
-Steadiness is that of `tcam evaluate` (lower is steadier). Absence: the same frames, asked for each class that is not
-their tag; the level is the run's own (`--min-score auto`, of validation frames). Test boxes choose nothing here.
+The runs are finished runs on the same videos, such as seeds of one method. Rows are mean ± sample standard deviation
+over them. Every frame of the test videos is localized once, for the class of its tag, at the run's own map threshold;
+all rows use these boxes. Steadiness is measured as in `tcam evaluate`: lower is steadier. For absence the same frames
+are searched for every other class; the level is the run's own, from validation frames (`--min-score auto`). No setting
+is chosen with test boxes.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import os
-from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import torch
+from harness import header, spread, table_head, table_row
 
 from pipelines.evaluation.method_evaluator import EvaluatorSettings, MethodEvaluator
 from pipelines.inference.frames import find_boxes
@@ -25,7 +25,6 @@ from pipelines.models.engine import FrameMaps
 from pipelines.models.run import Run, load_localizers, load_run, main_localizer
 from pipelines.models.thresholds import read_thresholds
 from pipelines.run.console import progress_bar
-from pipelines.run.environment import processor_name
 from pipelines.training.validation import Validator
 from tcam.boxes.over_time import BoxFollower, OverTime, presence_of
 from tcam.types import Box, FrameBox, FrameTruth, VideoRecord
@@ -62,10 +61,10 @@ def main() -> None:
         present = [presence_of(frame.class_score, frame.map_peak) for frames in found.values() for frame in frames]
         kept.append(100 * fmean(value >= level for value in present))
         noticed.append(100 * fmean(value < level for value in absent))
-    print(f"{len(options.runs)} runs, {processor_name()}, {os.cpu_count()} processors, torch {torch.__version__}\n")
-    print("| boxes | " + " | ".join(COLUMNS) + " |\n|---|" + "---:|" * len(COLUMNS))
+    print(header(f"{len(options.runs)} runs", device=str(run.compute.device)), end="\n\n")
+    print(table_head("boxes", *COLUMNS))
     for name, values in rows.items():
-        print(f"| {name} | " + " | ".join(map(spread, zip(*values, strict=True))) + " |")
+        print(table_row(name, *map(spread, zip(*values, strict=True))))
     print(f"\nlevel of presence {spread(levels, digits=3)}: {spread(kept)} % of frames keep their class;")
     print(f"where a class is asked for that the video does not hold, {spread(noticed)} % of frames say so")
 
@@ -108,14 +107,9 @@ def judge(run: Run, found: dict[VideoRecord, list[FrameBox]], settings: OverTime
         pairs = [(truth.get((record.video_id, frame.frame_index)), frame.box) for frame in followed]
         judged: list[tuple[FrameTruth, Box | None]] = [(item, box) for item, box in pairs if item is not None]
         edges = torch.tensor([[torch.nan] * 4 if box is None else list(box) for _, box in judged])
-        evaluator.add_boxes([item for item, _ in judged], record.size, edges)
+        evaluator.update_boxes([item for item, _ in judged], record.size, edges)
     steady = evaluator.stability.compute()
     return evaluator.corloc.table("none").macro, steady.fragment, steady.centre, steady.scale_ratio
-
-
-def spread(values: Iterable[float], *, digits: int = 1) -> str:
-    numbers = list(values)
-    return f"{fmean(numbers):.{digits}f}" + (f" ± {stdev(numbers):.{digits}f}" if len(numbers) > 1 else "")
 
 
 if __name__ == "__main__":

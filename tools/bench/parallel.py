@@ -1,12 +1,13 @@
-"""Frames per second of prepare and of CAMs: in this process, on 2 processes, on Ray with 2 workers, beside plain loops.
+"""Measure frames per second of prepare and of CAMs in one process, on 2 processes and on Ray, and those of plain loops.
 
     .venv/bin/python tools/bench/parallel.py --videos ../shared/data/clips/car --clips 24 --rounds 3
 
-Interleaved rounds, medians. The clock runs from when both workers have met, each with its model, to the last result;
-what came before is the start-up, quoted apart. Efficiency is the rate over twice that of this process, which uses one
-thread as every worker does; and over that of two plain processes which share nothing, each with all of the work: what
-this machine's two processors give at most. Other peers: PyAV decoding, scaling and encoding as the clean copies are;
-decord reading those copies in order at 224 x 224, 32 frames at a time, and our reader on the same files.
+All rows take turns; medians of rounds. The clock starts when both workers are ready, each with its model, and stops at
+the last result; the time before is the start-up, a column of its own. There are two measures of efficiency. One divides
+by twice the rate of this process, which uses one thread as every worker does. The other divides by the rate of two
+plain processes that share nothing and each do all of the work: the most that two processors of this machine can do. The
+plain loops are PyAV decoding, scaling and encoding with the settings of the clean copies, and decord reading those
+copies in order at 224 x 224, 32 frames at a time; our reader reads the same files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import shutil
 import tempfile
 import time
@@ -22,9 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
+from harness import Timings, header, table_head, table_row, timed
 
 from pipelines.config.schema import load_config
 from pipelines.data.probe_and_copy import VideoJob, check_video
@@ -41,7 +41,7 @@ SIZE = (224, 224)
 BATCH = 32
 WORKERS = 2
 PLAIN = "2 plain processes"
-SPREADS = {
+PLACEMENTS = {
     "this process": Placement(0),
     "2 processes": Placement(WORKERS),
     "Ray, 2 workers": Placement(WORKERS, ray=True, actors=WORKERS),
@@ -49,7 +49,7 @@ SPREADS = {
 
 
 class Bench:
-    """Clips, their prepared copies and the work on them."""
+    """Clips, their clean copies, and the work that is measured on them."""
 
     def __init__(self, videos: Path, clips: int, backbone: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tcam-bench-"))
@@ -69,12 +69,12 @@ class Bench:
         self.make_cams = MakeCams(PackedLocalizer.pack(localizer), BATCH, SIZE)
 
     def jobs(self, cache: Path) -> list[VideoJob]:
-        """List the clips as prepare does."""
+        """Return the clips as jobs of ``tcam prepare``."""
         cache.mkdir(parents=True, exist_ok=True)
         return [VideoJob(path.name, path.absolute(), cache, 240) for path in self.clips]
 
     def work(self, what: str, cache_name: str = "fresh") -> tuple[Callable, list, bool]:
-        """Return what starts the work, its items, and whether workers hold a model: clean copies, or their CAMs."""
+        """Return what starts the work (clean copies or CAMs), its items, and whether workers hold a model."""
         if what == "prepare":
             cache = self.folder / cache_name
             shutil.rmtree(cache, ignore_errors=True)
@@ -87,10 +87,10 @@ class Bench:
         return self.make_cams, parts, True
 
     def measure(self, what: str, placement: Placement) -> tuple[float, float]:
-        """Time some work, and apart from it the start-up."""
+        """Return the seconds of some work, and those of the start-up."""
         start, items, holds_model = self.work(what)
         if placement.here:
-            return timed(partial(run, start, items, placement, holds_model)), 0.0
+            return seconds_of(partial(run, start, items, placement, holds_model)), 0.0
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             meetings = [Meeting(Path(place))] * WORKERS
             began = time.monotonic()
@@ -99,7 +99,7 @@ class Bench:
             return ended - met, met - began
 
     def two_plain(self, what: str) -> float:
-        """Time two processes that share nothing, each doing all of the work; half of that."""
+        """Return half the seconds of two processes that share nothing and each do all of the work."""
         shares = [self.work(what, f"fresh-{i}")[:2] for i in range(WORKERS)]
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             meeting = Meeting(Path(place))
@@ -110,20 +110,20 @@ class Bench:
             for process in pair:
                 process.join()
             if any(process.exitcode for process in pair):
-                raise SystemExit("bench_parallel: a plain process failed")
+                raise SystemExit("error: a plain process failed")
             return (meeting.last("left") - meeting.last("came")) / WORKERS
 
     def transcode(self) -> float:
-        """Time the plain PyAV loop."""
-        return timed(lambda: [plain_transcode(path, self.folder / "plain.mp4") for path in self.clips])
+        """Return the seconds of the plain PyAV loop."""
+        return seconds_of(lambda: [plain_transcode(path, self.folder / "plain.mp4") for path in self.clips])
 
     def plain_decord(self) -> float:
-        """Time the plain decord loop over the copies."""
-        return timed(lambda: [plain_decord(Path(str(record.cache_path))) for record in self.records])
+        """Return the seconds of the plain decord loop over the copies."""
+        return seconds_of(lambda: [plain_decord(Path(str(record.cache_path))) for record in self.records])
 
     def our_reader(self) -> float:
-        """Time our reader over the copies."""
-        return timed(lambda: [self._read(record) for record in self.records])
+        """Return the seconds of our reader over the copies."""
+        return seconds_of(lambda: [self._read(record) for record in self.records])
 
     def _read(self, record: VideoRecord) -> None:
         readers = OpenReaders(SIZE)
@@ -132,7 +132,7 @@ class Bench:
 
 
 def run(start: Callable, items: list, placement: Placement, holds_model: bool) -> float:
-    """Do the work; tell when the last result came: after it the workers only end."""
+    """Do the work, and return the time of the last result; after it the workers only end."""
     ended = 0.0
     for result in ordered_map(start, items, placement=placement, time_limit_s=600.0, holds_model=holds_model):
         if isinstance(result, ItemFailure):
@@ -147,12 +147,12 @@ def start_checking() -> Callable:
 
 @dataclass(frozen=True)
 class Meeting:
-    """An item of work that ends once all workers are at it, each by its mark in a folder."""
+    """An item of work that ends when every worker has one; each leaves a mark in a folder."""
 
     place: Path
 
     def attend(self) -> None:
-        """Wait for the others."""
+        """Wait for the other workers."""
         (self.place / f"{os.getpid()}.came").write_text(str(time.monotonic()))
         while len(list(self.place.glob("*.came"))) < WORKERS:
             time.sleep(0.002)
@@ -162,7 +162,7 @@ class Meeting:
         (self.place / f"{os.getpid()}.left").write_text(str(time.monotonic()))
 
     def last(self, mark: str) -> float:
-        """Return when the last one ``came`` or ``left``, on the clock of ``time.monotonic``, one for all processes."""
+        """Return when the last one ``came`` or ``left``, by ``time.monotonic``, which all processes share."""
         return max(float(path.read_text()) for path in self.place.glob(f"*.{mark}"))
 
 
@@ -183,10 +183,8 @@ def meet_and_run(meeting: Meeting, start: Callable, items: list) -> None:
     meeting.leave()
 
 
-def timed(work: Callable[[], object]) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began
+def seconds_of(work: Callable[[], object]) -> float:
+    return timed(work)[1]
 
 
 def plain_transcode(source: Path, target: Path) -> None:
@@ -225,40 +223,41 @@ def main() -> None:
     parser.add_argument("--without-ray", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    placements = {name: s for name, s in SPREADS.items() if not (s.ray and options.without_ray)}
+    placements = {name: p for name, p in PLACEMENTS.items() if not (p.ray and options.without_ray)}
     bench = Bench(options.videos, options.clips, options.backbone)
-    print(f"{platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {options.backbone}")
-    print(f"{len(bench.clips)} clips, {bench.frames} frames, {options.rounds} rounds")
-    times: dict[tuple[str, str], list[float]] = {}
+    facts = f"{options.backbone}, {len(bench.clips)} clips, {bench.frames} frames, {options.rounds} rounds"
+    print(header(facts, packages=("av", "decord", "ray")), end="\n\n")
+    timings: Timings[tuple[str, str]] = Timings()
     try:
         for _ in range(options.rounds):
             for name, work in (("PyAV transcode", bench.transcode), ("decord", bench.plain_decord)):
-                times.setdefault((name, "plain loop"), []).append(work())
-            times.setdefault(("decord", "our reader"), []).append(bench.our_reader())
+                timings.add((name, "plain loop"), work())
+            timings.add(("decord", "our reader"), bench.our_reader())
             for what in options.work:
-                times.setdefault((what, PLAIN), []).append(bench.two_plain(what))
+                timings.add((what, PLAIN), bench.two_plain(what))
                 for name, placement in placements.items():
                     took, start_up = bench.measure(what, placement)
-                    times.setdefault((f"{what}, start-up", name), []).append(start_up)
-                    times.setdefault((what, name), []).append(took)
+                    timings.add((f"{what}, start-up", name), start_up)
+                    timings.add((what, name), took)
     finally:
         shutil.rmtree(bench.folder)
-    show({key: median(values) for key, values in times.items()}, bench.frames)
-    print(f"load at the end {os.getloadavg()[0]:.1f}")
+    show(timings.medians(), bench.frames)
+    print(f"\nload at the end {os.getloadavg()[0]:.1f}")
 
 
 def show(seconds: dict[tuple[str, str], float], frames: int) -> None:
-    print("| work | where | frames/s | of 2 processors | of 2 plain processes | start-up |\n|---|---|---|---|---|---|")
+    columns = ("frames/s", "of 2 processors", "of 2 plain processes", "start-up s")
+    print(table_head("work", "where", *columns, text_columns=2))
     for (what, where), took in seconds.items():
         if what.endswith("start-up"):
             continue
-        alone, plain = seconds.get((what, "this process"), took), seconds.get((what, PLAIN), took)
-        shares = f"{alone / took / WORKERS:.0%} | {plain / took:.0%}" if "2" in where else "- | -"
+        single, plain = seconds.get((what, "this process"), took), seconds.get((what, PLAIN), took)
+        shares = (f"{single / took / WORKERS:.0%}", f"{plain / took:.0%}") if "2" in where else ("-", "-")
         start_up = seconds.get((f"{what}, start-up", where), 0.0)
-        print(f"| {what} | {where} | {frames / took:.0f} | {shares} | {start_up:.1f} s |")
+        print(table_row(what, where, f"{frames / took:.0f}", *shares, f"{start_up:.1f}"))
 
 
 if __name__ == "__main__":
-    import parallel as this  # workers import what they are handed: it must not belong to __main__
+    import parallel as this  # workers import what they are given, so it must not be in __main__
 
     this.main()

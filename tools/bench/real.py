@@ -1,19 +1,19 @@
-"""The ablation on real tagged clips: LayerCAM, seeds, + CRF, + size, + pooling (TCAM), + joint term (CoLo-CAM).
+"""Run the ablation on real tagged clips: LayerCAM, seeds, + CRF, + size, + pooling (TCAM), + joint term (CoLo-CAM).
 
     .venv/bin/python tools/bench/real.py --videos ../shared/data/clips --seeds 0 1 2
 
-Rows build on one another as in Table 2 of CoLo-CAM (arXiv:2303.09044), the last two both on `+ crf + size`. Each row
-and seed is one `tcam train` run; runs of a seed share classifier and CAMs. Prints Markdown (for docs/results.md) on
-stdout and draws the maps of every row into RUNS/report/report.html. A finished run is read, not made again; an
-interrupted one goes on. Minutes are wall time of a row's own work: for LayerCAM classifier, evaluation and report,
-for the others localizer, evaluation and report; making the CAM cache, which they share, is told apart.
+Each row adds a term to the one before, as in Table 2 of CoLo-CAM (arXiv:2303.09044); the last two both extend
+`+ crf + size`. A row is one `tcam train` run per seed; the runs of a seed share classifier and CAMs. Prints Markdown
+(for docs/results.md) on stdout and draws the maps of every row into RUNS/report/report.html. A finished run is used as
+it is, and an interrupted one is continued. Minutes are wall time of a row's own work: of classifier, evaluation and
+report for LayerCAM, of localizer, evaluation and report for the others. The CAM cache, which the runs of a seed share,
+is named separately.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parents[2]
+from harness import REPO, commit, header
+
 BENCH = "bench.json"
 SOME_VIDEOS_FAILED = 4
 
@@ -43,11 +44,11 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--configs", type=Path, default=REPO / "configs/real", help="folder of the config files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="layercam is always among them")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="layercam is always included")
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "bench-real")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, for all rows")
     parser.add_argument(
-        "--transductive", action="store_true", help="also score the training videos (seen without boxes)"
+        "--transductive", action="store_true", help="also evaluate on the training videos (trained on without boxes)"
     )
     options = parser.parse_args()
     options.videos, options.runs = options.videos.resolve(), options.runs.resolve()
@@ -77,7 +78,7 @@ def settings_of(name: str, seed: int, options: argparse.Namespace) -> tuple[Path
 
 
 def check_runs(rows: Sequence[str], options: argparse.Namespace) -> None:
-    """Find wrong settings, and runs made with others, before anything is trained."""
+    """Check settings, and that existing runs have the same ones, before anything is trained."""
     from pipelines.config.schema import load_config
     from tcam.errors import TcamError
 
@@ -90,26 +91,26 @@ def check_runs(rows: Sequence[str], options: argparse.Namespace) -> None:
                     continue
                 made = load_config(folder / "config.yaml")
             except TcamError as error:
-                sys.exit(f"bench_real: error: row '{name}': {error}")
-            weights = REPO / wanted.model.weights  # a run stores the path of a file whole
+                sys.exit(f"error: row '{name}': {error}")
+            weights = REPO / wanted.model.weights  # a run stores the absolute path of a file
             stored = str(weights.resolve()) if weights.is_file() else wanted.model.weights
             model = wanted.model.model_copy(update={"weights": stored})
             videos = json.loads((folder / "env.json").read_text())["videos"]
             if made != wanted.model_copy(update={"model": model}) or videos != str(options.videos):
-                sys.exit(f"bench_real: error: {folder} was made with other settings or videos: choose another --runs")
+                sys.exit(f"error: {folder} has other settings or videos: name another folder with --runs")
 
 
 def train(name: str, seed: int, options: argparse.Namespace) -> Path:
-    """Return the finished run of one row and seed; train it, or the rest of it, where there is none."""
+    """Return the finished run of one row and seed; train it, or continue it, if necessary."""
     config, overrides = settings_of(name, seed, options)
     folder = run_folder(name, seed, options.runs)
-    print(f"bench_real: {name}, seed {seed}", file=sys.stderr)
+    print(f"real: {name}, seed {seed}", file=sys.stderr)
     train_into(folder, options.videos, ["--config", config, *(part for text in overrides for part in ("--set", text))])
     return folder
 
 
 def train_into(folder: Path, videos: Path, settings: Sequence[object]) -> None:
-    """Train the run ``folder`` (``<name>-001``), or the rest of it; a finished one is left as it is."""
+    """Train the run ``folder`` (``<name>-001``), or continue it; a finished run is left as it is."""
     if (folder / "evaluation" / "results.json").is_file():
         return
     command = ["train", "--resume", folder]
@@ -131,9 +132,9 @@ def add_minutes(folder: Path, total: float, cams: float) -> None:
 
 
 def cams_minutes(stage: Path, began: float) -> float:
-    """Return how long the CAM cache took, 0 where it was taken from another run or made before."""
+    """Return the minutes that the CAM cache took, 0 if it was copied from another run or existed before."""
     first, last = stage / "started.json", stage / "stage.json"
-    if not last.is_file() or first.stat().st_mtime < began:  # files of another run keep their times
+    if not last.is_file() or first.stat().st_mtime < began:  # copied files keep their times
         return 0.0
     return (last.stat().st_mtime - first.stat().st_mtime) / 60
 
@@ -177,36 +178,26 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
             baselines_of="layercam",
         )
         scores = score_table(results, minutes if split == "test" else {})
-        luck = seed_table(results, options.seeds, videos, baseline="tcam")
-        print("\n".join(["", f"**{split}**, {scores[0]}", *scores[1:], "", f"**{split}**, {luck[0]}", *luck[1:]]))
+        by_seed = seed_table(results, options.seeds, videos, baseline="tcam")
+        print("\n".join(["", f"**{split}**, {scores[0]}", *scores[1:], "", f"**{split}**, {by_seed[0]}", *by_seed[1:]]))
     page = draw_report({name: made[0] for name, made in folders.items()}, options, facts)
-    print(f"bench_real: maps of every row: {page}", file=sys.stderr)
+    print(f"real: maps of every row: {page}", file=sys.stderr)
 
 
 def describe(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -> str:
-    """Say in a sentence what the tables depend on besides the settings."""
-    import torch
-
-    from pipelines.run.environment import processor_name
-
-    made = {str(bench["commit"]) for row in folders.values() for folder in row if (bench := read_bench(folder))}
-    now = commit()
-    runs = "" if made <= {now} else f" (runs made at {', '.join(sorted(made))})"
-    cams = [read_bench(folder).get("cams_minutes", 0) for row in folders.values() for folder in row]
-    shared = f"; a seed's CAM cache took {sum(cams) / len(options.seeds):.1f} min more" if any(cams) else ""
-    return (
-        f"Seeds {', '.join(map(str, options.seeds))}; commit {now}{runs}; {processor_name()}, {os.cpu_count()} cores; "
-        f"torch {torch.__version__}{shared}."
-    )
-
-
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO).stdout.strip() or "unknown"
+    """Return a line that names all that the tables depend on besides the settings."""
+    facts = [f"seeds {', '.join(map(str, options.seeds))}"]
+    benches = [read_bench(folder) for row in folders.values() for folder in row]
+    commits = {str(bench["commit"]) for bench in benches if bench}
+    if not commits <= {commit()}:
+        facts.append(f"runs of commit {', '.join(sorted(commits))}")
+    if cams := sum(bench.get("cams_minutes", 0) for bench in benches):
+        facts.append(f"a seed's CAM cache took {cams / len(options.seeds):.1f} min more")
+    return header(*facts)
 
 
 def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts: str) -> Path:
-    """Write RUNS/report: the table of the first seed, and every test video as each row's localizer sees it."""
+    """Write RUNS/report: the table of the first seed, and each row's maps of every test video."""
     from pipelines.evaluation.results import read_evaluation
     from pipelines.models.run import load_localizers, load_run, main_localizer
     from pipelines.models.thresholds import read_thresholds

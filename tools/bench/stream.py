@@ -3,38 +3,35 @@
     .venv/bin/python tools/bench/stream.py --source CLIP.mp4 --backbone resnet50 --set model.output_stride=32
     .venv/bin/python tools/bench/stream.py --source CLIP.mp4 --run runs/pets-001 --calibrate ../shared/data/clips/car
 
-Interleaved rounds in one process, medians. Without a run weights are random (the time does not depend on them); a run
-is measured in every engine that is here (PyTorch, compiled, ONNX Runtime, OpenVINO, and that with 8 bits where
-``--calibrate`` names videos). The rows:
+All rows take turns in one process; medians of rounds. Without a run the weights are random, which does not change the
+time. A run is measured with every engine that is installed: PyTorch, compiled, ONNX Runtime, OpenVINO, and OpenVINO
+with 8 bits if ``--calibrate`` names videos. The rows:
 
-* decode: PyAV alone, frames thrown away; decode + scale: what the reader thread of `stream` does;
-* products: large matrix products in the precision that ``auto`` chooses, a thread each, as many operations as the
-  network takes for these frames: what these processors allow a network of its size in that precision;
-* network: maps of batches of 8 that lie in memory, the way `stream` makes them (PyTorch: a thread each, side by side);
+* decode: PyAV only, frames are dropped; decode + scale: what the reader thread of ``tcam stream`` does;
+* products: large matrix products in the precision that ``auto`` chooses, one per thread, with as many operations as the
+  network needs for these frames: the limit of this machine for a network of that size in that precision;
+* network: maps of batches of 8 frames in memory, computed as in ``tcam stream`` (PyTorch: several batches at a time,
+  one per thread);
 * stream: ``tcam stream`` without its output: reader thread, one resize in the decoder, batches of 8, boxes;
-* plain loop: PyAV at full size, RGB, torch resize, float32 forward of one frame, threshold, OpenCV contours.
+* plain loop: PyAV at full size, RGB, torch resize, float32 forward pass of one frame, threshold, OpenCV contours.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
-import platform
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import av
 import cv2
 import numpy as np
 import torch
+from harness import header, measure, table_head, table_row
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,7 +42,6 @@ from pipelines.models.device import choose_compute
 from pipelines.models.engine import Engine, Model
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, build_network
 from pipelines.models.open import open_model
-from pipelines.run.environment import processor_name
 from pipelines.streaming.feed import FrameFeed
 from pipelines.streaming.localizer import StreamLocalizer
 from pipelines.streaming.network_threads import network_threads
@@ -60,7 +56,7 @@ CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 
 
 class Bench:
-    """One file, one network in one or several engines, and the ways to bring them together."""
+    """A video, a network in one or several engines, and the ways to run it on the video."""
 
     def __init__(self, source: Path, model: Model, engines: dict[str, Engine], network: FrameCamNet) -> None:
         self.source, self.model, self.engines, self.naive = source, model, engines, network
@@ -72,7 +68,7 @@ class Bench:
         self.batches = [np.stack(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
 
     def stream(self, name: str) -> None:
-        """Run the whole way of ``tcam stream``."""
+        """Run ``tcam stream`` without its output."""
         model = self.model
         localizer = StreamLocalizer(
             self.engines[name], class_names=model.class_names, size=model.size, threshold=model.threshold
@@ -83,14 +79,14 @@ class Bench:
             raise RuntimeError(f"expected {self.num_frames} frames, got {found}")
 
     def network(self, name: str) -> None:
-        """Make the maps of frames in memory."""
+        """Compute the maps of frames in memory."""
         engine = self.engines[name]
         with network_threads(engine.threads, MOST_AT_ONCE) as (threads, _):
             for _ in threads.map(partial(engine.find, label=None), self.batches):
                 pass
 
     def products(self) -> None:
-        """Multiply large matrices, a thread each, as many operations as the network takes for all frames."""
+        """Multiply large matrices, one per thread, with as many operations as the network needs for all frames."""
         side, dtype = 1024, choose_compute(str(self.device), "auto").dtype
         with network_threads("each" if self.on_cpu else "all", MOST_AT_ONCE) as (threads, number):
             turns = math.ceil(self.num_frames * self.operations / (2 * side**3) / number)
@@ -101,20 +97,20 @@ class Bench:
                 torch.cuda.synchronize()
 
     def decode(self) -> None:
-        """Decode and throw away, with one thread."""
+        """Decode with one thread and drop the frames."""
         with av.open(str(self.source)) as container:
             container.streams.video[0].codec_context.thread_count = 1
             for _ in container.decode(video=0):
                 pass
 
     def decode_and_scale(self) -> None:
-        """Decode to network size."""
+        """Decode and scale to the size of the network."""
         for _ in stream_frames(self.source, size=self.model.size):
             pass
 
     @torch.inference_mode()
     def plain_loop(self) -> None:
-        """Do what a user would write."""
+        """Run the loop that a user would write."""
         with av.open(str(self.source)) as container:
             for frame in container.decode(video=0):
                 pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)[None].to(self.device)
@@ -129,29 +125,29 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--run", type=Path, help="a finished run, in every engine that is here")
-    parser.add_argument("--calibrate", help="with --run: videos, for OpenVINO with 8 bits")
+    parser.add_argument("--run", type=Path, help="a finished run, with every engine that is installed")
+    parser.add_argument("--calibrate", help="with --run: videos to calibrate OpenVINO with 8 bits")
     parser.add_argument("--backbone", default="resnet50", help="without --run: of a network with random weights")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="without --run: any setting of the network"
     )
-    parser.add_argument("--unfused", action="store_true", help="without --run: also with the decoder as it is trained")
+    parser.add_argument("--unfused", action="store_true", help="without --run: also with the decoder as trained")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="without --run")
-    parser.add_argument("--height", type=int, help="encode the source anew with so many rows first, e.g. 360 or 720")
+    parser.add_argument("--height", type=int, help="encode the source with this many rows first, such as 360 or 720")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.height is not None:
             options.source = resized(options.source, options.height, Path(folder))
         bench = of_run(options, Path(folder)) if options.run is not None else of_random_network(options)
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        print(f"commit {commit}, {processor_name()}, {os.cpu_count()} processors, {platform.machine()},")
-        print(f"{torch.get_num_threads()} torch threads, {bench.device}, torch {torch.__version__}")
         name = options.run.name if options.run is not None else options.backbone
-        print(f"{name}, {options.source.name}: {bench.num_frames} frames, load {os.getloadavg()[0]:.1f}")
-        print(f"{bench.operations / 1e9:.1f} GFLOP a frame\n")
-        show(measure(ways_of(bench), bench.num_frames, options.rounds), list(bench.engines), on_cpu=bench.on_cpu)
+        facts = f"{bench.num_frames} frames of {options.source.name}, {options.rounds} rounds"
+        network = f"{name}, {bench.operations / 1e9:.1f} GFLOP per frame"
+        print(header(network, facts, device=str(bench.device)), end="\n\n")
+        timings, _ = measure(ways_of(bench), options.rounds)
+        rates = {way: bench.num_frames / seconds for way, seconds in timings.medians().items()}
+        show(rates, list(bench.engines), on_cpu=bench.on_cpu)
 
 
 def resized(source: Path, height: int, folder: Path) -> Path:
@@ -216,7 +212,7 @@ def operations(network: FrameCamNet, size: tuple[int, int]) -> int:
 
 
 def ways_of(bench: Bench) -> dict[str, Callable[[], None]]:
-    """Name the ways; those of each engine stand together."""
+    """Return the ways by name, those of an engine side by side."""
     ways: dict[str, Callable[[], None]] = {"decode": bench.decode, "decode + scale": bench.decode_and_scale}
     ways["products"] = bench.products
     for name in bench.engines:
@@ -225,26 +221,14 @@ def ways_of(bench: Bench) -> dict[str, Callable[[], None]]:
     return ways | {"plain loop": bench.plain_loop}
 
 
-def measure(ways: dict[str, Callable[[], None]], frames: int, rounds: int) -> dict[str, float]:
-    """Return the median rate of each way; the first round warms up and does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: frames / median(times) for name, times in seconds.items()}
-
-
 def show(rates: dict[str, float], engines: Sequence[str], *, on_cpu: bool) -> None:
-    """Print the rates, and how near each engine's stream comes to the slower of decoding and its network.
+    """Print the rates, and how close each engine's stream comes to the slower of decoding and its network.
 
-    On a CPU the two share the processors, so that less is possible: the work of both, spread evenly.
+    On a CPU the two share the processors, which lowers the limit: to the work of both, spread evenly.
     """
-    print("| way | frames/s |\n|---|---:|")
+    print(table_head("way", "frames/s"))
     for name, rate in rates.items():
-        print(f"| {name} | {rate:.1f} |")
+        print(table_row(name, f"{rate:.1f}"))
     print()
     for name in engines:
         stream, limit = rates[f"stream, {name}"], min(rates["decode"], rates[f"network, {name}"])

@@ -1,12 +1,12 @@
-"""Tables of an ablation over several seeds, as Markdown; imported by real.py, needs no finished run."""
+"""Tables of an ablation over several seeds, as Markdown, for real.py."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 import torch
+from harness import spread, table_head, table_row
 from torch import Tensor
 
 from tcam.metrics.corloc import CorLocResult
@@ -19,7 +19,7 @@ Rows = Sequence[tuple[str, CorLocResult]]
 
 
 def collect(runs: Mapping[str, Sequence[Rows]], *, baselines_of: str) -> Results:
-    """Take each ablation row's own method from its runs (one per seed), and the baselines from the runs of one row."""
+    """Return the results of each row's own method from its runs, one per seed, and the baselines of one row."""
     results: Results = {}
     baselines = {name for rows in runs[baselines_of] for name, result in rows if _choice(result) == "none"}
     for name in sorted(baselines):
@@ -35,11 +35,11 @@ def collect(runs: Mapping[str, Sequence[Rows]], *, baselines_of: str) -> Results
 def score_table(results: Results, minutes: Mapping[str, Sequence[float | None]]) -> list[str]:
     """Return mean ± sample standard deviation over seeds of every method under every choice of threshold.
 
-    ``minutes`` of some methods, one per seed, make a last column; None where nobody took the time.
+    ``minutes`` of some methods, one per seed, become the last column; None: not measured.
     """
     some = next(iter(next(iter(results.values())).values()))[0]
     head = ["method", "map threshold", "mean", "over frames", *some.per_class, *(["minutes"] if minutes else [])]
-    lines = [f"{some.num_frames} frames", "", _line(head), "|---|---|" + "---:|" * (len(head) - 2)]
+    lines = [f"{some.num_frames} frames", "", *table_head(*head, text_columns=2).splitlines()]
     for choice, text in (
         ("none", "no map"),
         *((choice, choice) for choice in ("validation", "oracle", "oracle per class")),
@@ -52,14 +52,14 @@ def score_table(results: Results, minutes: Mapping[str, Sequence[float | None]])
                 cells = [method, text, *map(spread, values)]
                 if minutes:
                     cells.append(spread(minutes[method]) if method in minutes else "")
-                lines.append(_line(cells))
+                lines.append(table_row(*cells))
     return lines
 
 
 def seed_table(
     results: Results, seeds: Sequence[int], videos: Mapping[str, tuple[int, int]], *, baseline: str
 ) -> list[str]:
-    """Return each seed's macro CorLoc, its difference to the baseline of that seed, and how far videos may carry it.
+    """Return each seed's macro CorLoc, its difference to that seed's baseline, and how that depends on the test videos.
 
     Args:
         results: of one split.
@@ -72,8 +72,7 @@ def seed_table(
     base = learnt.get(baseline)
     head = ["method", *(f"seed {seed}" for seed in seeds)]
     extra = [f"minus {baseline}", "95 % of video draws", "draws above 0"] if base else []
-    lines = [f"mean over classes, map threshold: {choice}", "", _line([*head, *extra])]
-    lines.append("|---|" + "---:|" * (len(seeds) + len(extra)))
+    lines = [f"mean over classes, map threshold: {choice}", "", *table_head(*head, *extra).splitlines()]
     for method, same in learnt.items():
         if base is None or method == baseline:
             cells = [f"{result.macro:.1f}" for result in same] + [""] * len(extra)
@@ -81,7 +80,7 @@ def seed_table(
             gaps = [result.macro - other.macro for result, other in zip(same, base, strict=True)]
             cells = [f"{result.macro:.1f} ({gap:+.1f})" for result, gap in zip(same, gaps, strict=True)]
             cells += [spread(gaps, sign="+"), *_luck(same, base, videos)]
-        lines.append(_line([method, *cells]))
+        lines.append(table_row(method, *cells))
     return lines
 
 
@@ -101,9 +100,10 @@ def resample_difference(
     samples: int = 10_000,
     seed: int = 0,
 ) -> Tensor:
-    """Draw the videos anew with replacement, the same for both methods, and give the macro CorLoc of a minus b.
+    """Return the macro CorLoc of a minus b for draws of the videos with replacement, the same for both methods.
 
-    The seeds are averaged, not drawn. As in ``CorLocEvaluator.resample_macro`` a class that a draw misses is left out.
+    Seeds are averaged, not drawn. A class without a video in the draw is left out, as in
+    ``CorLocEvaluator.resample_macro``.
 
     Args:
         a: one result per seed, all of the same videos.
@@ -113,7 +113,7 @@ def resample_difference(
         seed: of the draws.
 
     Returns:
-        float64 ``[S]``, points.
+        float64 ``[S]``, in percentage points.
     """
     names = sorted(a[0].per_video)
     labels = torch.tensor([videos[name][0] for name in names])
@@ -132,18 +132,5 @@ def _mean_of(results: Sequence[CorLocResult], video: str) -> float:
     return statistics.mean(result.per_video[video] for result in results)
 
 
-def spread(values: Sequence[float | None], sign: str = "") -> str:
-    """Write mean ± sample standard deviation of the values that are known."""
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    if not known:
-        return "–"
-    mean = f"{statistics.mean(known):{sign}.1f}"
-    return mean if max(known) == min(known) else f"{mean} ± {statistics.stdev(known):.1f}"
-
-
 def _choice(result: CorLocResult) -> str:
     return result.protocol.threshold_choice
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

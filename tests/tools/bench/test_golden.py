@@ -1,8 +1,6 @@
 """Digests of outputs: what they see, and what they do not depend on."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,16 +9,7 @@ from safetensors.numpy import save_file
 
 from tests.helpers.encoded import encode
 
-SCRIPT = Path(__file__).parents[3] / "tools" / "bench" / "golden.py"
 ROWS = [{"video": "a.mp4", "frame": 0, "x0": 1.5}, {"video": "a.mp4", "frame": 1, "x0": None}]
-
-
-@pytest.fixture(scope="module")
-def golden():
-    spec = importlib.util.spec_from_file_location("bench_golden", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def write_outputs(folder):
@@ -37,8 +26,8 @@ def write_outputs(folder):
     return folder
 
 
-def test_the_same_content_elsewhere_has_the_same_digests(golden, tmp_path):
-    first, second = (golden.digest_folder(write_outputs(tmp_path / name)) for name in ("one", "another"))
+def test_the_same_content_elsewhere_has_the_same_digests(bench, tmp_path):
+    first, second = (bench.digest_folder(write_outputs(tmp_path / name)) for name in ("one", "another"))
     assert first == second
     assert first["boxes.csv: rows"] == "2"
     assert first["results.json: rows[tcam].macro"] == "50.0"
@@ -63,21 +52,21 @@ def test_the_same_content_elsewhere_has_the_same_digests(golden, tmp_path):
         (lambda folder: encode(folder / "overlay.mp4", frames=3, size=(48, 64)), "overlay.mp4: pixels"),
     ],
 )
-def test_each_kind_of_content_is_seen(golden, tmp_path, spoil, entry):
+def test_each_kind_of_content_is_seen(bench, tmp_path, spoil, entry):
     folder = write_outputs(tmp_path / "work")
-    before = golden.digest_folder(folder)
+    before = bench.digest_folder(folder)
     (folder / "overlay.mp4").unlink() if entry.startswith("overlay") else None
     spoil(folder)
-    after = golden.digest_folder(folder)
+    after = bench.digest_folder(folder)
     assert {name for name in before if before[name] != after[name]} == {entry}
 
 
-def test_differences_are_told_line_by_line(golden):
-    digest = golden.digest([1])
+def test_differences_are_told_line_by_line(bench):
+    digest = bench.digest([1])
     old = {"made_with": {"torch": "2"}, "digests": {"a: macro": "50.0", "b: box[0]": digest, "c": "1"}}
     new = {"made_with": {"torch": "3"}, "digests": {"a: macro": "40.0", "b: x0": digest, "c": "1"}}
-    assert list(golden.compare(old, old)) == []
-    assert list(golden.compare(old, new)) == [
+    assert list(bench.compare(old, old)) == []
+    assert list(bench.compare(old, new)) == [
         "made with another torch: 2 -> 3",
         "changed: a: macro: 50.0 -> 40.0",
         f"gone: b: box[0] = {digest[:12]}...",

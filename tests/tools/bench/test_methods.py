@@ -1,10 +1,8 @@
 """The table of methods, from evaluations written by hand, and one whole run of the tool."""
 
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,18 +11,8 @@ from pipelines.evaluation.results import Evaluation, Score
 from pipelines.parallel.pool import one_thread
 from tcam.metrics.corloc import CorLocResult
 from tcam.types import CorLocProtocol
+from tests.helpers.documents import REPO
 from tests.helpers.tiny import SETTINGS
-
-TOOLS = Path(__file__).parents[3] / "tools" / "bench"
-
-
-@pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
-    spec = importlib.util.spec_from_file_location("bench_methods", TOOLS / "methods.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def score(method, choice, macro):
@@ -66,7 +54,7 @@ def test_refined_maps_are_a_row_of_their_own(bench):
 
 @pytest.mark.slow
 def test_the_tool_trains_measures_and_reads_what_is_there(bench, tiny_videos, tmp_path, monkeypatch, capfd):
-    command = [TOOLS / "methods.py", "--videos", tiny_videos, "--runs", tmp_path / "runs"]
+    command = [REPO / "tools/bench/methods.py", "--videos", tiny_videos, "--runs", tmp_path / "runs"]
     command += ["--methods", "cam", "pixelcam", "--seeds", "0", "--ddt", "--backbones", "test_resnet"]
     command += [part for setting in SETTINGS for part in ("--set", setting)]
     environment = {**os.environ, "TCAM_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}

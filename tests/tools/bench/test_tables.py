@@ -1,24 +1,13 @@
 """Tables of the ablation, from results written by hand."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 
 from tcam.metrics.corloc import CorLocResult
 from tcam.types import CorLocProtocol
 
-SCRIPT = Path(__file__).parents[3] / "tools" / "bench" / "tables.py"
 VIDEOS = {"cat/a.mp4": (0, 10), "cat/b.mp4": (0, 30), "dog/c.mp4": (1, 20)}
-
-
-@pytest.fixture(scope="module")
-def tables():
-    spec = importlib.util.spec_from_file_location("bench_tables", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def result(choice, macro, videos=(0.0, 0.0, 0.0)):
@@ -54,13 +43,13 @@ def cam(validation, oracle):
 
 
 @pytest.fixture
-def results(tables):
+def results(bench):
     runs = {
         "layercam": [cam(20, 30), cam(22, 30)],
         "tcam": [run("tcam", 25, 40), run("tcam", 26, 42)],
         "colocam": [run("colocam", 28, 40, (100.0, 0.0, 50.0)), run("colocam", 27, 42, (100.0, 0.0, 50.0))],
     }
-    return tables.collect(runs, baselines_of="layercam")
+    return bench.collect(runs, baselines_of="layercam")
 
 
 def test_each_row_gives_its_own_method_and_the_baselines_come_once(results):
@@ -70,8 +59,8 @@ def test_each_row_gives_its_own_method_and_the_baselines_come_once(results):
     assert [item.macro for item in results["tcam"]["validation"]] == [25, 26]
 
 
-def test_scores_are_mean_and_sample_deviation_over_seeds(tables, results):
-    lines = tables.score_table(results, {"layercam": [1.0, 3.0], "tcam": [None, 2.0], "colocam": [None, None]})
+def test_scores_are_mean_and_sample_deviation_over_seeds(bench, results):
+    lines = bench.score_table(results, {"layercam": [1.0, 3.0], "tcam": [None, 2.0], "colocam": [None, None]})
     assert lines[0] == "60 frames"
     assert lines[2] == "| method | map threshold | mean | over frames | cat | dog | minutes |"
     assert lines[4:] == [
@@ -86,14 +75,14 @@ def test_scores_are_mean_and_sample_deviation_over_seeds(tables, results):
     assert {line.count("|") for line in lines[2:]} == {8}
 
 
-def test_without_times_there_is_no_column_for_them(tables, results):
-    lines = tables.score_table(results, {})
+def test_without_times_there_is_no_column_for_them(bench, results):
+    lines = bench.score_table(results, {})
     assert lines[2] == "| method | map threshold | mean | over frames | cat | dog |"
     assert {line.count("|") for line in lines[2:]} == {7}
 
 
-def test_seeds_are_compared_in_pairs(tables, results):
-    lines = tables.seed_table(results, [0, 7], VIDEOS, baseline="tcam")
+def test_seeds_are_compared_in_pairs(bench, results):
+    lines = bench.seed_table(results, [0, 7], VIDEOS, baseline="tcam")
     assert lines[0] == "mean over classes, map threshold: validation"
     assert lines[2] == "| method | seed 0 | seed 7 | minus tcam | 95 % of video draws | draws above 0 |"
     assert lines[5] == "| tcam | 25.0 | 26.0 |  |  |  |"
@@ -102,9 +91,9 @@ def test_seeds_are_compared_in_pairs(tables, results):
     assert {line.count("|") for line in lines[2:]} == {7}
 
 
-def test_without_the_baseline_the_seeds_stand_alone(tables, results):
+def test_without_the_baseline_the_seeds_stand_alone(bench, results):
     del results["tcam"]
-    lines = tables.seed_table(results, [0, 1], VIDEOS, baseline="tcam")
+    lines = bench.seed_table(results, [0, 1], VIDEOS, baseline="tcam")
     assert lines[2:] == [
         "| method | seed 0 | seed 1 |",
         "|---|---:|---:|",
@@ -113,14 +102,14 @@ def test_without_the_baseline_the_seeds_stand_alone(tables, results):
     ]
 
 
-def test_where_seeds_have_other_test_videos_none_are_drawn(tables, results):
+def test_where_seeds_have_other_test_videos_none_are_drawn(bench, results):
     results["colocam"]["validation"][1].per_video.pop("dog/c.mp4")
-    assert "| videos differ |  |" in tables.seed_table(results, [0, 1], VIDEOS, baseline="tcam")[6]
+    assert "| videos differ |  |" in bench.seed_table(results, [0, 1], VIDEOS, baseline="tcam")[6]
 
 
-def test_the_mean_of_the_draws_is_near_the_difference_and_their_spread_is_that_of_the_videos(tables):
+def test_the_mean_of_the_draws_is_near_the_difference_and_their_spread_is_that_of_the_videos(bench):
     a, b = [result("validation", 0, (100.0, 0.0, 50.0))], [result("validation", 0)]
-    drawn = tables.resample_difference(a, b, VIDEOS)
+    drawn = bench.resample_difference(a, b, VIDEOS)
     assert drawn.shape == (10_000,)
     # Of 27 equally likely draws: cat holds a and b in unequal numbers, dog is always 50 where it is drawn.
     possible = {0.0, 100.0, 25.0, 100 / 7, 40.0, 50.0, 75.0, (25 + 50) / 2}
@@ -129,14 +118,6 @@ def test_the_mean_of_the_draws_is_near_the_difference_and_their_spread_is_that_o
     assert float((drawn == 37.5).double().mean()) == pytest.approx(6 / 27, abs=0.02)
 
 
-def test_the_same_results_differ_in_no_draw(tables):
+def test_the_same_results_differ_in_no_draw(bench):
     same = [result("validation", 0, (100.0, 30.0, 50.0)), result("validation", 0, (10.0, 0.0, 5.0))]
-    assert not tables.resample_difference(same, same, VIDEOS).any()
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [([], "–"), ([None, math.nan], "–"), ([3.0], "3.0"), ([2.0, 2.0], "2.0"), ([1.0, None, 3.0], "2.0 ± 1.4")],
-)
-def test_spread_is_written_only_where_there_is_one(tables, values, text):
-    assert tables.spread(values) == text
+    assert not bench.resample_difference(same, same, VIDEOS).any()

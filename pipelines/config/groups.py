@@ -21,18 +21,18 @@ class Settings(BaseModel):
 class OptimizerSettings(Settings):
     """SGD with Nesterov momentum; the learning rate falls by ``lr_gamma`` every ``lr_step`` epochs."""
 
-    epochs: Positive = 100
+    epochs: Positive = Field(100, description="passes over the training shots")
     batch: Positive = Field(32, description="frames per step, of all workers together")
     frames_per_shot: Positive = Field(
         1, description="random frames (sequences, with colocam) drawn from each shot per epoch"
     )
     frame_limit: Fraction = Field(0.6, description="central share of a shot that frames are drawn from")
     balance_classes: bool = Field(False, description="repeat shots of rare classes so that classes are seen equally")
-    lr: float = Field(1e-3, gt=0)
-    lr_step: Positive = 15
-    lr_gamma: Fraction = 0.9
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: Weight = 1e-4
+    lr: float = Field(1e-3, gt=0, description="learning rate at the start")
+    lr_step: Positive = Field(15, description="epochs between two drops of the learning rate")
+    lr_gamma: Fraction = Field(0.9, description="what a drop multiplies the learning rate by")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of SGD")
+    weight_decay: Weight = Field(1e-4, description="L2 penalty on the weights")
     workers: int = Field(0, ge=0, description="decoding processes; 0 decodes in the training process")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class SeedSettings(Settings):
     """Pseudo-labels drawn from CAMs at every step (TCAM section 3)."""
 
-    weight: Weight = 1.0
+    weight: Weight = Field(1.0, description="weight of the cross-entropy on pseudo-labels")
     foreground: Positive = Field(1, description="foreground pixels drawn per frame")
     background: Positive = Field(1, description="background pixels drawn per frame")
     foreground_fraction: Fraction = Field(0.6, description="share of the region's strongest pixels to draw from")
@@ -51,7 +51,7 @@ class SeedSettings(Settings):
 class TemporalSettings(Settings):
     """CAM-TMP: neighbours whose CAMs are max-pooled into a frame's own."""
 
-    neighbours: int = Field(1, ge=0)
+    neighbours: int = Field(1, ge=0, description="frames pooled besides the frame itself; 0: no pooling")
     mode: Literal["before", "after", "before-after"] = "before"
     heat: Weight = Field(0.0, description="exponential overheating of CAMs before pooling; 0 is plain pooling")
 
@@ -63,18 +63,18 @@ class CrfSettings(Settings):
     of the exact one: 1.2e-9 here pulls as the published term does.
     """
 
-    weight: Weight = 1.2e-9
-    sigma_rgb: float = Field(15.0, gt=0)
-    sigma_xy: float = Field(100.0, gt=0)
+    weight: Weight = Field(1.2e-9, description="weight of the term; small, as the energy sums over pairs of pixels")
+    sigma_rgb: float = Field(15.0, gt=0, description="reach in colour, in levels of 0 to 255")
+    sigma_xy: float = Field(100.0, gt=0, description="reach in space, in pixels")
 
 
 class SizeSettings(Settings):
     """Foreground and background areas above zero, by an extended log-barrier whose t grows every epoch."""
 
-    weight: Weight = 0.01
-    initial_t: float = Field(1.0, gt=0)
-    growth: float = Field(1.01, ge=1)
-    max_t: float = Field(10.0, gt=0)
+    weight: Weight = Field(0.01, description="weight of the term")
+    initial_t: float = Field(1.0, gt=0, description="t of the log-barrier in the first epoch")
+    growth: float = Field(1.01, ge=1, description="what each epoch multiplies t by")
+    max_t: float = Field(10.0, gt=0, description="largest t")
 
 
 class SequenceSettings(Settings):
@@ -95,15 +95,15 @@ class JointSettings(Settings):
     with the frames it has; one of a single frame adds nothing, as that has no other to agree with.
     """
 
-    weight: Weight = 0.0
-    adaptive: bool = True
-    sigma_rgb: float = Field(15.0, gt=0)
+    weight: Weight = Field(0.0, description="weight of the term; 0: none")
+    adaptive: bool = Field(True, description="divide the energy of each sequence by its size")
+    sigma_rgb: float = Field(15.0, gt=0, description="reach in colour, in levels of 0 to 255")
 
 
 class NegativeSettings(Settings):
     """Frames known to hold no object (NEGEV): background at every pixel."""
 
-    weight: Weight = 0.0
+    weight: Weight = Field(0.0, description="weight of the cross-entropy on frames without any object")
 
 
 class UncertaintySettings(Settings):
@@ -119,7 +119,7 @@ class LocalizerSettings(OptimizerSettings):
     ``sequence`` and ``joint`` belong to the method colocam, ``negatives`` to negev, ``uncertainty`` to maxmin.
     """
 
-    lr: float = Field(1e-2, gt=0)
+    lr: float = Field(1e-2, gt=0, description="learning rate at the start")
     seeds: SeedSettings = SeedSettings()
     temporal: TemporalSettings = TemporalSettings()
     crf: CrfSettings = CrfSettings()

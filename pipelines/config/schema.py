@@ -82,8 +82,8 @@ class DataSettings(_Settings):
 class InputSettings(_Settings):
     """What the network sees: frames resized to a square (aspect not kept), then a random crop in training."""
 
-    resize: Positive = 256
-    crop: Positive = 224
+    resize: Positive = Field(256, description="side of the square that a frame is resized to")
+    crop: Positive = Field(224, description="side of the random crop, and of the input in prediction")
 
     @model_validator(mode="after")
     def _cut_inside(self) -> Self:
@@ -145,26 +145,28 @@ class CamSettings(_Settings):
     method: Annotated[str, _one_of(CAM_METHODS)] = Field(
         "layercam", description="scorecam, sscam and iscam run the network once or more for each channel"
     )
-    batch: Positive = 32
+    batch: Positive = Field(32, description="frames per forward pass")
 
 
 class EvaluationSettings(_Settings):
     """How maps become boxes and boxes become CorLoc."""
 
-    iou_threshold: Fraction = 0.5
+    iou_threshold: Fraction = Field(0.5, description="IoU from which a box is right")
     threshold_step: float = Field(0.004, gt=0, le=0.5, description="grid of map thresholds from 0 to 1")
     default_threshold: float = Field(0.5, ge=0, lt=1, description="used where no validation boxes choose one")
     selection_frames: Positive = Field(8, description="frames per validation video that choose checkpoints")
-    batch: Positive = 8
+    batch: Positive = Field(8, description="frames per forward pass")
 
 
 class RunConfig(_Settings):
     """One run, whole."""
 
-    method: Annotated[str, _one_of(METHODS)] = "tcam"
-    seed: int = Field(0, ge=0)
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    method: Annotated[str, _one_of(METHODS)] = Field("tcam", description="what is trained: a name of METHODS")
+    seed: int = Field(0, ge=0, description="of all randomness; the same seed gives the same result")
+    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="arithmetic of the network; auto: 16 bits where the device computes in them"
+    )
     save_every_s: float = Field(
         30.0,
         ge=0,

@@ -13,3 +13,7 @@ def test_every_default_of_the_page_can_be_set():
     pairs = re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", settings, re.MULTILINE)
     assert len(pairs) > 80
     assert load_config(None, [f"{key}={value}" for key, value in pairs]) == load_config(None)
+
+
+def test_every_setting_says_what_it_is():
+    assert re.findall(r"^\| `([\w.]+)` \| `.*` \| +\|$", render(), re.MULTILINE) == []

@@ -1,4 +1,4 @@
-"""CutMix: a window of each training frame shows another frame, and the tags mix by area."""
+"""CutMix: a window of each training frame is replaced by another frame, and the tags are mixed by area."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tcam.types import Size
 
 @dataclass(frozen=True, slots=True)
 class MixedFrames:
-    """Frames with a window of others.
+    """Frames with a window of another frame each.
 
     Attributes:
         frames: uint8 ``[N, 3, H, W]``.
-        labels: int64 ``[N]``, of the frames themselves.
-        window_labels: int64 ``[N]``, of what the window shows.
-        own_share: part of the pixels outside the window, in 0..1.
+        labels: int64 ``[N]``, the tags of the frames.
+        window_labels: int64 ``[N]``, the tags of the windows.
+        own_share: share of the pixels outside the window, in 0..1.
     """
 
     frames: Tensor
@@ -35,18 +35,17 @@ class MixedFrames:
 
 @dataclass(frozen=True, slots=True)
 class CutMix:
-    """Puts a window of another frame into each frame of a batch (Yun et al., ICCV 2019, arXiv:1905.04899).
+    """Pastes a window of another frame into each frame of a batch (Yun et al., ICCV 2019, arXiv:1905.04899).
 
-    One window for the batch: ``l ~ Beta(1, 1)``, sides ``W sqrt(1 - l)`` and ``H sqrt(1 - l)`` around a uniform centre,
-    cut to the frame; the frames it comes from are the batch in another order. The tags count by the pixels that are
-    really there. Frames are never mixed at inference.
+    The batch has one window: ``l ~ Beta(1, 1)``, sides ``W sqrt(1 - l)`` and ``H sqrt(1 - l)`` around a uniform centre,
+    clipped to the frame. Its content is the batch in another order. The tags are weighted by the pixels that are really
+    visible. Frames are never mixed at inference.
 
-    Several processes share a batch, and a process has no pixel of another's share: windows come from frames of the
-    same share, so that results depend on the number of processes. A share of one frame gets a window of its own
-    pixels, which changes nothing.
+    If several processes share a batch, each takes windows from its own frames only, so results depend on the number of
+    processes. A process with one frame pastes the frame into itself, which changes nothing.
 
     Attributes:
-        probability: of mixing a batch at all: 1 with ImageNet, 0.5 with CIFAR in the paper.
+        probability: probability of mixing a batch: 1 for ImageNet, 0.5 for CIFAR in the paper.
     """
 
     probability: float = 1.0
@@ -57,11 +56,11 @@ class CutMix:
         """Mix uint8 frames ``[N, 3, H, W]`` with labels ``[N]``.
 
         Args:
-            frames: left as they are.
+            frames: the frames; not changed in place.
             labels: one for each frame.
-            generator: of the draws, on the frames' device.
-            first: position of these frames in a batch of ``total``; every share of a batch draws as much.
-            total: None: these frames are the batch.
+            generator: source of randomness, on the frames' device.
+            first: position of these frames in a batch of ``total``; every part of a batch draws the same numbers.
+            total: size of the batch; None if these frames are the batch.
 
         Raises:
             ValueError: another shape or dtype.
@@ -84,10 +83,10 @@ class CutMix:
 
 
 def window(own_share: float, centre: tuple[float, float], size: Size) -> tuple[slice, slice]:
-    """Return rows and columns of a window that leaves a share of a frame, where it lies inside.
+    """Return the rows and columns of a window that leaves a share of the frame visible.
 
     Args:
-        own_share: of the pixels, in 0..1; more of them are left where the window reaches over the frame's edge.
+        own_share: the visible share of the pixels, in 0..1; it is larger if the window crosses the frame's edge.
         centre: (down, right) in 0..1 of the frame.
         size: of the frame.
     """

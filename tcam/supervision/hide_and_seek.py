@@ -1,4 +1,4 @@
-"""Hide-and-Seek: parts of the training frames are hidden, so that the classifier learns more of the object."""
+"""Hide-and-Seek: hide parts of the training frames, so that the classifier learns more parts of the object."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 class HideAndSeek:
     """Hides random squares of frames (Singh and Lee, ICCV 2017, arXiv:1704.04232; its mixed patch sizes).
 
-    Each frame draws a patch side or, as likely, to stay whole; is cut into a grid of such patches; and each patch is
-    hidden by chance. Hidden pixels take the mean colour of the pretraining images, which leaves the mean activation
-    of the first layer as it is at test time (section 3.2). Frames are never hidden at inference.
+    For each frame a patch side is drawn, or with the same probability none. The frame is cut into a grid of such
+    patches, and each patch is hidden at random. Hidden pixels get the mean colour of the pretraining images, which
+    keeps the mean activation of the first layer as at test time (section 3.2). Nothing is hidden at inference.
 
     Attributes:
-        patches: sides in pixels, of frames of 224 x 224 in the paper.
-        hide: chance of each patch.
+        patches: patch sides in pixels; the paper's are for frames of 224 x 224.
+        hide: probability that a patch is hidden.
     """
 
     patches: tuple[int, ...] = (16, 32, 44, 56)
@@ -46,12 +46,12 @@ class HideAndSeek:
         """Hide parts of uint8 frames ``[N, 3, H, W]``.
 
         Args:
-            frames: left as they are.
-            generator: of the draws, on the frames' device.
-            colour: red, green and blue of what is hidden, in 0..1.
-            first: position of these frames in a batch of ``total``, for which the draws are made: parts of a batch are
-                hidden as the whole would be.
-            total: None: these frames are the batch.
+            frames: the frames; not changed in place.
+            generator: source of randomness, on the frames' device.
+            colour: red, green and blue of hidden pixels, in 0..1.
+            first: position of these frames in a batch of ``total``. Numbers are drawn for the whole batch, so that
+                splitting it changes nothing.
+            total: size of the batch; None if these frames are the batch.
 
         Returns:
             uint8 ``[N, 3, H, W]``.

@@ -1,4 +1,4 @@
-"""The terms of the localizer's loss, each a plain function of map logits: seeds, dense CRF energy, size barrier."""
+"""The terms of the localizer's loss as functions of map logits: seeds, dense CRF energy, size barrier."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tcam.types import IGNORE, PixelLabels
 
 
 def partial_cross_entropy(map_logits: Tensor, labels: PixelLabels) -> Tensor:
-    """Average ``-log S^y(p)`` over the labelled pixels of the whole batch (TCAM, arXiv:2208.14542).
+    """Return the mean of ``-log S^y(p)`` over the labelled pixels of the batch (TCAM, arXiv:2208.14542).
 
     Args:
         map_logits: ``[N, 2, H, W]``.
-        labels: of the same N maps.
+        labels: pseudo-labels of the same N maps.
 
     Returns:
         A scalar; 0, with a gradient of 0, where no pixel is labelled.
@@ -48,21 +48,21 @@ def crf_energy(
     whole: bool = False,
     exact: bool = False,
 ) -> Tensor:
-    """Measure how well maps follow their images: ``-sum_r S_r^T W S_r`` up to a constant, S the softmax of the logits.
+    """Return the dense CRF energy ``-sum_r S_r^T W S_r`` up to a constant, where S is the softmax of the logits.
 
-    Dense CRF loss (Tang et al., arXiv:1803.09569), the term of TCAM with the exact kernel; negative. With
-    ``q = S_1 - S_0 = tanh((z_1 - z_0) / 2)`` the sum is ``(q^T W q + 1^T W 1) / 2``: one map to filter, and ``W q``
-    gives value and gradient. ``1^T W 1`` depends on the image alone, no map can change it: it is left out unless
-    ``whole``.
+    It is low where maps follow the edges of their images (dense CRF loss, Tang et al., arXiv:1803.09569; the term of
+    TCAM with the exact kernel). It is negative. With ``q = S_1 - S_0 = tanh((z_1 - z_0) / 2)`` the sum is
+    ``(q^T W q + 1^T W 1) / 2``, so only one map is filtered, and ``W q`` gives both value and gradient. ``1^T W 1``
+    depends only on the image and not on the map; it is left out unless ``whole``.
 
     Args:
-        map_logits: ``[N, 2, H, W]``; or sequences, ``[N, T, 2, H, W]``, all pixels of which are one image: for colour
-            alone, as frames of a sequence have no common positions.
-        frames: ``[N, 3, H, W]`` or ``[N, T, 3, H, W]``, RGB in 0..255, as the network saw them but not normalised.
+        map_logits: ``[N, 2, H, W]``; or sequences ``[N, T, 2, H, W]``, whose pixels are treated as one image. These
+            need ``sigma_xy`` None, because frames of a sequence have no common positions.
+        frames: ``[N, 3, H, W]`` or ``[N, T, 3, H, W]``, RGB in 0..255: the network's input before normalisation.
         sigma_rgb: reach of the kernel in colour levels.
-        sigma_xy: reach in pixels; None: colour alone counts.
-        tolerance: relative error of ``W q`` that is allowed; see ``gaussian_filter``.
-        whole: take ``-1^T W 1 / 2`` in; takes more time.
+        sigma_xy: reach in pixels; None: only colour counts.
+        tolerance: allowed relative error of ``W q``; see ``gaussian_filter``.
+        whole: include ``-1^T W 1 / 2``; takes more time.
         exact: go over all pairs of pixels, in float64; a reference for small images.
 
     Returns:
@@ -148,9 +148,9 @@ def log_barrier(x: Tensor, t: float) -> Tensor:
 
 
 def size_barrier(map_logits: Tensor, t: float) -> Tensor:
-    """Keep foreground and background from vanishing (absolute size constraint, TCAM, arXiv:2208.14542).
+    """Return the absolute size constraint: foreground and background must not vanish (TCAM, arXiv:2208.14542).
 
-    ``1/2 sum_r mean_b barrier_t(-a_b^r)``, the areas a being sums of the softmax over pixels.
+    ``1/2 sum_r mean_b barrier_t(-a_b^r)``, where the areas a are sums of the softmax over pixels.
 
     Args:
         map_logits: ``[N, 2, H, W]``.

@@ -1,4 +1,4 @@
-"""Max-min uncertainty: the foreground alone is classified with confidence, the background alone with none."""
+"""Max-min uncertainty: the classifier should be certain about the foreground and uncertain about the background."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tcam.supervision.pixelcam import frame_tags
 from tcam.types import ClipBatch, FrameOutput, LossTerms, PixelLabels
 
 ScoreMasked = Callable[[Tensor, Tensor], Tensor]
-"""Gives the class logits ``[N, K]`` of frames, uint8 ``[N, 3, H, W]``, seen through masks ``[N, H, W]`` in 0..1."""
+"""Returns the class logits ``[N, K]`` of frames, uint8 ``[N, 3, H, W]``, under masks ``[N, H, W]`` in 0..1."""
 
 
 def certainty(class_logits: Tensor) -> Tensor:
-    """Measure how far class scores are from saying nothing: ``KL(p || u) = log K - H(p)``, u uniform.
+    """Return how far class scores are from uniform: ``KL(p || u) = log K - H(p)``, u uniform.
 
     Args:
         class_logits: ``[N, K]``.
@@ -39,20 +39,20 @@ def certainty(class_logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class MaxMinObjective:
-    """Uncertainty least on the foreground, greatest on the background (Belharbi et al., arXiv:2011.07221).
+    """Lowest uncertainty on the foreground, highest on the background (Belharbi et al., arXiv:2011.07221).
 
     With S^1 and S^0 the maps of foreground and background, X the frame, y its tag and p the classifier:
 
         a mean_n -log p_y(X_n S_n^1)  +  b mean_n KL(p(X_n S_n^0) || u)  +  the terms of ``base``
 
-    The cross-entropy asks for a foreground that the classifier is certain of, the divergence from the uniform u for a
-    background that tells it nothing (entropy as high as can be), and the size barrier of ``base`` for both to be there.
-    Two things differ from the paper: the classifier is the frozen one of the first stage and does not learn along, and
-    what a mask hides has the mean colour, which the classifier was normalised to, not black.
+    The cross-entropy makes the classifier certain about the foreground. The divergence from the uniform distribution u
+    makes it uncertain about the background (maximum entropy). The size barrier of ``base`` keeps both from vanishing.
+    Two things differ from the paper: the classifier is the frozen one of the first stage, and masked pixels have the
+    mean colour of the normalisation instead of black.
 
     Attributes:
-        base: TCAM's terms; the paper's are the size barrier alone.
-        score: the classifier; the gradient goes through it to the masks.
+        base: the terms of TCAM; the paper uses only the size barrier.
+        score: the classifier; the gradient flows through it to the masks.
         foreground_weight: a.
         background_weight: b.
     """
@@ -63,7 +63,7 @@ class MaxMinObjective:
     background_weight: float
 
     def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
-        """Measure the terms; see ``tcam.supervision.objective.Objective``."""
+        """Return the loss terms; see ``tcam.supervision.objective.Objective``."""
         losses = self.base(output, batch, labels, barrier_t=barrier_t)
         shares = clip_maps(output, batch).flatten(0, 1).softmax(dim=1)
         frames, tags = batch.frames.flatten(0, 1), frame_tags(batch)

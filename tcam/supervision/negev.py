@@ -1,4 +1,4 @@
-"""NEGEV's loss: frames known to hold no object say what background looks like, at every pixel."""
+"""NEGEV's loss: in frames known to hold no object, every pixel is labelled as background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tcam.types import NO_CLASS, ClipBatch, FrameOutput, LossTerms, PixelLabels
 
 
 def negative_evidence(map_logits: Tensor) -> Tensor:
-    """Average ``-log S^0(p)`` over all pixels of frames without any object (NEGEV, arXiv:2201.02445).
+    """Return the mean of ``-log S^0(p)`` over all pixels of frames without an object (NEGEV, arXiv:2201.02445).
 
     Args:
         map_logits: ``[N, 2, H, W]``; 0 is background.
@@ -33,22 +33,22 @@ def negative_evidence(map_logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class NegevObjective:
-    """The terms of frames with an object, and negative evidence from those without (NEGEV, arXiv:2201.02445).
+    """The loss of frames with an object, and negative evidence from frames without one (NEGEV, arXiv:2201.02445).
 
-    The second has a term of its own: among the seeds of the others, some ten pixels a frame, all the pixels of a frame
-    would drown them.
+    The negative evidence is a separate term: seeds are some ten pixels per frame, so in one mean with them all the
+    pixels of a frame without an object would dominate.
 
     Attributes:
-        base: the terms of frames with an object; the published one is that of the seeds. Other frames have no part in
-            it, as a size barrier would ask for an object.
-        weight: of the negative evidence.
+        base: the terms for frames with an object; the paper uses the seeds only. Frames without an object are left out,
+            because a size barrier would ask for one.
+        weight: weight of the negative evidence.
     """
 
     base: Objective
     weight: float
 
     def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
-        """Measure the terms; clips of the label ``NO_CLASS`` hold no object; see ``Objective``."""
+        """Return the loss terms; clips with the label ``NO_CLASS`` hold no object. See ``Objective``."""
         maps, empty = clip_maps(output, batch), batch.label == NO_CLASS
         frames_empty = empty.repeat_interleave(maps.shape[1])
         losses = self.base(

@@ -1,4 +1,4 @@
-"""The localizer's whole loss as named terms: what every method's loss is called with, and that of TCAM."""
+"""The localizer's complete loss as named terms: the interface of every method's loss, and the loss of TCAM."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tcam.types import IGNORE, ClipBatch, FrameOutput, LossTerms, PixelLabels
 
 
 class Objective(Protocol):
-    """A method's loss."""
+    """The interface of a method's loss."""
 
     def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
-        """Measure the terms.
+        """Return the loss terms.
 
         Args:
-            output: of the N = B T frames of the clips, one clip after another, with ``map_logits``.
+            output: network output for the N = B T frames of the clips, clip by clip, with ``map_logits``.
             batch: B clips of T frames.
-            labels: of the same N maps.
+            labels: pseudo-labels of the same N maps.
             barrier_t: sharpness of the size barrier; grows over training.
 
         Raises:
@@ -29,7 +29,7 @@ class Objective(Protocol):
 
 
 def clip_maps(output: FrameOutput, batch: ClipBatch) -> Tensor:
-    """Lay the map logits out like the clips, ``[B, T, 2, H, W]``.
+    """Return the map logits in the shape of the clips, ``[B, T, 2, H, W]``.
 
     Raises:
         ValueError: a network without a decoder, or maps that are not of these clips.
@@ -61,7 +61,7 @@ class TcamObjective:
     sigma_xy: float
 
     def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
-        """Measure the terms; each of the N = B T frames counts alike, whichever clip it is of; see ``Objective``."""
+        """Return the loss terms; each of the N = B T frames counts the same. See ``Objective``."""
         map_logits, frames = clip_maps(output, batch).flatten(0, 1), batch.frames.flatten(0, 1)
         count = len(map_logits)
         losses = LossTerms({}, {})

@@ -16,17 +16,17 @@ class PixelCamObjective:
     """``CE(y, g(F)) + lambda mean_p CE(Y_p, f(F_p))`` (PixelCAM, arXiv:2503.24135).
 
     F are the encoder's features, g the class head, f a 1 x 1 convolution to background and foreground, Y the seeds.
-    Both gradients reach the encoder. ``lambda`` is the weight of the seeds in ``base``, which may hold a CRF and a size
-    term, too; the published loss has neither.
+    Both gradients reach the encoder. ``lambda`` is the weight of the seeds in ``base``, which may also have a CRF and a
+    size term; the published loss has neither.
 
     Attributes:
-        base: the terms of the maps, TCAM's.
+        base: the terms of the maps, as in TCAM.
     """
 
     base: Objective
 
     def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
-        """Measure the terms; see ``tcam.supervision.objective.Objective``."""
+        """Return the loss terms; see ``tcam.supervision.objective.Objective``."""
         losses = self.base(output, batch, labels, barrier_t=barrier_t)
         tags = frame_tags(batch)
         classes = functional.cross_entropy(output.class_logits, tags)
@@ -34,5 +34,5 @@ class PixelCamObjective:
 
 
 def frame_tags(batch: ClipBatch) -> Tensor:
-    """Return every frame the tag of its clip, int64 ``[N]``, N = B T."""
+    """Return the tag of every frame, int64 ``[N]``, N = B T: that of its clip."""
     return batch.label.repeat_interleave(batch.frames.shape[1])

@@ -1,4 +1,4 @@
-"""Pseudo-labels from CAMs: Otsu's region, and a few foreground and background pixels drawn afresh at every step."""
+"""Pseudo-labels from CAMs: Otsu's region, and a few foreground and background pixels drawn again at every step."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SMALLEST_DENSE_SHARE: Final = 0.05
 
 
 def otsu_threshold(maps: Tensor) -> Tensor:
-    """Find the grey level that best parts each map in two (Otsu 1979), over the 256 levels ``floor(255 m)``.
+    """Return Otsu's threshold of each map (Otsu 1979), over the 256 levels ``floor(255 m)``.
 
-    The level maximises the variance between the pixels up to it and those above; among equals the first counts.
+    The level maximises the variance between the pixels up to it and those above it; of equals the first is taken.
 
     Args:
         maps: ``[N, H, W]``, in 0..1.
@@ -50,7 +50,7 @@ def otsu_threshold(maps: Tensor) -> Tensor:
 
 
 def otsu_region(maps: Tensor) -> Tensor:
-    """Mark the pixels at or above Otsu's level, bool ``[N, H, W]``; all of a constant map.
+    """Return the pixels at or above Otsu's threshold, bool ``[N, H, W]``; all pixels of a constant map.
 
     Raises:
         ValueError: ``maps`` is not ``[N, H, W]``.
@@ -59,7 +59,7 @@ def otsu_region(maps: Tensor) -> Tensor:
 
 
 def largest_component(regions: Tensor) -> Tensor:
-    """Keep the 4-connected part with the most pixels of each region, bool ``[N, H, W]``; the first among equals.
+    """Return the largest 4-connected component of each region, bool ``[N, H, W]``; the first of equals.
 
     Works on the CPU, image by image.
 
@@ -72,14 +72,14 @@ def largest_component(regions: Tensor) -> Tensor:
 
 
 def densest_component(regions: Tensor, maps: Tensor, *, smallest_share: float = _SMALLEST_DENSE_SHARE) -> Tensor:
-    """Keep the 4-connected part with the highest mean of each map, or the largest where that is tiny.
+    """Return the 4-connected component with the highest mean map value of each region, or the largest if that is tiny.
 
     Works on the CPU, image by image.
 
     Args:
         regions: bool ``[N, H, W]``.
         maps: ``[N, H, W]``.
-        smallest_share: of the image; a denser part with fewer pixels gives way to the largest one.
+        smallest_share: share of the image; if the densest component is smaller, the largest one is taken.
 
     Returns:
         bool ``[N, H, W]``.
@@ -98,7 +98,7 @@ def densest_component(regions: Tensor, maps: Tensor, *, smallest_share: float = 
 
 
 def bounding_mask(regions: Tensor) -> Tensor:
-    """Widen each region to its bounding rectangle, bool ``[N, H, W]``; nothing stays nothing.
+    """Return the bounding rectangle of each region, bool ``[N, H, W]``; empty regions stay empty.
 
     Raises:
         ValueError: ``regions`` is not ``[N, H, W]``.
@@ -108,13 +108,13 @@ def bounding_mask(regions: Tensor) -> Tensor:
 
 
 def erode_region(regions: Tensor, side: int) -> Tensor:
-    """Keep the pixels whose whole square lies within the region; a region too thin for any stays as it is (F-CAM).
+    """Return the pixels whose whole square lies within the region; a region too thin for any is kept (F-CAM).
 
-    What lies beyond the image counts as region: an object that the frame cuts is not worn down there.
+    Pixels beyond the image count as region, so that an object at the frame's edge is not eroded there.
 
     Args:
         regions: bool ``[N, H, W]``.
-        side: of the square in pixels; odd, 1 changes nothing.
+        side: side of the square in pixels; odd, 1 changes nothing.
 
     Returns:
         bool ``[N, H, W]``.
@@ -143,7 +143,7 @@ class SeedSampler:
         weighted: draw foreground in proportion to the CAM; otherwise uniformly.
         region: where foreground may lie: Otsu's region, its largest or densest component, or the whole frame.
         box_mask: widen the region to its bounding rectangle.
-        erosion: side of the square that the region is then worn down by (``erode_region``); odd, 1 for none.
+        erosion: side of the square by which the region is then eroded (``erode_region``); odd, 1 for none.
     """
 
     foreground: int
@@ -173,17 +173,17 @@ class SeedSampler:
     def __call__(
         self, cams: Tensor, generator: torch.Generator, *, first: int = 0, total: int | None = None
     ) -> PixelLabels:
-        """Draw labels for N images at once, without a round trip to the host but for the component regions.
+        """Draw labels for N images at once. Only the regions made of components need the CPU.
 
-        Pixels that fall to both sides are left out; a constant CAM gets no label at all. CAM values closer than
-        2**-12 count as equal, and it is left to chance which of them belong to the strongest or weakest.
+        Pixels drawn as both foreground and background are left out; a constant CAM gets no label. CAM values closer
+        than 2**-12 count as equal, and chance decides which of them belong to the strongest or weakest.
 
         Args:
             cams: ``[N, H, W]``, in 0..1.
-            generator: on the device of ``cams``.
-            first: position of the first map where these are part of a batch of ``total`` maps. The numbers are drawn
-                for all of that batch, so that labels and generator are as if the batch had come whole.
-            total: maps of the whole batch; None: these are all.
+            generator: source of randomness, on the device of ``cams``.
+            first: position of the first map in a batch of ``total`` maps. Numbers are drawn for the whole batch, so
+                that splitting it changes neither labels nor generator.
+            total: number of maps of the whole batch; None if these are all.
 
         Raises:
             ValueError: another shape, or maps that are not within ``total``.
@@ -220,7 +220,7 @@ class SeedSampler:
 
 
 def _chance(maps: Tensor, generator: torch.Generator, first: int, total: int) -> Tensor:
-    """Draw two numbers for every pixel of ``total`` maps ``[N, P]``, and give those of the maps from ``first`` on."""
+    """Draw two numbers for every pixel of ``total`` maps ``[N, P]``; return those of the maps from ``first`` on."""
     drawn = torch.rand((2, total, maps.shape[1]), generator=generator, device=maps.device)
     return drawn[:, first : first + len(maps)]
 
@@ -228,9 +228,9 @@ def _chance(maps: Tensor, generator: torch.Generator, first: int, total: int) ->
 def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, chance: Tensor) -> Tensor:
     """Draw ``min(count, pool)`` of each row's ``pool`` highest levels without replacement.
 
-    Every pixel runs a race, exponential with its weight as rate; the first ``count`` of the pool win, which draws
-    without replacement in proportion to the weights (Efraimidis and Spirakis 2006). Pool membership is read off a
-    histogram of the levels; each pixel of the level at its edge is in with the probability that fills it on average.
+    Every pixel draws an exponential time with its weight as rate; the ``count`` smallest of the pool are taken, which
+    is a draw without replacement in proportion to the weights (Efraimidis and Spirakis 2006). The pool is found from a
+    histogram of the levels; pixels of its lowest level belong to it with the probability that fills it on average.
 
     Args:
         levels: int64 ``[N, P]`` in 0..4095; 0 is never drawn.
@@ -251,7 +251,7 @@ def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, chan
     luck, time = chance
     if weights is not None:
         time = -torch.log1p(-time) / weights
-    # Whoever has no room in the pool starts so late that only a pool short of runners lets it win.
+    # Pixels outside the pool start so late that they are taken only if the pool has too few.
     late = (levels == edge) & (luck >= room)
     time = torch.where(late, time * _LATE, time).masked_fill_(levels < edge, torch.inf)
     times, places = time.topk(min(count, pixels), dim=1, largest=False)
@@ -260,7 +260,7 @@ def _draw(levels: Tensor, pool: Tensor, count: int, weights: Tensor | None, chan
 
 
 def _grow(places: Tensor, size: Size, kernel: int) -> Tensor:
-    """Mark a square around each place (``H W`` marks nothing), bool ``[N, H, W]``."""
+    """Return a square around each place (``H W`` marks nothing), bool ``[N, H, W]``."""
     reach = kernel // 2
     height, width = size[0] + 2 * reach, size[1] + 2 * reach
     steps = torch.arange(kernel, device=places.device)
@@ -275,13 +275,13 @@ def _grow(places: Tensor, size: Size, kernel: int) -> Tensor:
 
 
 def _assemble(background: Tensor, foreground: Tensor) -> Tensor:
-    """Merge bool ``[N, H, W]`` to uint8 labels; what both sides claim is ignored."""
+    """Merge foreground and background, bool ``[N, H, W]``, to uint8 labels; pixels of both are ``IGNORE``."""
     labels = torch.full(background.shape, IGNORE, dtype=torch.uint8, device=background.device)
     return labels.masked_fill_(background & ~foreground, 0).masked_fill_(foreground & ~background, 1)
 
 
 def _component(region: np.ndarray, values: np.ndarray, smallest_share: float) -> np.ndarray:
-    """Keep the part of one region with the highest mean value; the largest where that is below a share of the image."""
+    """Return the component of a region with the highest mean; the largest if that is below a share of the image."""
     parts, count = ndimage.label(region)
     if count <= 1:
         return region

@@ -1,4 +1,4 @@
-"""CAM temporal max-pooling: a frame borrows what its neighbours' CAMs found."""
+"""CAM temporal max-pooling (CAM-TMP): each frame's CAM is max-pooled with those of the frames before it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def temporal_max_pool(cam: Tensor, window: int) -> Tensor:
-    """Return every frame the maximum of its own CAM and those just before it (TCAM, arXiv:2208.14542, CAM-TMP).
+    """Return, for every frame, the maximum of its own CAM and those just before it (TCAM, arXiv:2208.14542, CAM-TMP).
 
-    Nothing is aligned to motion and nothing is normalised again.
+    CAMs are not aligned by motion and not normalised again.
 
     Args:
         cam: ``[B, T, h, w]``, in 0..1; T is 1 or more.
-        window: frames pooled, the current one included; 1 changes nothing.
+        window: number of frames pooled, the current one included; 1 changes nothing.
 
     Returns:
         ``[B, T, h, w]``; early frames of a shot pool over the frames there are.
@@ -34,7 +34,7 @@ def temporal_max_pool(cam: Tensor, window: int) -> Tensor:
 def overheat(cam: Tensor, temperature: float) -> Tensor:
     """Sharpen each CAM before pooling (TCAM, arXiv:2208.14542): ``exp(h C(p)) / max_q exp(h C(q))``.
 
-    The background rises to ``exp(-h)``; a high ``temperature`` h leaves the peaks alone.
+    The background rises to ``exp(-h)``; a high ``temperature`` h keeps only the peaks.
 
     Args:
         cam: ``[..., h, w]``, in 0..1.

@@ -1,8 +1,8 @@
-"""Gaussian filtering W S over all pairs of pixels: by colour, or by colour and position; exact and fast.
+"""Gaussian filtering ``W S`` over all pairs of pixels, by colour or by colour and position: an exact and a fast form.
 
 ``W[p, q] = exp(-|I_p - I_q|^2 / 2 sigma_rgb^2 - |x_p - x_q|^2 / 2 sigma_xy^2)``, the diagonal included, I in 0..255 and
 x in pixels. This is the kernel of the dense CRF (Kraehenbuehl and Koltun, arXiv:1210.5644). ``colour_grid`` explains
-the fast form; the exact one takes time quadratic in the pixels and is there to test against.
+the fast form. The exact form takes time quadratic in the number of pixels; it is a reference for tests.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def gaussian_filter(
     """Filter maps by the similarity of pixels: ``W S`` for each map S; no gradient flows through it.
 
     Args:
-        values: the maps, ``[B, K, H, W]``, floating point; of sequences, for colour alone, ``[B, K, T, H, W]``.
+        values: the maps, ``[B, K, H, W]``, floating point; for sequences (colour only) ``[B, K, T, H, W]``.
         frames: ``[B, 3, H, W]`` or ``[B, 3, T, H, W]``, RGB in 0..255, of any dtype; the fast form rounds down.
         sigma_rgb: reach of the kernel in colour levels; the fast form is made for 7 and above.
-        sigma_xy: reach in pixels; None: colour alone counts, wherever the pixels are.
+        sigma_xy: reach in pixels; None: only colour counts, wherever the pixels are.
         tolerance: relative L2 error of the fast form's ``W S``, 0.01 to 0.1, on average over frames of real video (at
             224 x 224, sigmas 15 and 100; the worst frame has 1.6 times that). ``tools/bench/crf.py`` measures it.
         exact: go over all pairs, in float64.
@@ -52,7 +52,7 @@ def gaussian_filter(
 def gaussian_energies(
     values: Tensor, frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, tolerance: float, exact: bool
 ) -> tuple[Tensor, Tensor]:
-    """Filter maps as ``gaussian_filter`` does, and give ``S^T W S`` of each, ``[B, K]``, before the filtered maps."""
+    """Return ``S^T W S`` of each map, ``[B, K]``, and the maps filtered as by ``gaussian_filter``."""
     _check(values, frames, sigma_rgb, sigma_xy, tolerance)
     with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
         if values.numel() == 0:
@@ -67,13 +67,13 @@ def gaussian_energies(
 
 
 def affinity_sum(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None, exact: bool = False) -> Tensor:
-    """Sum the kernel over all pairs of pixels of each image, ``1^T W 1``.
+    """Return the sum of the kernel over all pairs of pixels of each image, ``1^T W 1``.
 
     Args:
-        frames: ``[B, 3, H, W]``, or ``[B, 3, T, H, W]`` for colour alone, RGB in 0..255, of any dtype; the fast form
+        frames: ``[B, 3, H, W]``, or ``[B, 3, T, H, W]`` for colour only, RGB in 0..255, of any dtype; the fast form
             rounds down.
         sigma_rgb: reach of the kernel in colour levels.
-        sigma_xy: reach in pixels; None: colour alone counts.
+        sigma_xy: reach in pixels; None: only colour counts.
         exact: go over all pairs, in float64; else within some 3 %.
 
     Returns:

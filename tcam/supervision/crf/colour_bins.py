@@ -1,7 +1,7 @@
-"""Bins for the levels of colour channels: which cell of its image's colour grid a pixel lies in, what a bin stands for.
+"""Bins for the levels of the colour channels, which are the cells of an image's colour grid.
 
-Per channel the Gaussian over the 256 levels is nearly of rank 16. Levels share bins, narrow ones where the image has
-many pixels, as many as its range of levels needs, and a bin stands for the mean of its levels.
+Per channel the Gaussian over the 256 levels has a rank of about 16. So levels share bins: narrow ones where the image
+has many pixels, and as many as its range of levels needs. A bin is represented by the mean of its levels.
 
 Measured and left out: bins along brightness and two chroma axes (half the cells for the same error, but a longer range,
 so no fewer products), bin means by trilinear weights (8 scatters).
@@ -21,7 +21,7 @@ from torch.nn import functional
 from tcam.supervision.crf.gaussian_terms import level_vectors
 
 _THIN_TO: Final = 2000
-"""Pixels that tell the histogram: a regular grid of some 45 x 45."""
+"""Number of pixels for the histogram: a regular grid of about 45 x 45."""
 
 _LEAST_BINS, _MOST_BINS = 16, 128
 
@@ -62,12 +62,12 @@ def adaptive_bins(counts: Tensor, widest: float, *, sigma_rgb: float, tolerance:
         widest: the bins of an image that uses all levels alike, the most there are (but 16 at least, 128 at most).
         sigma_rgb: reach of the kernel.
         tolerance: error to aim at; sets k.
-        each: every image gets a grid of the size that it needs; else all get one of ``widest``, without a look at the
-            numbers (an accelerator would wait).
+        each: give every image a grid of the size it needs; else all get one of ``widest``, so that an accelerator need
+            not wait for the numbers.
     """
     most = max(_LEAST_BINS, min(_MOST_BINS, 2 * round(widest / 2)))
     density = functional.avg_pool1d(counts, 9, stride=1, padding=4, count_include_pad=False).sqrt_()
-    # A floor gives rare levels bins too; else a few odd pixels would share one with strangers.
+    # A floor gives rare levels bins too; else a few rare pixels would share one with very different levels.
     density = density.div_(density.sum(dim=2, keepdim=True) / 0.95).add_(0.05 / 256)
     widths = (counts / density.square()).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))  # squared, of one bin for all levels
     needed = (most / 256 * widths.sqrt() / 2).round_().mul_(2).clamp_(_LEAST_BINS, most).long()[:, None, None]

@@ -1,9 +1,9 @@
-"""The colour grid on a CPU, over occupied cells alone, compiled by numba: what ``colour_grid.filter_batch`` computes.
+"""The colour grid on a CPU: the result of ``colour_grid.filter_batch``, over occupied cells only, compiled by numba.
 
-A frame occupies some 5000 of a grid's 150 000 cells. So cells are numbered as pixels come upon them, pixels are summed
-by number, and the products of the blue channel go over the numbered cells; those of red and green, small then, are
-torch's. One image at a time: it stays in the cache. Images on threads of their own were slower: torch's idle threads
-spin beside them (docs/experiments.md).
+A frame occupies some 5000 of a grid's 150 000 cells. So cells are numbered in the order in which pixels reach them,
+pixels are summed by number, and the products of the blue channel visit only the numbered cells. The small products of
+red and green are left to torch. Images are processed one at a time, so that each stays in the cache. One thread per
+image was slower, because torch's idle threads keep spinning (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 _CELLS: Final = 128**3
 
 _tables: Final[list[Numbers]] = []
-"""Tables of all cells, 0 everywhere, for whoever numbers cells to take and to give back: fresh pages are slow."""
+"""Zeroed tables of all cells for reuse: take one to number cells, and put it back. New memory pages are slow."""
 
 
 def filter_cells(
@@ -67,7 +67,7 @@ def _filter(
     terms: tuple[Floats, Floats] | None,
     filtered: Tensor | None,
 ) -> Tensor:
-    """Filter one map of one image, into ``filtered`` if that is given; returns its energy."""
+    """Filter one map of one image, into ``filtered`` if it is given; return its energy."""
     red, green, blue = factors
     side, k = blue.shape
     r = 1 if terms is None else len(terms[0])
@@ -95,7 +95,7 @@ def _filter(
 
 @compiled
 def _number(pixels: Bytes, places: Numbers, table: Numbers, numbers: Numbers, cells: Numbers) -> int:
-    """Number cells in the order in which pixels come upon them; returns how many there are."""
+    """Number cells in the order in which pixels reach them; return how many there are."""
     red, green, blue = places[0], places[1], places[2]
     count = np.uint32(0)
     for t in range(len(pixels)):
@@ -117,7 +117,7 @@ def _number(pixels: Bytes, places: Numbers, table: Numbers, numbers: Numbers, ce
 
 @compiled
 def _add(numbers: Numbers, values: Floats, sums: Floats) -> None:
-    """Add pixels, in four places at once: neighbours often share a cell, and would wait for one another."""
+    """Add pixels at four places at once, because neighbours often share a cell and would wait for each other."""
     quarter = len(numbers) // 4
     for p in range(quarter):
         sums[numbers[p]] += values[p]
@@ -144,7 +144,7 @@ def _add_weighted(numbers: Numbers, values: Floats, rows: Floats, columns: Float
 
 @compiled
 def _spread(sums: Floats, cells: Numbers, blue: Floats, columns: Floats) -> None:
-    """Take cells through the blue factor ``[m, k]``: sums ``[r, N]`` add to columns ``[m^2, r, k]``."""
+    """Multiply cells by the blue factor ``[m, k]``: sums ``[r, N]`` are added to columns ``[m^2, r, k]``."""
     side = np.uint32(len(blue))
     for i in range(len(cells)):
         column = cells[i] // side
@@ -157,7 +157,7 @@ def _spread(sums: Floats, cells: Numbers, blue: Floats, columns: Floats) -> None
 
 @compiled_sums
 def _collect(columns: Floats, cells: Numbers, blue: Floats, sums: Floats) -> None:
-    """Go the way of ``_spread`` back: ``sums`` are overwritten."""
+    """Do the transpose of ``_spread``; ``sums`` are overwritten."""
     side = np.uint32(len(blue))
     for i in range(len(cells)):
         column = cells[i] // side
@@ -177,7 +177,7 @@ def _read(numbers: Numbers, sums: Floats, values: Floats) -> None:
 
 @compiled
 def _read_weighted(numbers: Numbers, sums: Floats, rows: Floats, columns: Floats, values: Floats) -> None:
-    """Return every pixel the sum of its terms: ``_add_weighted``, the other way."""
+    """Write the sum of its terms to every pixel: the transpose of ``_add_weighted``."""
     width = columns.shape[1]
     read = np.empty(width, np.float32)
     for y in range(rows.shape[1]):

@@ -1,9 +1,9 @@
-"""The Gaussian affinity of pixels as a product ``W = F F^T`` of few columns: how ``affinity`` is fast.
+"""The fast form of ``affinity``: the Gaussian affinity of pixels as a product ``W = F F^T`` with few columns.
 
-Colour is a Gaussian of few bins and low rank per channel (``colour_bins``), position a sum of few products of
-one-dimensional eigenvectors (``gaussian_terms``). So pixels are summed into a colour grid, the grid is taken through
-small dense matrices, and read back: no pairs, no loop over pixels. Being ``F F^T`` it stays symmetric and positive,
-which a gradient of ``S^T W S`` needs.
+The Gaussian of colour needs few bins and has a low rank per channel (``colour_bins``); that of position is a sum of few
+products of one-dimensional eigenvectors (``gaussian_terms``). So pixels are summed into a colour grid, the grid is
+multiplied by small dense matrices, and the pixels are read back: no pairs, no loop over pixels. As ``F F^T`` the result
+stays symmetric and positive, which the gradient of ``S^T W S`` needs.
 
 This form uses torch only and filters whole batches on accelerators. On a CPU it is faster to visit only the occupied
 cells, in loops compiled by numba: ``colour_cells`` computes the same numbers (decision 0003).
@@ -23,7 +23,7 @@ from tcam.supervision.crf.colour_cells import filter_cells
 from tcam.supervision.crf.gaussian_terms import Positions, position_terms
 
 _SUM_OVER: Final = 12_544
-"""Pixels that are enough for the kernel's sum: 112 x 112."""
+"""Number of pixels that is enough for the kernel's sum: 112 x 112."""
 
 _SUM_BINS, _SUM_TOLERANCE = 52, 0.07
 """Of the kernel's sum: bins of a channel where sigma_rgb is 15, and the error that ranks may add to ``W S``."""
@@ -80,7 +80,9 @@ def sum_through_grid(frames: Tensor, *, sigma_rgb: float, sigma_xy: float | None
 def filter_batch(
     maps: Tensor, levels: Tensor, bins: ColourBins, positions: Positions | None, filtered: Tensor | None
 ) -> Tensor:
-    """Filter maps ``[B, K, ...]`` by the levels ``[B, 3, ...]`` of their pixels, into ``filtered`` if that is given.
+    """Filter maps ``[B, K, ...]`` by the levels ``[B, 3, ...]`` of their pixels, into ``filtered`` if it is given.
+
+    All images have grids of one size (``bins.sides``).
 
     Returns:
         The energies, ``[B, K]``.
@@ -115,7 +117,7 @@ def _multiply(grid: Tensor, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
 
 
 def _form(device: torch.device) -> _Form:
-    """Return the form for a device."""
+    """Return the function that filters maps on a device."""
     return filter_cells if _on_cpu(device) else filter_batch
 
 

@@ -1,4 +1,4 @@
-"""The joint colour term: pixels of like colour should have like maps, in whichever frame of a sequence they are."""
+"""The joint colour term: pixels of similar colour should have similar maps, in all frames of a sequence."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tcam.precision import at_least_float32
 from tcam.supervision.losses import crf_energy
 
 _TOLERANCE: Final = 0.016
-"""A finer grid than a single frame's, as its cost is shared; over 13 real sequences of 8 frames: 1.3 %, worst 1.7 %."""
+"""Finer than for a single frame, as the cost is shared. Error on 13 real sequences of 8 frames: 1.3 %, worst 1.7 %."""
 
 
 def joint_colour_energy(
     map_logits: Tensor, frames: Tensor, *, sigma_rgb: float, adaptive: bool, exact: bool = False
 ) -> Tensor:
-    """Measure how alike the maps of like-coloured pixels are over a whole sequence (CoLo-CAM, arXiv:2303.09044).
+    """Return the joint colour energy of sequences (CoLo-CAM, arXiv:2303.09044).
 
-    All pixels of the T frames are one image without positions: ``R = -sum_r S_r^T K S_r``, ``K[p, q] = exp(-|I_p -
-    I_q|^2 / 2 sigma_rgb^2)`` over every pair of pixels of every two frames, so the order of frames does not matter.
+    It is low where pixels of similar colour have similar maps. All pixels of the T frames are treated as one image
+    without positions: ``R = -sum_r S_r^T K S_r``, ``K[p, q] = exp(-|I_p - I_q|^2 / 2 sigma_rgb^2)`` for every pair of
+    pixels in any two frames, so the order of frames does not matter.
 
-    R grows with the square of the number of pixels. ``adaptive`` divides each R by its own size, ``R / |R|`` with no
-    gradient through ``|R|``: the value is then always -1 and says nothing, the gradient ``dR / |R|`` has one scale for
-    every sequence, whatever its length (the paper's adaptive weight; a constant one fails with more than some 10
-    frames).
+    R grows with the square of the number of pixels. ``adaptive`` divides each R by its magnitude, ``R / |R|``, without
+    a gradient through ``|R|`` (the paper's adaptive weight). The value is then always -1, but the gradient
+    ``dR / |R|`` has the same scale for sequences of any length. A constant weight fails above some 10 frames.
 
     Args:
         map_logits: ``[B, T, 2, H, W]``.

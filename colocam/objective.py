@@ -1,4 +1,4 @@
-"""CoLo-CAM's whole loss as named terms."""
+"""The complete loss of CoLo-CAM, as named terms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class ColocamObjective:
     """CoLo-CAM's loss: TCAM's terms, frame by frame, and the joint colour term of sequences (arXiv:2303.09044).
 
     Attributes:
-        base: TCAM's terms.
-        joint_weight: of the joint term; 0 leaves it out.
-        joint_sigma_rgb: its reach in colour levels.
-        adaptive: divide the energy of each sequence by its size; the weight then is of order 1, else of 1e-9.
+        base: the terms of TCAM.
+        joint_weight: weight of the joint term; 0 leaves it out.
+        joint_sigma_rgb: reach of the joint term in colour levels.
+        adaptive: divide the energy of each sequence by its magnitude; the weight is then of order 1, else of 1e-9.
     """
 
     base: TcamObjective
@@ -26,7 +26,7 @@ class ColocamObjective:
     adaptive: bool
 
     def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
-        """Measure the terms, the frames of a clip being a sequence; see ``tcam.supervision.objective.Objective``."""
+        """Return the loss terms; the frames of a clip are a sequence. See ``tcam.supervision.objective.Objective``."""
         losses = self.base(output, batch, labels, barrier_t=barrier_t)
         if not self.joint_weight:
             return losses

@@ -1,4 +1,4 @@
-"""Which frames of a shot are one sequence, trained together (CoLo-CAM, arXiv:2303.09044, section on sampling)."""
+"""Sample the frames of a shot that are trained together as one sequence (CoLo-CAM, arXiv:2303.09044)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class SequenceSampler:
         return [first + place for place in places]
 
     def length(self, shot: Shot) -> int:
-        """Return how many frames each sequence of this shot has."""
+        """Return the number of frames of each sequence of this shot."""
         return min(self.count, len(frame_window(len(shot), self.limit)))
 
     def _adjacent(self, size: int, generator: torch.Generator) -> list[int]:

@@ -1,8 +1,8 @@
-"""MaxBoxAcc, MaxBoxAccV2, top-1 and top-5 localization and classification accuracy, over frames alike.
+"""MaxBoxAcc, MaxBoxAccV2, top-1 and top-5 localization and classification accuracy, each over all frames.
 
 MaxBoxAcc (Choe et al., CVPR 2020) is the share of frames whose box reaches an IoU, at the map threshold that gives the
 highest share on the evaluated frames themselves: an oracle. V2 averages IoU 0.3, 0.5 and 0.7, each at its own best
-threshold. A localization counts as top-k where the true class is among the k most probable ones, too.
+threshold. A localization counts as top-k if the true class is also among the k most probable ones.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ TOPS = (1, 5)
 
 @dataclass(frozen=True, slots=True)
 class BoxAccuracy:
-    """All in percent, NaN where there were no frames (of the top-k figures: none with classes).
+    """Accuracies in percent; NaN if there were no frames (for the top-k values: no frames with classes).
 
     Attributes:
         max_box_acc: by IoU threshold.
         max_box_acc_v2: the mean of those.
         top_localization: by k, then by IoU threshold.
         top_accuracy: classification, by k.
-        num_frames: frames judged.
+        num_frames: number of frames.
     """
 
     max_box_acc: Mapping[float, float]
@@ -36,11 +36,11 @@ class BoxAccuracy:
 
 
 class BoxAccuracyEvaluator:
-    """Counts right frames at L map thresholds; memory does not grow.
+    """Counts correct frames at L map thresholds; memory does not grow.
 
     Args:
         num_thresholds: L.
-        iou_thresholds: overlaps that a box must reach.
+        iou_thresholds: the IoU values that a correct box must reach.
 
     Raises:
         ValueError: no map threshold, or an overlap outside 0..1 (0 excluded).
@@ -57,7 +57,7 @@ class BoxAccuracyEvaluator:
         self._classified = 0
 
     def add(self, overlap: Tensor, class_rank: Tensor | None = None) -> None:
-        """Judge N frames.
+        """Add N frames.
 
         Args:
             overlap: ``[N, L]``, the IoU of the box at each threshold with the best true box.
@@ -82,7 +82,7 @@ class BoxAccuracyEvaluator:
             self._classified += len(overlap)
 
     def compute(self) -> BoxAccuracy:
-        """Return every figure of the frames added so far."""
+        """Return the accuracies of the frames added so far."""
         frames = torch.tensor([self._frames] + [self._classified] * len(TOPS), dtype=torch.float64)
         best = (100 * self._right.double() / frames[:, None, None]).amax(dim=2).tolist()
         by_iou = [dict(zip(self.iou_thresholds, row, strict=True)) for row in best]
@@ -96,6 +96,6 @@ class BoxAccuracyEvaluator:
 
 
 def rank_of_class(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return the place of each label ``[N]`` among the classes ``[N, K]`` by probability, 0 the most probable one."""
+    """Return the rank of each label ``[N]`` by the class probabilities ``[N, K]``; 0 is the most probable class."""
     own = probabilities.gather(1, labels[:, None])
     return (probabilities > own).sum(dim=1)

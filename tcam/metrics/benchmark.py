@@ -1,9 +1,9 @@
-"""The WSOL benchmark's own boxes: contours on a grid of 224 x 224 (Choe et al., CVPR 2020; TCAM, arXiv:2208.14542).
+"""The boxes of the WSOL benchmark: contours on a grid of 224 x 224 (Choe et al., CVPR 2020; TCAM, arXiv:2208.14542).
 
-Numbers of papers that evaluate with its code depend on these conventions, which differ from ours (`extract.py`): the
-contour with the largest area in place of the component with most pixels (or all contours, holes included), a box that
-ends at ``min(x + width, 223)``, true boxes scaled to the grid and cut down to whole numbers, ``0, 0, 0, 0`` where
-nothing lies above the threshold, and inclusive-pixel IoU.
+Results of papers that evaluate with its code depend on these conventions, which differ from ours (`extract.py`). It
+takes the contour with the largest area (or all contours, holes included) instead of the component with most pixels.
+Boxes end at ``min(x + width, 223)``, and are ``0, 0, 0, 0`` if nothing lies above the threshold. True boxes are scaled
+to the grid and truncated to whole numbers. Overlap is inclusive-pixel IoU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tcam.boxes.extract import at_thresholds
 from tcam.types import Size
 
 GRID: Final[Size] = (224, 224)
-"""(height, width) that maps and true boxes are brought to."""
+"""(height, width) to which maps and true boxes are scaled."""
 
 
 def largest_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float]) -> Tensor:
@@ -41,7 +41,7 @@ def largest_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float]) ->
 
 
 def best_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float], truth: Tensor) -> Tensor:
-    """Give, out of the boxes of all contours, the one that overlaps a true box most, at many thresholds.
+    """Return, among the boxes of all contours, the one that overlaps a true box most, at many thresholds.
 
     Args:
         maps: as for ``largest_contour_boxes``.
@@ -49,7 +49,7 @@ def best_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float], truth
         truth: ``[N, G, 4]`` on the grid (``boxes_on_grid``), NaN where a frame has fewer than G.
 
     Returns:
-        float64 ``[N, L, 4]``, as there; errors as there.
+        float64 ``[N, L, 4]``; result and errors as for ``largest_contour_boxes``.
     """
     found = at_thresholds(
         _on_grid(maps), thresholds, lambda rank, layers: best_contours(rank, layers, truth.double().numpy())
@@ -58,7 +58,7 @@ def best_contour_boxes(maps: Tensor, thresholds: Tensor | Sequence[float], truth
 
 
 def boxes_on_grid(boxes: Tensor, size: Size) -> Tensor:
-    """Scale boxes ``[..., 4]`` of a frame of some (height, width) to the grid and drop the fractions; NaN stays NaN.
+    """Scale boxes ``[..., 4]`` of a frame of ``size`` to the grid and truncate them to whole numbers; NaN stays NaN.
 
     Raises:
         ValueError: a last axis that does not hold 4 coordinates, or an empty size.

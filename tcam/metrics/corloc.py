@@ -1,8 +1,8 @@
-"""CorLoc: the share of annotated frames whose box overlaps a true box, each number with the protocol it depends on.
+"""CorLoc: the share of annotated frames whose box overlaps a true box; each number carries its protocol.
 
-CorLoc (Deselaers et al., IJCV 2012) as the video benchmarks count it: a frame is correct when the best IoU between its
-box and any of its true boxes reaches the threshold; the mean over classes is the number that papers print (TCAM,
-arXiv:2208.14542). All map thresholds are judged at once, so choosing one costs nothing more.
+CorLoc (Deselaers et al., IJCV 2012) as the video benchmarks count it: a frame is correct if the best IoU between its
+box and any of its true boxes reaches the threshold. Papers report the mean over classes (TCAM, arXiv:2208.14542). All
+map thresholds are evaluated at once, so choosing one costs nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor
 from tcam.types import Components, CorLocProtocol, FrameTruth, ThresholdChoice
 
 _DRAWS = 2000
-"""Of the bootstrap over videos."""
+"""Draws of the bootstrap over videos."""
 
 _SAME = 1e-6
-"""Two map thresholds closer than this are one."""
+"""Two map thresholds closer than this count as equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,16 @@ class CorLocResult:
     """CorLoc in percent under one protocol.
 
     Attributes:
-        protocol: all that the numbers depend on.
-        threshold: the map threshold used; None where there is no map, or each class has its own.
-        thresholds_per_class: by class name where each has its own, None otherwise; a class without frames is left out.
+        protocol: what the numbers depend on.
+        threshold: the map threshold; None if there is no map, or each class has its own.
+        thresholds_per_class: by class name if each class has its own, else None; classes without frames are left out.
         per_class: by class name; NaN for a class without annotated frames.
-        macro: mean over the classes that have frames; NaN where none has.
-        micro: over all frames alike; NaN where there are none.
-        num_frames: annotated frames judged.
+        macro: mean over the classes that have frames; NaN if none has.
+        micro: share over all frames; NaN if there are none.
+        num_frames: number of annotated frames.
         per_video: by video id.
-        frames_per_class: annotated frames by class name.
-        interval: 95 % bootstrap interval over videos of ``macro``, (low, high); None where none was drawn.
+        frames_per_class: number of annotated frames by class name.
+        interval: 95 % bootstrap interval of ``macro`` over videos, (low, high); None if none was drawn.
     """
 
     protocol: CorLocProtocol
@@ -53,7 +53,7 @@ class CorLocResult:
     interval: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """Return all of it as a value that JSON can hold: NaN becomes None, the protocol its sentence and its parts."""
+        """Return it as JSON values: NaN becomes None, the protocol becomes its sentence and its fields."""
         return {
             "protocol": str(self.protocol),
             "threshold_choice": self.protocol.threshold_choice,
@@ -73,13 +73,13 @@ class CorLocResult:
 
 
 class CorLocEvaluator:
-    """Takes frames and counts, for every map threshold, how many are right; memory grows with videos only.
+    """Counts, for every map threshold, how many frames are correct; memory grows only with the number of videos.
 
     Args:
         class_names: names of the K classes; a frame's label is a position in them.
-        thresholds: the L map thresholds that the boxes of a frame belong to, all different.
-        iou_threshold: overlap that a correct box must reach, above 0 and at most 1.
-        components: the rule that the boxes come from; any but ``largest`` is the benchmark's, with inclusive IoU.
+        thresholds: the L map thresholds of the boxes, all different.
+        iou_threshold: IoU that a correct box must reach, above 0 and at most 1.
+        components: the rule for boxes; all but ``largest`` are the benchmark's, with inclusive IoU.
 
     Raises:
         ValueError: no class, no threshold, a threshold twice, or an ``iou_threshold`` out of range.
@@ -108,10 +108,10 @@ class CorLocEvaluator:
         self._frames: dict[tuple[int, str], int] = {}
 
     def add(self, truth: Sequence[FrameTruth], overlap: Tensor) -> None:
-        """Judge N annotated frames.
+        """Add N annotated frames.
 
         Args:
-            truth: of the frames; each has at least one true box.
+            truth: the truth of the frames; each has at least one true box.
             overlap: ``[N, L]``, the IoU of the box found at each threshold with the best true box (`rules.py`).
 
         Raises:
@@ -130,17 +130,17 @@ class CorLocEvaluator:
             self._frames[key] = self._frames.get(key, 0) + 1
 
     def videos_per_class(self) -> dict[str, int]:
-        """Return how many videos with judged frames each class has."""
+        """Return the number of videos of each class, by name."""
         counts = dict.fromkeys(self.class_names, 0)
         for label, _ in self._frames:
             counts[self.class_names[label]] += 1
         return counts
 
     def accuracy(self, label: int | None = None) -> Tensor:
-        """Return the percentage of right frames at every threshold: float64 ``[L]``, NaN without frames.
+        """Return the percentage of correct frames at every threshold: float64 ``[L]``, NaN without frames.
 
         Args:
-            label: of one class; None counts the frames of all classes alike (micro).
+            label: count the frames of this class only; None counts all frames (micro).
         """
         hits, frames = self._counts()
         if label is not None:
@@ -156,7 +156,7 @@ class CorLocEvaluator:
         """Return the threshold with the highest CorLoc (mean over classes, or over frames); the first of equals.
 
         Raises:
-            ValueError: no frame was added, so that nothing can be best.
+            ValueError: no frame was added.
         """
         if not self._frames:
             raise ValueError("the best threshold needs at least one annotated frame, got none")
@@ -205,10 +205,10 @@ class CorLocEvaluator:
         return low, high
 
     def _resample(self, positions: Tensor) -> Tensor:
-        """Draw the videos anew with replacement and give the macro CorLoc of each draw: how far luck may carry it.
+        """Return the macro CorLoc of bootstrap draws of videos (with replacement).
 
-        Frames of one video are alike, so videos are drawn, not frames; thresholds stay. A class that a draw misses is
-        left out of its mean. The draws are the same for every method.
+        Videos are drawn rather than frames, because frames of one video are similar; thresholds stay. A class that is
+        not in a draw is left out of its mean. The draws are the same for every method.
         """
         videos = {video: row for row, video in enumerate(sorted({video for _, video in self._frames}))}
         hits = torch.zeros(len(videos), len(self.class_names), dtype=torch.float64)
@@ -222,7 +222,7 @@ class CorLocEvaluator:
         return (100 * (times @ hits) / (times @ frames)).nanmean(dim=1)
 
     def _counts(self) -> tuple[Tensor, Tensor]:
-        """Return right frames ``[K, L]`` and frames ``[K]``, both float64."""
+        """Return correct frames ``[K, L]`` and frames ``[K]``, both float64."""
         hits = torch.zeros(len(self.class_names), len(self.thresholds), dtype=torch.float64)
         frames = torch.zeros(len(self.class_names), dtype=torch.float64)
         for (label, video), count in self._frames.items():

@@ -1,7 +1,7 @@
 """PxAP, pixel average precision: how well a map separates the pixels of the object's mask from the rest.
 
-Choe et al., CVPR 2020: pixels of all frames together are taken as foreground from a threshold on, precision and recall
-follow for every threshold, and the area under their curve is the sum of precision times the gain of recall.
+Choe et al., CVPR 2020: the pixels of all frames together are thresholded, which gives precision and recall for every
+threshold. PxAP is the area under their curve: the sum of precision times the gain in recall.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from tcam.types import IGNORE
 
 
 class PxApEvaluator:
-    """Keeps two histograms of map values, over pixels inside and outside of masks; memory does not grow.
+    """Keeps histograms of map values inside and outside the masks; memory does not grow.
 
     Args:
-        num_bins: thresholds 0, 1 / num_bins, 2 / num_bins ... 1 that the curve is made of.
+        num_bins: the curve has the thresholds 0, 1 / num_bins, 2 / num_bins ... 1.
 
     Attributes:
-        counts: int64 ``[2, num_bins + 1]``, pixels of background and of foreground by map value; those of several
-            evaluators add up.
+        counts: int64 ``[2, num_bins + 1]``, number of background and foreground pixels by map value. The counts of
+            several evaluators can be added.
 
     Raises:
         ValueError: no bins.
@@ -37,7 +37,7 @@ class PxApEvaluator:
 
         Args:
             maps: ``[N, H, W]``, in 0..1.
-            masks: uint8 ``[N, H, W]``: 0 background, 1 foreground, ``IGNORE`` where nobody may look.
+            masks: uint8 ``[N, H, W]``: 0 background, 1 foreground, ``IGNORE`` for pixels that do not count.
 
         Raises:
             ValueError: other shapes, map values outside 0..1, or other mask values.
@@ -54,7 +54,7 @@ class PxApEvaluator:
         self.counts += torch.bincount(place, minlength=self.counts.numel()).view_as(self.counts)
 
     def compute(self) -> float:
-        """Return PxAP in percent; NaN where no mask had a pixel."""
+        """Return PxAP in percent; NaN if no mask had a pixel."""
         background, foreground = self.counts.double().flip(1).cumsum(1)  # taken as foreground, highest values first
         if not foreground[-1]:
             return float("nan")

@@ -1,4 +1,4 @@
-"""Boxes against true boxes under one rule, ours or the WSOL benchmark's: the overlap that every metric counts from."""
+"""Compare boxes with true boxes, by our rule or the WSOL benchmark's. All metrics are computed from these overlaps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tcam.types import Components, FrameTruth, Size
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """What N frames come to at L map thresholds.
+    """The overlaps of N frames at L map thresholds.
 
     Attributes:
         value: float64 ``[N, L]``, the highest IoU with a true box of the frame; 0 where no box was found.
-        which: int64 ``[N, L]``, the true box that it is with.
+        which: int64 ``[N, L]``, the index of that true box.
         boxes: float64 ``[N, L, 4]``, the boxes found, in original pixels; NaN where none was.
     """
 
@@ -30,9 +30,9 @@ class Overlaps:
 
 
 def visible_boxes(truth: Sequence[FrameTruth], size: Size) -> Tensor:
-    """Return the true boxes of N frames as far as they lie in the frame (height, width): ``[N, G, 4]``, NaN for none.
+    """Return the true boxes of N frames, clipped to the frame (height, width): ``[N, G, 4]``, NaN for none.
 
-    What lies outside of a frame cannot be seen, so it counts for nothing; a box that lies wholly outside is left out.
+    A box that lies wholly outside its frame is left out.
     """
     clipped = clip_boxes(stack_boxes([item.boxes for item in truth]), size)
     seen = (clipped[..., 2:] > clipped[..., :2]).all(dim=-1, keepdim=True)
@@ -47,15 +47,15 @@ def match_maps(
     *,
     components: Components = "largest",
 ) -> Overlaps:
-    """Box maps at every threshold and compare with the truth.
+    """Extract the boxes of maps at every threshold and compare them with the truth.
 
     Args:
         maps: ``[N, H, W]``, in 0..1, of frames of one size.
         thresholds: ``[L]``, float64.
         truth: the frames' true boxes, in original pixels.
         size: (height, width) of the original frames.
-        components: ``largest``: half-open boxes, plain IoU, truth clipped to the frame. The others: the benchmark's
-            rule, on its grid (`benchmark.py`).
+        components: ``largest`` is our rule: half-open boxes, plain IoU, truth clipped to the frame. The others are the
+            benchmark's rule, on its grid (`benchmark.py`).
 
     Raises:
         ValueError: maps or thresholds of another shape, or not in 0..1.
@@ -76,7 +76,7 @@ def match_maps(
 def match_boxes(
     boxes: Tensor, truth: Sequence[FrameTruth], size: Size, *, components: Components = "largest"
 ) -> Overlaps:
-    """Compare boxes ``[N, L, 4]`` in original pixels, of no map, with the truth; the rest as for ``match_maps``."""
+    """Compare given boxes ``[N, L, 4]``, in original pixels, with the truth; everything else as for ``match_maps``."""
     if components == "largest":
         return Overlaps(*best_overlap(boxes, visible_boxes(truth, size)), boxes)
     ends = torch.tensor([GRID[1] - 1, GRID[0] - 1] * 2, dtype=torch.float64)

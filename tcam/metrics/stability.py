@@ -1,8 +1,8 @@
-"""How steady are the boxes of a video, and do they come where there is an object?
+"""Temporal stability of boxes, and presence: whether there are boxes where there is an object.
 
-Stability is that of Zhang & Wang, "On the Stability of Video Detection and Tracking" (arXiv:1611.06467): not how well a
-box fits but how its misfit changes from frame to frame. It needs truth, not neighbouring frames, so annotations may
-have gaps. A constant misfit, such as a box that always sits a little to the left, is perfectly steady.
+Stability follows Zhang & Wang, "On the Stability of Video Detection and Tracking" (arXiv:1611.06467). It measures not
+how well a box fits, but how its error changes from frame to frame. It needs true boxes but not every frame, so
+annotations may have gaps. A constant error, such as a box that is always a little to the left, is perfectly stable.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """Lower is steadier; percent, means over videos with two such frames or more, NaN where there is none.
+    """Stability in percent, lower is steadier: means over videos with at least two annotated frames, NaN for none.
 
     Attributes:
-        fragment: of steps from one annotated frame to the next, those where a right box becomes a wrong one or back.
-        centre: standard deviation of the box's centre against the true one, in widths and heights of the true box.
-        scale_ratio: standard deviation of the root of the area, and of the aspect ratio, against the true box's.
+        fragment: share of steps between annotated frames at which a correct box becomes wrong or a wrong one correct.
+        centre: standard deviation of the centre's error, in widths and heights of the true box.
+        scale_ratio: standard deviation of the errors of size (root of the area) and aspect ratio, relative to the true
+            box.
     """
 
     fragment: float
@@ -31,10 +32,10 @@ class Stability:
 
 
 class StabilityEvaluator:
-    """Takes the annotated frames of videos in order; keeps a few sums per video.
+    """Counts the stability of the annotated frames of videos, in order; keeps a few sums per video.
 
     Args:
-        iou_threshold: overlap from which a box counts as right (fragments only).
+        iou_threshold: IoU that a correct box must reach (for fragments only).
     """
 
     def __init__(self, *, iou_threshold: float = 0.5) -> None:
@@ -43,12 +44,12 @@ class StabilityEvaluator:
         self._right: dict[str, list[int]] = {}  # frames, changes, whether the last was right
 
     def add(self, video_ids: Sequence[str], boxes: Tensor, truth: Tensor, overlap: Tensor) -> None:
-        """Take N frames, those of a video in ascending order.
+        """Add N frames, those of a video in ascending order.
 
         Args:
-            video_ids: N names.
+            video_ids: the video of each frame.
             boxes: ``[N, 4]``, NaN where nothing was found.
-            truth: ``[N, 4]``, the true box that each fits best (where a frame holds several, nobody says whose).
+            truth: ``[N, 4]``, the true box that each box overlaps most.
             overlap: ``[N]``, IoU of the two; 0 where nothing was found.
 
         Raises:
@@ -91,13 +92,13 @@ def _misfit(boxes: Tensor, truth: Tensor) -> Tensor:
 
 
 class PresenceEvaluator:
-    """Counts boxes in frames with an object, and in frames known to hold none."""
+    """Counts how often a box was found in frames with an object, and in frames known to hold none."""
 
     def __init__(self) -> None:
         self._counts = torch.zeros(2, 2, dtype=torch.int64)  # without and with an object; frames, boxes
 
     def add(self, found: Tensor, present: Tensor) -> None:
-        """Take N frames: whether a box was found in each, and whether it holds an object (bool ``[N]`` both).
+        """Add N frames: whether a box was found in each, and whether it holds an object (both bool ``[N]``).
 
         Raises:
             ValueError: other shapes.
@@ -109,9 +110,9 @@ class PresenceEvaluator:
         self._counts[:, 1] += torch.bincount(place[found.cpu()], minlength=2)
 
     def compute(self) -> tuple[float, float]:
-        """Return the share of frames with an object that got a box, and of those without one (false alarms); percent.
+        """Return the share of frames with a box, among those with an object and those without one (false alarms).
 
-        NaN where there are no such frames.
+        Both are in percent; NaN if there are no such frames.
         """
         false_alarms, found = (100 * self._counts[:, 1].double() / self._counts[:, 0]).tolist()
         return found, false_alarms

@@ -1,6 +1,6 @@
 """Weakly-supervised video object localization: TCAM and its family (arXiv 2208.14542, 2303.09044).
 
-The names for users are below; each is loaded at its first use, so that ``import tcam`` stays cheap.
+The public names are below. Each is loaded at its first use, so that ``import tcam`` stays fast.
 """
 
 from typing import TYPE_CHECKING
@@ -26,5 +26,5 @@ else:  # hidden from type checkers, for which any name would exist otherwise
         return getattr(import_module("pipelines.api"), name)
 
     def __dir__():  # noqa: ANN202
-        """List the names for users beside what is loaded."""
+        """Return the public names and everything that is loaded already."""
         return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
-"""Functions compiled by numba, an ordinary wheel: at their first call, some seconds, then kept on disk.
+"""Compile functions with numba at their first call, which takes seconds; the result is cached on disk.
 
-What is kept counts as old where the function's own file changed, not where this one or that of a function it calls did.
+A cached function is compiled again if its own file changed, but not if this file or that of a function it calls did.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile with the result kept on disk, or in memory where no folder can be written."""
+    """Compile a function; cache it on disk, or in memory if no folder can be written."""
     return _compile(function, fastmath=False)
 
 
 def compiled_sums(function: _Function) -> _Function:
-    """Compile as ``compiled`` does, but so that terms of a sum may be added in any order: several at once."""
+    """Compile a function like ``compiled``, but let sums be added in any order, several terms at once."""
     return _compile(function, fastmath={"reassoc", "nsz", "contract"})
 
 

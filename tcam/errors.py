@@ -1,14 +1,14 @@
-"""What can go wrong in the world outside the code: each error says what was expected, what was found, what to do.
+"""Errors that are not mistakes in the calling code. Each says what was expected, what was found and what to do.
 
-A caller's mistake (a wrong shape, a negative count) is a ``ValueError``. The command line prints one line for each
-of these and leaves with ``exit_code``.
+A caller's mistake (a wrong shape, a negative count) is a ``ValueError``. The command line prints each of these errors
+in one line and exits with its ``exit_code``.
 """
 
 from __future__ import annotations
 
 
 class TcamError(Exception):
-    """Something in the world is not as it should be; the message names it and the remedy."""
+    """Base class: data, settings or the environment are not as expected; the message names the remedy."""
 
     exit_code = 1
 
@@ -20,17 +20,17 @@ class DataError(TcamError):
 
 
 class VideoError(DataError):
-    """One video cannot be used; the others go on."""
+    """One video cannot be used; the others can."""
 
 
 class ConfigError(TcamError):
-    """A flag or a setting is wrong."""
+    """A flag or a setting is invalid."""
 
     exit_code = 2
 
 
 class MissingPartError(TcamError):
-    """An optional package, a weight file or the network is not there."""
+    """An optional package, a weight file or the network is not available."""
 
     exit_code = 5
 
@@ -40,13 +40,13 @@ class WeightsError(MissingPartError):
 
 
 class NetworkError(TcamError):
-    """A download is not possible or not allowed; what was fetched so far stays, and a rerun goes on from there."""
+    """A download failed or is not allowed; the part fetched so far is kept, and a rerun continues from there."""
 
     exit_code = 6
 
 
 class StreamError(TcamError):
-    """A live source cannot be reached, or went away and did not come back."""
+    """A live source cannot be reached, or was lost and did not return."""
 
     exit_code = 6
 
@@ -56,7 +56,7 @@ class ForkError(TcamError):
 
 
 class TrainingError(TcamError):
-    """Training cannot go on (a loss is not finite)."""
+    """Training cannot continue, for example because a loss is not finite."""
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or absent: a temporary name, flushed, then renamed."""
+"""Write files atomically: under a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tcam.errors import DataError, VideoError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Return a temporary name beside ``path``; on a clean exit it is flushed to disk and takes ``path``'s place.
+    """Yield a temporary path next to ``path``; on a clean exit its file is flushed to disk and replaces ``path``.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
-    """Describe in one line that a file could not be written, and why; a name that is too long is one video's fault."""
+    """Return the error for a file that could not be written; a ``VideoError`` if its name is too long."""
     if error.errno == errno.ENAMETOOLONG:
         found = f"{path.name[:40]}..., {len(os.fsencode(path.name))} bytes and a few more while it is written"
         return VideoError(f"the name of its output is too long for the file system ({found}): rename the video")
@@ -43,7 +43,7 @@ def cannot_write(path: Path, error: OSError) -> DataError:
 
 
 def file_size(path: Path) -> int:
-    """Return the bytes of a file; 0 where there is none."""
+    """Return the size of a file in bytes; 0 if there is none."""
     try:
         return path.stat().st_size
     except OSError:
@@ -51,15 +51,16 @@ def file_size(path: Path) -> int:
 
 
 def temporary_name(path: Path) -> Path:
-    """Name the file that will become ``path``: hidden, in the same folder, of this process."""
+    """Return the temporary name of ``path``: hidden, in the same folder, with this process's number."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def sweep_leftovers(folder: Path, *, name: str | None = None) -> None:
-    """Remove what killed processes left below a folder under temporary names; those of living ones stay.
+    """Remove temporary files that killed processes left below a folder; those of running processes stay.
 
-    With a ``name`` only what was to become that file in the folder itself, such as ``boxes.csv``, is looked at. Our
-    own process number counts as dead: a restarted container gives the same one again. Call it before writing.
+    With a ``name``, such as ``boxes.csv``, only temporary files of that file in the folder itself are removed. Files
+    with this process's own number count as left over, because a restarted container uses the same number again. So
+    call it before writing.
     """
     find = folder.rglob if name is None else folder.glob
     known = "*" if name is None else f"{glob.escape(name)}*"
@@ -86,10 +87,10 @@ def _is_alive(process: int) -> bool:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Flush a finished temporary file to the disk and give it its name; a reader sees the old file or the new one.
+    """Flush a finished temporary file to disk and rename it; readers see either the old file or the new one.
 
     Raises:
-        OSError: the disk refuses it.
+        OSError: it cannot be written or renamed.
     """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())

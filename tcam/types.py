@@ -2,7 +2,8 @@
 
 Conventions. Sizes are ``(height, width)``. Boxes are ``x0, y0, x1, y1`` in pixels of the original frame in display
 orientation, half-open, x to the right, y down. Frame ranges are half-open and count from 0. ``_logits`` are before
-squashing, ``_s`` are seconds. Nothing found is ``None``. B clips, T frames, N = B*T, K classes, H W image, h w maps.
+softmax or sigmoid, ``_s`` are seconds. ``None`` means that nothing was found. B clips, T frames, N = B*T, K classes,
+H W image, h w maps.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE: Final = 255
-"""Value of a pixel label that no loss may look at."""
+"""Value of pixel labels that losses ignore."""
 
 NO_CLASS: Final = -1
 """Label of a training clip that is known to hold no object."""
 
 Size = tuple[int, int]
 Pixels = NDArray[np.uint8]
-"""Of pictures: ``[3, h, w]`` RGB, or several of them."""
+"""Pictures: ``[3, h, w]`` RGB, or several of them."""
 Decoder = Literal["decord", "pyav", "frames"]
 Split = Literal["train", "val", "test"]
 ThresholdChoice = Literal["validation", "default", "oracle", "oracle per class", "none"]
 """Where a map threshold came from; see ``CorLocProtocol``."""
 Components = Literal["largest", "largest contour", "all contours"]
-"""Which parts of a thresholded map give boxes: the 8-connected component with most pixels (half-open boxes, ours), or
+"""Which part of a thresholded map gives the box: the 8-connected component with most pixels (half-open boxes, ours), or
 the WSOL benchmark's contours: the one with the largest area, or all of them."""
 SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 
@@ -119,7 +120,7 @@ class VideoRecord:
 
 @dataclass(frozen=True, slots=True)
 class FrameTruth:
-    """What is known of one frame: its boxes, in original pixels, and the file of its mask (empty: it has none).
+    """The truth of one frame: its boxes, in original pixels, and the file of its mask (empty if it has none).
 
     A frame without boxes is known to hold no object.
     """
@@ -180,7 +181,7 @@ class FrameGeometry:
 
 @dataclass(frozen=True, slots=True)
 class ClipBatch:
-    """B clips of T frames each, as one step of training sees them.
+    """B clips of T frames each: the batch of one training step.
 
     Attributes:
         frames: uint8 ``[B, T, 3, H, W]``, RGB.
@@ -210,13 +211,14 @@ class ClipBatch:
 
 @dataclass(frozen=True, slots=True)
 class FrameOutput:
-    """What the frame network says of N frames.
+    """The output of the frame network for N frames.
 
     Attributes:
         class_logits: ``[N, K]``.
         features: the class head's input, ``[N, D, h, w]``; every CAM is made from it.
-        map_logits: ``[N, 2, H, W]``, 0 background, 1 foreground; None where the network has no decoder.
-        attention: of a vision transformer's class token to the patches, ``[N, blocks, heads, h, w]``; None of others.
+        map_logits: ``[N, 2, H, W]``, 0 background, 1 foreground; None if the network has no decoder.
+        attention: attention of a vision transformer's class token to the patches, ``[N, blocks, heads, h, w]``; None
+            for other networks.
     """
 
     class_logits: Tensor
@@ -236,8 +238,8 @@ class PixelLabels:
 class LossTerms:
     """Unweighted scalar losses by name, and the weight of each.
 
-    ``counts`` says of how many things (frames, labelled pixels, sequences) each term is the mean, so that the means of
-    the parts of a batch can be put together.
+    ``counts`` is the number of items (frames, labelled pixels, sequences) that each term is the mean of, so that the
+    means over parts of a batch can be combined.
     """
 
     terms: Mapping[str, Tensor]
@@ -247,7 +249,7 @@ class LossTerms:
     @property
     def total(self) -> Tensor:
         """The weighted sum, a scalar."""
-        import torch  # what reads videos and boxes alone goes without
+        import torch  # not at the top: code that only reads videos and boxes does without
 
         return torch.stack([self.weights[name] * term for name, term in self.terms.items()]).sum()
 
@@ -260,7 +262,7 @@ class LossTerms:
 
 @dataclass(frozen=True, slots=True)
 class FrameBox:
-    """What was found in one frame; ``box`` is None where nothing was found.
+    """The result for one frame; ``box`` is None if nothing was found.
 
     ``label`` is the class's number and ``class_name`` its name (empty where nobody named the classes). ``score`` is the
     mean of the map inside the box, ``class_score`` the probability of the class, ``map_peak`` the

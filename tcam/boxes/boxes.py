@@ -1,4 +1,4 @@
-"""Boxes as tensors: overlap, change of size, clipping, and the boxes that look at no pixel.
+"""Boxes as tensors: overlap, scaling, clipping, and the boxes of baselines that do not depend on pixels.
 
 Boxes are ``x0, y0, x1, y1`` on the last axis, half-open, as everywhere in tcam.
 """
@@ -38,13 +38,13 @@ def inclusive_iou(a: Tensor, b: Tensor) -> Tensor:
     """Return the intersection over union as the WSOL benchmark counts it: the last row and column belong to the box.
 
     A side is ``x1 - x0 + 1`` (Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", CVPR
-    2020), so the same four numbers give another value than ``iou``. Shapes and errors as there.
+    2020), so the result differs from ``iou`` for the same numbers. Shapes and errors are those of ``iou``.
     """
     return _overlap(a, b, border=1)
 
 
 def stack_boxes(boxes: Sequence[Sequence[Box]]) -> Tensor:
-    """Lay the boxes of N frames side by side: float64 ``[N, G, 4]``, NaN where a frame has fewer than G."""
+    """Stack the boxes of N frames: float64 ``[N, G, 4]``, NaN where a frame has fewer than G."""
     most = max((len(own) for own in boxes), default=0)
     stacked = torch.full((len(boxes), max(most, 1), 4), math.nan, dtype=torch.float64)
     for row, own in zip(stacked, boxes, strict=True):
@@ -62,7 +62,8 @@ def best_overlap(boxes: Tensor, truth: Tensor, *, inclusive: bool = False) -> tu
         inclusive: count pixels as ``inclusive_iou`` does.
 
     Returns:
-        float64 ``[N, L]`` in 0..1, 0 where there is no box; int64 ``[N, L]``, with which true box (first of equals).
+        float64 ``[N, L]`` in 0..1, 0 where there is no box; int64 ``[N, L]``, the index of that true box (the first of
+        equals).
 
     Raises:
         ValueError: other shapes.
@@ -75,12 +76,12 @@ def best_overlap(boxes: Tensor, truth: Tensor, *, inclusive: bool = False) -> tu
 
 
 def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
-    """Express boxes of one picture size in pixels of another.
+    """Scale boxes from one image size to another.
 
     Args:
         boxes: ``[..., 4]``, NaN stays NaN.
-        from_size: (height, width) that the boxes are in.
-        to_size: (height, width) that they are wanted in.
+        from_size: (height, width) of the image that the boxes refer to.
+        to_size: (height, width) of the image that the result refers to.
 
     Returns:
         ``[..., 4]`` of the same type (integers become floats), not rounded and not clipped.
@@ -97,7 +98,7 @@ def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, size: Size) -> Tensor:
-    """Cut boxes to the frame; a box that lies outside becomes empty (no width or no height), NaN stays NaN.
+    """Clip boxes to the frame; a box outside becomes empty (no width or no height), NaN stays NaN.
 
     Args:
         boxes: ``[..., 4]``.
@@ -113,9 +114,9 @@ def clip_boxes(boxes: Tensor, size: Size) -> Tensor:
 
 
 def centre_box(size: Size, side_fraction: float) -> Box:
-    """Return the box in the middle of the frame whose sides are a fraction of the frame's sides.
+    """Return the box in the centre of the frame whose sides are a fraction of the frame's sides.
 
-    A half (the baseline called "centre box (50 %)") is half the height and half the width: a quarter of the area.
+    The baseline "centre box (50 %)" has half the height and half the width: a quarter of the area.
 
     Raises:
         ValueError: an empty size, or a fraction outside 0..1 (0 excluded).

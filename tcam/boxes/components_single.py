@@ -19,7 +19,7 @@ Floats = NDArray[np.floating]
 
 _WORD: Final = 8
 _NONE, _ALL = np.uint64(0), np.uint64(0x0101010101010101)
-"""Eight pixels of which none is kept, or all are: most words are so, and are taken in one step."""
+"""Eight pixels of which none or all are kept. Most words are such, and are processed in one step."""
 
 
 def largest_of_maps(maps: Floats, scale: float, least: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -27,7 +27,7 @@ def largest_of_maps(maps: Floats, scale: float, least: NDArray[np.float64]) -> N
 
     Args:
         maps: ``[N, H, W]``.
-        scale: what a pixel counts, in levels, is this times its value.
+        scale: a pixel's level is its value times this.
         least: the level that pixels of each map must reach, ``[N]``, a whole number.
 
     Returns:
@@ -96,7 +96,7 @@ def _largest(
 
 @compiled
 def _add_runs(row: NDArray[np.uint8], words: NDArray[np.uint64], spans: Ints, count: int) -> int:
-    """List the runs of a row behind the ``count`` that are there; returns how many there are then."""
+    """Append the runs of a row to the first ``count`` runs; return the new count."""
     inside = False
     for i in range(len(words)):
         if words[i] == (_ALL if inside else _NONE):

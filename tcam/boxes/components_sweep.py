@@ -27,7 +27,7 @@ State = tuple[NDArray[np.uint8], Places, Ints, Places, Places]
 
 
 def for_each(work: Callable[..., None], *arguments: NDArray[Any]) -> None:
-    """Call ``work`` for each of several maps, on as many threads as torch uses: compiled code runs side by side."""
+    """Call ``work`` for each map, on as many threads as torch uses; compiled code runs in parallel."""
     torch = sys.modules.get("torch")
     threads = 1 if torch is None else min(torch.get_num_threads(), len(arguments[0]))
     if threads <= 1:
@@ -39,7 +39,7 @@ def for_each(work: Callable[..., None], *arguments: NDArray[Any]) -> None:
 
 @compiled
 def row_shift(width: int) -> int:
-    """Return s such that rows of a plane with a border of a pixel start at multiples of 2^s: no division finds x, y."""
+    """Return s such that rows of a plane with a one-pixel border start at multiples of 2^s: shifts give x and y."""
     shift = 1
     while 1 << shift < width + 2:
         shift += 1
@@ -48,10 +48,11 @@ def row_shift(width: int) -> int:
 
 @compiled
 def by_rank(rank: NDArray[np.int16], layers: int) -> tuple[Places, NDArray[np.int64]]:
-    """Sort the pixels of a map ``[H, W]`` by rank, reading order among equals.
+    """Sort the pixels of a map ``[H, W]`` by rank, equal ones in reading order.
 
-    Gives the positions ``[H * W]`` in a plane with a border of one pixel (see ``row_shift``), and ``[L + 2]`` where
-    each rank begins.
+    Returns:
+        The positions ``[H * W]`` in a plane with a border of one pixel (see ``row_shift``), and where each rank begins
+        in them, ``[L + 2]``.
     """
     height, width = rank.shape
     shift = row_shift(width)
@@ -70,7 +71,7 @@ def by_rank(rank: NDArray[np.int16], layers: int) -> tuple[Places, NDArray[np.in
 
 
 def joins(*, corners_touch: bool) -> NDArray[np.int8]:
-    """Return for each set of kept neighbours which of them stand for a component: ``[512, 4]``, -1 behind the last.
+    """Return one neighbour of each component around a pixel, for every set of kept ones: ``[512, 4]``, padded by -1.
 
     The pixels of a 3 x 3 square are numbered row by row; the one in the middle, 4, is not kept yet.
     """
@@ -95,16 +96,17 @@ _ONE: Final = np.ones(512, np.int8)
 
 @compiled
 def steps(sides: NDArray[np.int8], shift: int) -> Ints:
-    """Turn the numbers of ``joins`` into steps from the pixel above on the left, in a plane; -1 stays."""
+    """Convert the numbers of ``joins`` to offsets in a plane, from the pixel above on the left; -1 stays."""
     return np.where(sides < 0, -1, (sides // 3 << shift) + sides % 3).astype(np.int32)
 
 
 @compiled
 def plane(shape: tuple[int, int]) -> State:
-    """Make the memory of a union-find over a map of (height, width), with a border of one pixel that is never kept.
+    """Allocate the union-find of a map of (height, width), with a border of one pixel that is never kept.
 
-    Gives which of a pixel, the one left of it (bit 0) and the one right of it (bit 2) are kept, the parent of each
-    pixel, what is known of the component of a root, room for the list of roots, and room for ``add_layer``'s bridges.
+    Returns:
+        For each pixel, whether it, the one left of it (bit 0) and the one right of it (bit 2) are kept; the parent of
+        each pixel; facts about the component of a root; space for the list of roots and for ``add_layer``'s bridges.
     """
     size = (shape[0] + 2) << row_shift(shape[1])
     root, alive, bridges = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty((size, 2), np.uint32)
@@ -113,13 +115,13 @@ def plane(shape: tuple[int, int]) -> State:
 
 @compiled
 def add_layer(state: State, count: int, pixels: Places, shift: int, sides: Ints, gained: NDArray[np.int8]) -> int:
-    """Keep some pixels more, and join them to the components around them and those to each other.
+    """Keep further pixels: join them to the components that they touch, and join those components to each other.
 
-    ``about[root]`` is left, top, right, bottom (inclusive, in the plane with its border), first pixel in reading order,
-    and the sum of what the pixels gained by the neighbours that were there. ``alive`` lists ``count`` roots before;
-    gives how many after. Nearly every pixel touches one component: the few that touch more, bridges, wait until all are
-    added. The first loop is written out, as with calls in it it takes three times as long; its indices are unsigned, as
-    numba looks at each that is not whether it counts from the end.
+    ``about[root]`` is left, top, right, bottom (inclusive, in the plane with its border), the first pixel in reading
+    order, and the sum of ``gained`` over the pixels, by their neighbours at that time. ``alive`` lists the ``count``
+    roots; the function returns their new number. Nearly every pixel touches one component; the few that touch several,
+    the bridges, wait until all pixels are added. The first loop contains no calls, which would triple its time, and
+    its indices are unsigned, because numba checks signed ones for negative values.
     """
     on, root, about, alive, bridges = state
     pitch = np.uint32(1 << shift)
@@ -163,7 +165,7 @@ def add_layer(state: State, count: int, pixels: Places, shift: int, sides: Ints,
 
 @compiled
 def join(root: Places, about: Ints, a: int, b: int) -> None:
-    """Make one component of those of two pixels."""
+    """Join the components of two pixels."""
     while root[a] != a:
         root[a] = root[root[a]]
         a = root[a]

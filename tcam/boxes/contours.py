@@ -1,4 +1,4 @@
-"""Boxes of contours at all thresholds of a map in one pass, as OpenCV's ``findContours`` would give them one by one.
+"""Boxes of contours at all thresholds of a map in one pass, equal to those of OpenCV's ``findContours``.
 
 The WSOL benchmark (Choe et al., CVPR 2020) takes the contour with the largest ``contourArea``, or all of them, holes
 included (MaxBoxAccV2). Both follow from components: the outer contour of an 8-connected component runs through the
@@ -31,7 +31,7 @@ Boxes = NDArray[np.float64]
 
 
 def _gained() -> NDArray[np.int8]:
-    """Count for each set of kept neighbours the 2 x 2 squares that a pixel brings to three or four pixels."""
+    """Return, for each set of kept neighbours, how many 2 x 2 squares a pixel fills to three or four pixels."""
     squares = (0, 1, 3), (1, 2, 5), (3, 6, 7), (5, 7, 8)  # without the middle of the 3 x 3 (see ``joins``)
     return np.array([sum(sum(kept >> p & 1 for p in three) >= 2 for three in squares) for kept in range(512)], np.int8)
 
@@ -56,7 +56,7 @@ def largest_contours(rank: Ranks, layers: int) -> Boxes:
 
 
 def best_contours(rank: Ranks, layers: int, truth: Boxes) -> Boxes:
-    """Return the box that overlaps a true box most, out of all contours of a layer, those of holes included.
+    """Return the box that overlaps a true box most, among all contours of a layer, holes included.
 
     Args:
         rank: as for ``largest_contours``.
@@ -64,7 +64,7 @@ def best_contours(rank: Ranks, layers: int, truth: Boxes) -> Boxes:
         truth: ``[N, G, 4]`` in pixels of the map, compared with inclusive-pixel IoU; NaN where a map has fewer than G.
 
     Returns:
-        ``[N, L, 4]`` as there; where no contour touches a true box, that of some contour.
+        ``[N, L, 4]`` as for ``largest_contours``; if no contour touches a true box, the box of any contour.
     """
     boxes = np.full((len(rank), layers, 4), np.nan)
 
@@ -81,10 +81,10 @@ def best_contours(rank: Ranks, layers: int, truth: Boxes) -> Boxes:
 
 @compiled
 def _by_filled_rank(rank: Ranks, layers: int) -> tuple[Places, NDArray[np.int64]]:
-    """Sort the pixels of a map as ``by_rank`` does, each by the lowest rank that a way to it from the edge must cross.
+    """Sort the pixels of a map like ``by_rank``, after the holes of every layer were filled.
 
-    That fills the holes of every layer: 4-connected ways from the edge are walked in order of what they cross (a
-    priority flood), which gives the pixels in order, too.
+    A filled pixel has the lowest rank that any 4-connected path to it from the edge must cross. A priority flood from
+    the edge finds these ranks, and visits the pixels in their order.
     """
     height, width = rank.shape
     shift = row_shift(width)
@@ -161,7 +161,7 @@ def _best(
     boxes: Boxes,
     holes: bool,
 ) -> None:
-    """Look through the outer contours, or those of holes, of all layers for what beats ``overlap`` ``[L]``.
+    """Search the outer contours (or those of holes) of all layers for boxes with more overlap than ``overlap`` ``[L]``.
 
     Components grow as the layers descend, the background between them as the layers ascend.
     """

@@ -1,4 +1,4 @@
-"""Deep descriptor transformation: what the frames of a video have in common, without tags, training or threshold.
+"""Deep descriptor transformation: find the common object of a video's frames, without tags, training or threshold.
 
 Wei et al., "Unsupervised Object Discovery and Co-Localization by Deep Descriptor Transformation" (arXiv:1707.06397;
 IJCAI 2017, arXiv:1705.02758). A baseline: what a trained localizer must beat.
@@ -29,16 +29,16 @@ class Component:
 
 
 def principal_component(features: Tensor) -> Component:
-    """Find the direction in which the descriptors of some frames differ most.
+    """Return the first principal component of the descriptors of some frames.
 
-    An eigenvector has no sign of its own. The one taken is that in which the border of the frames lies below the mean:
-    what positive values mark is then more often inside.
+    The sign of an eigenvector is arbitrary. It is chosen such that the border of the frames lies below the mean, so
+    that positive values are more often inside.
 
     Args:
         features: ``[N, D, h, w]``, of frames of one video.
 
     Returns:
-        The component; its direction has length 1, or 0 where all descriptors are alike.
+        The component; its direction has length 1, or 0 if all descriptors are equal.
 
     Raises:
         ValueError: another shape, or no descriptor.
@@ -62,11 +62,11 @@ def component_maps(features: Tensor, component: Component) -> Tensor:
 
 
 def component_boxes(maps: Tensor, size: Size) -> Tensor:
-    """Box the largest part of each frame where its component is positive.
+    """Return the box of the largest positive region of each map.
 
     Args:
         maps: ``[N, h, w]``, signed.
-        size: (height, width) that they are enlarged to first, bilinearly.
+        size: (height, width) to which they are first enlarged (bilinear).
 
     Returns:
         float64 ``[N, 4]`` on the CPU, half-open, in pixels of ``size``; NaN where nothing is positive.

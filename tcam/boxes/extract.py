@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SLACK = 1e-3
-"""How far a map may leave 0..1 by rounding (half precision) before it is taken for something else, such as logits."""
+"""Tolerance of values outside 0..1, for rounding in half precision; a map beyond it is refused (it may hold logits)."""
 
 Ints = NDArray[np.int64]
 Sweep = Callable[[NDArray[np.int16], int], NDArray[np.float64]]
@@ -137,9 +137,9 @@ def at_thresholds(maps: Tensor, thresholds: Tensor | Sequence[float], sweep: Swe
 
 
 def _scaled(maps: Tensor | NDArray[np.floating]) -> tuple[NDArray[np.floating], float]:
-    """Return maps ``[N, H, W]`` as an array that makes levels when multiplied by a number, and the number.
+    """Return maps ``[N, H, W]`` as an array, and the factor that turns its values into levels.
 
-    On a CPU that is the maps themselves; from elsewhere levels come, which are a quarter of their size.
+    Maps on a CPU are returned as they are; from accelerators only levels are copied, a quarter of the size.
     """
     if not isinstance(maps, np.ndarray) and maps.device.type != "cpu":
         return _quantise(maps).astype(np.float32), 1.0
@@ -147,7 +147,7 @@ def _scaled(maps: Tensor | NDArray[np.floating]) -> tuple[NDArray[np.floating], 
 
 
 def _quantise(maps: Tensor | NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Make maps ``[N, H, W]`` into levels 0..255, tensors on their device, and bring them to the CPU."""
+    """Convert maps ``[N, H, W]`` to levels 0..255, tensors on their own device, and return them on the CPU."""
     if isinstance(maps, np.ndarray) or maps.device.type == "cpu":
         return np.asarray((_as_floats(maps).clip(0, 1) * 255).astype(np.uint8))
     import torch

@@ -1,4 +1,4 @@
-"""Boxes over time: which belong together, steadier ones (the 1 euro filter), none where nothing seems to be there.
+"""Boxes over time: which belong to one object, smoothing (1 euro filter), and no box where probably no object is.
 
 The 1 euro filter (Casiez, Roussel and Vogel, CHI 2012) is exponential smoothing whose cutoff frequency grows with
 speed: ``cutoff = min_cutoff_hz + speed_gain * |speed|``. A box at rest is smoothed most, a fast one follows at once.
@@ -18,14 +18,13 @@ _SPEED_CUTOFF_HZ = 1.0
 
 @dataclass(frozen=True, slots=True)
 class OverTime:
-    """How boxes are followed over time.
+    """Settings for following boxes over time.
 
     Attributes:
-        min_cutoff_hz: cutoff of the smoothing at rest; lower is steadier and later. None smooths nothing.
-        speed_gain: how much faster the filter follows, in Hz for each frame side per second; 0 is exponential
-            smoothing.
-        min_score: a box is there only where ``presence_of`` its frame reaches this, 0..1.
-        max_gap_s: after so long without a box, the next one is of another object.
+        min_cutoff_hz: cutoff of the smoothing at rest, in Hz; lower is steadier but later. None turns smoothing off.
+        speed_gain: increase of the cutoff with speed, in Hz per (frame side per second); 0 is exponential smoothing.
+        min_score: frames whose ``presence_of`` is below this have no box, 0..1.
+        max_gap_s: after this time without a box, in seconds, the next box is another object.
     """
 
     min_cutoff_hz: float | None = None
@@ -43,28 +42,28 @@ class OverTime:
 
 
 def presence_of(class_score: float, map_peak: float) -> float:
-    """Describe how sure it is that a frame holds an object of its class, 0..1: as sure as the less sure of the two."""
+    """Return the confidence that a frame holds an object of its class, 0..1: the lower of the two scores."""
     return min(class_score, map_peak)
 
 
 class BoxFollower:
-    """Holds the state of one stream; frames must come in order.
+    """Follows the boxes of one stream; frames must come in order.
 
-    An object is the same one while its class stays, no gap is too long and each box touches the one before.
+    Two boxes belong to the same object if they have the same class, touch each other, and the gap is short enough.
     """
 
     def __init__(self, settings: OverTime) -> None:
         self._settings = settings
-        self._last: FrameBox | None = None  # as the frame alone gave it
+        self._last: FrameBox | None = None  # before smoothing
         self._tracks = 0
         self._values: tuple[float, ...] = ()
         self._speeds: tuple[float, ...] = ()
 
     def __call__(self, found: FrameBox, size: Size) -> FrameBox:
-        """Return the frame with its followed ``box``, its own one as ``raw_box``, and the object's ``track_id``.
+        """Return the frame with its smoothed ``box``, the original one as ``raw_box``, and the object's ``track_id``.
 
         Args:
-            found: one frame, with ``box`` as the frame alone gives it.
+            found: the result of one frame, before smoothing.
             size: (height, width) of the frame; the box stays inside.
         """
         box = found.box

@@ -1,4 +1,4 @@
-"""Maps made to follow the edges of their frames, after the network: mean-field inference of a dense CRF."""
+"""Refine maps after the network, so that they follow the edges of their frames: mean-field inference of a dense CRF."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 from tcam.errors import MissingPartError
 
 _SURE: Final = 1e-4
-"""How near to 0 and 1 a map counts as a probability: its logarithm must be finite."""
+"""Maps are clipped to this distance from 0 and 1, so that their logarithm is finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeanField:
     """Mean-field inference of a fully connected CRF over two labels (Kraehenbuehl & Koltun, NIPS 2011).
 
-    Minimises ``sum_p -log P(l_p) + sum_{p<q} [l_p != l_q] k(p, q)`` approximately, P being what the map says and
+    Approximately minimises ``sum_p -log P(l_p) + sum_{p<q} [l_p != l_q] k(p, q)``, where P is the map and
 
         k(p, q) = a exp(-|x_p - x_q|^2 / 2 s_a^2 - |I_p - I_q|^2 / 2 s_rgb^2) + b exp(-|x_p - x_q|^2 / 2 s_b^2)
 
-    The kernels are normalised symmetrically, as pydensecrf does unless told otherwise. Odds of the map are taken
-    against those of its threshold: else a map whose objects begin at 0.9 would swell, and one at 0.2 would lose them.
-    Weights and reaches are below the usual ones (10 and 3; 80 pixels, 13 levels), which swallow small objects.
+    The kernels are normalised symmetrically, the default of pydensecrf. The odds of the map are divided by those of its
+    threshold: otherwise objects of a map whose threshold is 0.9 would grow, and those of one with 0.2 would vanish.
+    Weights and reaches are below the usual ones (10 and 3; 80 pixels, 13 levels), which make small objects disappear.
 
     Attributes:
-        threshold: of the map: what is as probably foreground as background, 0..1; 0.5 in what comes out.
-        iterations: of the mean field, 1 or more.
+        threshold: the map value that is equally likely foreground and background, 0..1; it becomes 0.5.
+        iterations: iterations of the mean field, 1 or more.
         colour_weight: a.
         colour_xy: s_a in pixels of the map.
         colour_rgb: s_rgb in colour levels.
@@ -38,7 +38,7 @@ class MeanField:
         smooth_xy: s_b in pixels.
 
     Raises:
-        MissingPartError: pydensecrf is not installed; said at once, not at the first frame.
+        MissingPartError: pydensecrf is not installed; raised here, not at the first frame.
         ValueError: an attribute outside its range.
     """
 
@@ -65,8 +65,8 @@ class MeanField:
         """Refine maps, frame by frame, on the CPU.
 
         Args:
-            maps: ``[N, H, W]`` in 0..1: how probable foreground is.
-            frames: uint8 ``[N, 3, H, W]``, RGB, which the maps are of.
+            maps: ``[N, H, W]`` in 0..1, the probability of foreground.
+            frames: uint8 ``[N, 3, H, W]``, RGB, the frames of the maps.
 
         Returns:
             float32 ``[N, H, W]`` in 0..1 on the device of ``maps``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 
 REPO = Path(__file__).parents[1]
 PACKAGES = ("tcam", "colocam", "pipelines")
-MAX_FILE_LINES = 400
-MAX_FUNCTION_LINES = 60
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 40
+MAX_MODULES = 13
 MAX_DECISION_LINES = 20
 MAX_FILE_BYTES = 400_000
 """Of whatever git keeps: a clone carries every version of a picture for ever."""
@@ -49,22 +51,100 @@ def test_no_module_is_part_of_an_import_circle():
     assert left == {}, "these modules import each other, or something in such a circle"
 
 
-def test_no_package_file_is_longer_than_the_budget():
+LONGER_FILES = {
+    "pipelines/config/methods.py": 314,
+    "pipelines/data/prepare.py": 308,
+    "pipelines/models/export.py": 306,
+    "tcam/supervision/pseudo_labels.py": 305,
+    "tcam/types.py": 335,
+    "tcam/video/reader.py": 364,
+}
+"""Files above the limit, and the lines that each may have: lower a number, or take its line out, never add one."""
+
+LONGER_FUNCTIONS = {
+    "colocam/color_crf.py:joint_color_energy": 48,
+    "pipelines/api.py:evaluate": 59,
+    "pipelines/api.py:train": 52,
+    "pipelines/bench/compared.py:engines_of_run": 41,
+    "pipelines/cli/app.py:train": 60,
+    "pipelines/cli/stream.py:stream": 59,
+    "pipelines/cli/videos.py:evaluate": 50,
+    "pipelines/cli/videos.py:predict": 46,
+    "pipelines/commands/evaluate.py:evaluate_run": 59,
+    "pipelines/commands/predict.py:predict_sources": 41,
+    "pipelines/data/prepare.py:prepare": 58,
+    "pipelines/evaluation/score.py:score_videos": 57,
+    "pipelines/inference/overlay_video.py:save_overlay": 54,
+    "pipelines/report/charts.py:bar_chart": 46,
+    "pipelines/report/charts.py:line_chart": 50,
+    "pipelines/report/run.py:write_run_report": 47,
+    "pipelines/streaming/localizer.py:StreamLocalizer.of_run": 49,
+    "pipelines/synthetic/videos.py:write_synthetic_videos": 46,
+    "pipelines/training/cam_cache.py:write_cams": 47,
+    "tcam/boxes/components_single.py:_largest": 46,
+    "tcam/boxes/components_sweep.py:add_layer": 47,
+    "tcam/model/backbone.py:Backbone.__init__": 45,
+    "tcam/supervision/losses.py:crf_energy": 52,
+}
+"""The same for functions; most are signatures with a long docstring."""
+
+
+def longer_than(lengths: dict[str, int], limit: int, exceptions: dict[str, int]) -> list[str]:
+    """Return what breaks a limit: what is too long, and exceptions that are no longer needed or could be lower."""
+    wrong = [
+        f"{name}: {lines} lines, expected at most {exceptions.get(name, limit)}"
+        for name, lines in lengths.items()
+        if lines > exceptions.get(name, limit)
+    ]
+    for name, ceiling in exceptions.items():
+        lines = lengths.get(name, 0)
+        if lines <= limit:
+            wrong.append(f"{name}: no longer above {limit} lines; take it out of the exceptions")
+        elif lines < ceiling:
+            wrong.append(f"{name}: {lines} lines by now; lower its exception from {ceiling}")
+    return wrong
+
+
+def named_functions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the name and the number of lines of every function, those inside others and in classes too."""
+    for child in ast.iter_child_nodes(node):
+        name = f"{prefix}{child.name}" if hasattr(child, "name") else prefix
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield name, (child.end_lineno or child.lineno) - child.lineno + 1
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        yield from named_functions(child, f"{name}." if inside else prefix)
+
+
+def test_no_package_file_is_longer_than_the_limit():
     lengths = {path.relative_to(REPO).as_posix(): len(path.read_text().splitlines()) for path in package_files()}
-    assert lengths
-    assert {path: lines for path, lines in lengths.items() if lines > MAX_FILE_LINES} == {}
+    assert longer_than(lengths, MAX_FILE_LINES, LONGER_FILES) == []
 
 
-def test_no_function_is_longer_than_the_budget():
-    too_long = {
-        f"{path.relative_to(REPO)}:{node.name}": node.end_lineno - node.lineno + 1
+def test_no_function_is_longer_than_the_limit():
+    lengths = {
+        f"{path.relative_to(REPO).as_posix()}:{name}": lines
         for path in package_files()
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+        for name, lines in named_functions(ast.parse(path.read_text()))
     }
-    assert too_long == {}
+    assert longer_than(lengths, MAX_FUNCTION_LINES, LONGER_FUNCTIONS) == []
+
+
+def test_an_exception_that_is_not_needed_is_found():
+    lengths = {"grown": 45, "as before": 42, "shrunk": 41, "short": 12, "new": 50}
+    exceptions = {"grown": 44, "as before": 42, "shrunk": 42, "short": 41, "gone": 41}
+    assert [line.partition(":")[0] for line in longer_than(lengths, 40, exceptions)] == [
+        *("grown", "new"),
+        *("shrunk", "short", "gone"),
+    ]
+
+
+LARGER_FOLDERS = {"tcam/model/cam": 15}
+"""Folders of more modules than the limit: here one for each CAM method, and their table."""
+
+
+def test_no_folder_holds_more_modules_than_a_person_keeps_in_mind():
+    folders = Counter(path.parent.relative_to(REPO).as_posix() for path in package_files() if path.stem != "__init__")
+    assert longer_than(dict(folders), MAX_MODULES, LARGER_FOLDERS) == []
 
 
 def test_importing_tcam_is_cheap():
@@ -85,6 +165,82 @@ def test_boxes_are_made_without_loading_torch():
 def test_the_domain_loads_without_the_fragile_packages():
     loaded = imported_after("import tcam.types, tcam.video.dataset, tcam.boxes.extract")
     assert loaded & {"decord", "ray", "pydensecrf", "pandas"} == set()
+
+
+TESTED_TOGETHER = {
+    "tests/pipelines/bench/test_engines.py": ["pipelines/bench/compared.py"],
+    "tests/pipelines/cli/test_inputs.py": ["tcam/__main__.py"],
+    "tests/pipelines/cli/test_stream.py": ["pipelines/streaming/run.py"],
+    "tests/pipelines/commands/test_data.py": ["pipelines/cli/data.py", "pipelines/data/youtube_objects.py"],
+    "tests/pipelines/commands/test_doctor.py": ["pipelines/cli/doctor.py"],
+    "tests/pipelines/commands/test_predict.py": ["pipelines/cli/videos.py"],
+    "tests/pipelines/config/test_schema.py": ["pipelines/config/groups.py"],
+    "tests/pipelines/data/test_prepare.py": [
+        "pipelines/data/copies.py",
+        "pipelines/data/probe_and_copy.py",
+        "pipelines/data/sources.py",
+        "pipelines/data/tagged_folder.py",
+        "pipelines/data/truth.py",
+    ],
+    "tests/pipelines/evaluation/test_score.py": [
+        "pipelines/evaluation/method_evaluator.py",
+        "pipelines/evaluation/metrics.py",
+    ],
+    "tests/pipelines/inference/test_box_table.py": ["pipelines/inference/sinks.py"],
+    "tests/pipelines/models/test_export.py": [
+        "pipelines/cli/export.py",
+        "pipelines/commands/export.py",
+        "pipelines/models/calibration.py",
+        "pipelines/models/exported.py",
+        "pipelines/models/open.py",
+        "pipelines/models/run_model.py",
+    ],
+    "tests/pipelines/parallel/test_map.py": ["pipelines/parallel/processes.py", "pipelines/parallel/ray.py"],
+    "tests/pipelines/parallel/test_placement.py": ["pipelines/inference/videos.py"],
+    "tests/pipelines/report/test_compare.py": ["pipelines/commands/compare.py", "pipelines/report/compare_page.py"],
+    "tests/pipelines/synthetic/test_videos.py": ["pipelines/synthetic/scene.py"],
+    "tests/pipelines/test_pipeline.py": [
+        "pipelines/commands/train.py",
+        "pipelines/data/stage.py",
+        "pipelines/models/run.py",
+        "pipelines/training/run_stage.py",
+    ],
+    "tests/pipelines/training/distributed/test_launch.py": ["pipelines/training/distributed/ray.py"],
+    "tests/pipelines/training/test_methods_train.py": ["pipelines/data/negatives.py"],
+    "tests/pipelines/training/test_resume.py": ["pipelines/training/loop.py"],
+    "tests/pipelines/training/test_stages.py": [
+        "pipelines/training/divergence.py",
+        "pipelines/training/parameter_groups.py",
+    ],
+    "tests/tcam/boxes/test_extract.py": ["tcam/compiled.py"],
+    "tests/tcam/model/cam/test_methods.py": [
+        f"tcam/model/cam/{name}.py"
+        for name in (
+            *("ablation_cam", "class_activation", "cls_attention", "grad_cam", "grad_cam_plus_plus", "inputs"),
+            *("is_cam", "layer_cam", "masked_scores", "score_cam", "smooth_grad_cam_plus_plus", "ss_cam", "ts_cam"),
+            "xgrad_cam",
+        )
+    ],
+    "tests/tcam/supervision/crf/test_affinity.py": [
+        f"tcam/supervision/crf/{name}.py" for name in ("colour_bins", "colour_cells", "colour_grid", "gaussian_terms")
+    ],
+    "tests/tcam/video/data_folder/test_scan.py": ["tcam/video/data_folder/clip_tables.py"],
+    "tests/tcam/video/pictures/test_order.py": ["tcam/video/pictures/stems.py"],
+    "tests/tcam/video/youtube_objects/test_dataset.py": [
+        f"tcam/video/youtube_objects/{name}.py" for name in ("layout", "matlab")
+    ],
+}
+"""Test files, and the modules without a test file of their own that they test."""
+
+
+def test_every_module_has_a_test_file_in_its_place():
+    modules = {path.relative_to(REPO) for path in package_files() if path.stem != "__init__"}
+    places = {path.as_posix(): REPO / "tests" / path.with_name(f"test_{path.name}") for path in modules}
+    without = {name for name, place in places.items() if not place.is_file()}
+    listed = {name for names in TESTED_TOGETHER.values() for name in names}
+    assert [file for file in TESTED_TOGETHER if not (REPO / file).is_file()] == []
+    assert without - listed == set(), "no test file in their place, nor in TESTED_TOGETHER"
+    assert listed - without == set(), "they are gone or have a test file by now: take them out of TESTED_TOGETHER"
 
 
 def test_tests_mirror_the_packages():

@@ -44,5 +44,5 @@ def read_presence(path: Path) -> dict[str, float]:
 def _reading_thresholds(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"expected the run's map thresholds in {path}, found none ({error}); resume the run") from None

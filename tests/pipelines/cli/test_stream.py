@@ -121,6 +121,7 @@ def test_half_precision_finds_about_the_same(tcam, tiny_run):
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_finds_about_the_same(tcam, tiny_run, tmp_path):
     source = encode(tmp_path / "short.mp4", frames=11)  # the last batch is not full
     flags = ("stream", tiny_run.folder, "--source", source, "--device", "cpu")
@@ -151,6 +152,7 @@ def test_a_network_is_compiled_for_as_many_frames_as_it_will_see(drop, expected,
     assert asked == [expected]
 
 
+@pytest.mark.slow
 def test_without_a_compiler_nothing_is_compiled(tcam, tiny_run, monkeypatch, tmp_path):
     torch.compiler.reset()  # what another test compiled in this process
     inductor = pytest.importorskip("torch._inductor.config")
@@ -191,6 +193,7 @@ def test_a_run_knows_below_which_score_nothing_seems_to_be_there(tcam, tiny_run,
     assert "has no level of presence" in unknown.error
 
 
+@pytest.mark.slow
 def test_a_stream_on_standard_input(tiny_run, tmp_path):
     path = encode(tmp_path / "plain.ts", frames=11)
     with path.open("rb") as stdin:
@@ -202,6 +205,7 @@ def test_a_stream_on_standard_input(tiny_run, tmp_path):
     assert last == {"end": "source ended", "frames": 11, "dropped": 0, "reconnects": 0}
 
 
+@pytest.mark.slow
 def test_an_mp4_on_standard_input_whose_table_comes_last(tiny_run, tmp_path):
     path = encode(tmp_path / "slow.mp4", frames=200, size=(240, 320))
     with path.open("rb") as stdin:
@@ -252,6 +256,7 @@ def test_wrong_flags_are_said_in_one_line(tcam, tiny_run, flags, code, message):
     assert message in found.error
 
 
+@pytest.mark.slow
 def test_a_source_that_goes_away_is_called_again_and_then_lost(tcam, tiny_run):
     with serve_frames(frames=10, connections=2) as port:
         address = f"tcp://127.0.0.1:{port}"
@@ -278,6 +283,7 @@ def test_a_source_that_goes_away_is_called_again_and_then_lost(tcam, tiny_run):
     assert "; attempts to reach it again: 1; start anew when it is back" in found.error
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_stream_with_whole_lines_and_a_playable_video(tiny_run, tmp_path):
     video = tmp_path / "seen.mp4"
     with serve_frames(frames=100_000, fps=30) as port:

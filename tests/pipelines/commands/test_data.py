@@ -96,7 +96,7 @@ def test_a_tree_sorted_into_shots_is_used_with_the_boxes_beside_it(tcam, tmp_pat
     assert json.loads(found.out)["classes"][-1]["boxes"] > 0
 
 
-def test_what_cannot_be_had_says_what_to_do(tcam, monkeypatch):
+def test_what_cannot_be_had_says_what_to_do(tcam, monkeypatch, tmp_path):
     found = tcam("data", "get", "yto_v3")
     assert (found.code, found.error) == (2, "no data set 'yto_v3': expected one of yto_v1, yto_v2.2")
     assert tcam("data", "get", "yto_v1", "--classes", "whale").code == 2
@@ -105,7 +105,7 @@ def test_what_cannot_be_had_says_what_to_do(tcam, monkeypatch):
     found = tcam("data", "get", "yto_v1")
     assert found.code == 6
     assert "TCAM_OFFLINE=1 forbids fetching https://data.vision.ee.ethz.ch/cvl/youtube-objects/cat" in found.error
-    for command in (("data", "check"), ("train", "--videos"), ("evaluate", ".", "--videos")):
+    for command in (("data", "check"), ("train", "--videos"), ("evaluate", tmp_path, "--videos")):
         found = tcam(*command, "yto_v1")
         assert found.code == 3
     found = tcam("data", "check", "yto_v1")
@@ -159,6 +159,7 @@ def test_own_boxes_are_clipped_and_those_outside_named(tcam, videos):
     assert "of frame 1 lies outside the image" in warning[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1.0", "v2.2"])
 def test_youtube_objects_trains_and_evaluates_without_a_copy(tcam, tmp_path, version):
     lists = write_small_lists(tmp_path / "lists", version)
@@ -182,6 +183,7 @@ def test_youtube_objects_trains_and_evaluates_without_a_copy(tcam, tmp_path, ver
     assert json.loads(found.out.splitlines()[0])["width"] in (SIDE, 96)
 
 
+@pytest.mark.slow
 def test_evaluation_opens_annotated_frames_only(tcam, tree, lists, tmp_path):
     assert tcam("data", "import-splits", lists, "--data", tree).code == 0
     assert tcam("train", "--videos", tree, "--runs", tmp_path / "runs", *set_flags(), "--method", "cam").code == 0

@@ -51,6 +51,7 @@ def test_a_rerun_does_what_is_new_or_changed_and_says_so(predict):
     assert changed == {"fish-01", "fish-03", "new"}
 
 
+@pytest.mark.slow
 def test_other_settings_are_other_work(predict):
     predict()
     assert "skipped" not in predict("--threshold", "0.9").err

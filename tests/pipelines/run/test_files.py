@@ -1,26 +1,13 @@
-import os
-import subprocess
-import sys
-
 import pytest
 
 from pipelines.run.files import copy_folder, hash_file, hash_json, write_json, write_text
 from tcam.errors import DataError
-from tcam.files import replacing, sweep_leftovers, temporary_name
 
 
 def test_a_file_appears_whole_in_folders_made_for_it(tmp_path):
     write_json(tmp_path / "a" / "b.json", {"b": 1, "a": [1.5, None]})
     assert (tmp_path / "a" / "b.json").read_text() == '{\n  "a": [\n    1.5,\n    null\n  ],\n  "b": 1\n}\n'
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
-
-
-def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "x.txt"
-    write_text(path, "old")
-    with pytest.raises(KeyError), replacing(path) as temporary:
-        temporary.write_text({"half": "half"}["half"] + {}["other half"])
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x.txt", "old")]
 
 
 def test_a_file_is_replaced_not_edited(tmp_path):
@@ -61,24 +48,3 @@ def test_what_replaces_a_copied_file_leaves_the_source_alone(tmp_path):
     assert (tmp_path / "copy" / "deep" / "x.txt").read_text() == "old"
     write_text(tmp_path / "copy" / "deep" / "x.txt", "new")
     assert (tmp_path / "source" / "deep" / "x.txt").read_text() == "old"
-
-
-def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        pass
-    deep = tmp_path / "classifier"
-    deep.mkdir()
-    kept = [
-        f".x.csv.{os.getppid()}.tmp",  # of a living process
-        f"classifier/.x.csv.{os.getppid()}.part",
-        ".hidden.tmp",
-        "notes.tmp",
-        "x.csv",
-    ]
-    swept = [f".x.csv.{ended.pid}.tmp", f".x.csv.{ended.pid}.part", f"classifier/.x.pt.{ended.pid}.tmp"]
-    swept.append(temporary_name(deep / "y.csv").relative_to(tmp_path).as_posix())  # an earlier process had our number
-    for name in (*kept, *swept):
-        (tmp_path / name).touch()
-    (tmp_path / f".cams.{ended.pid}.tmp" / "deep").mkdir(parents=True)
-    sweep_leftovers(tmp_path)
-    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {*kept, "classifier"}

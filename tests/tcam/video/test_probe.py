@@ -122,6 +122,7 @@ def test_a_file_name_that_looks_like_a_protocol_is_a_file(tmp_path, monkeypatch)
     assert probe_video(tmp_path.relative_to(tmp_path) / "concat:a.mp4").num_frames == 30
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_real_clips_have_the_frames_and_sizes_of_their_table(shared_data):
     root = shared_data / "clips"

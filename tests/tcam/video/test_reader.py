@@ -127,6 +127,7 @@ def test_a_reader_travels_to_another_process_unopened(tmp_path):
     assert np.array_equal(reader.read([3]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [("decord",), ("decord", "av")])
 def test_reading_names_the_missing_part_or_does_without(tmp_path, missing):
     path = encode(tmp_path / "a.mp4")

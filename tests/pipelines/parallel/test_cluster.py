@@ -40,6 +40,7 @@ def test_flags_of_ray_without_ray(predict, flags):
     assert "--actors and --gpus-per-actor are for Ray: add --ray" in found.error
 
 
+@pytest.mark.slow
 def test_a_worker_without_enough_memory(tcam, videos, tmp_path):
     found = tcam("prepare", videos, "--set", "data.memory_limit_mb=20", "--workers", "1", "-o", tmp_path / "out")
     assert found.code == 3

@@ -1,4 +1,4 @@
-"""ADL: in training, feature maps lose their most attended region or are weighed by attention."""
+"""ADL: during training, feature maps lose their most attended region or are weighted by attention."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class AttentionDropout:
     """Attention-based Dropout Layers on a backbone (Choe and Shim, CVPR 2019, arXiv:1908.10028).
 
     With ``a`` the mean of a feature map over its channels, a layer multiplies the map by the drop mask ``a < gamma
-    max_p(a)``, or by the importance map ``sigmoid(a)``; which of the two, each layer draws once for a batch. It has no
-    parameters and is there only within ``acting_on``: at inference the network is the plain one.
+    max_p(a)``, or by the importance map ``sigmoid(a)``; each layer draws one of the two per batch. It has no parameters
+    and acts only within ``acting_on``; at inference the network is unchanged.
 
     Attributes:
-        drop_rate: chance of the drop mask; the paper's 75 %.
+        drop_rate: probability of the drop mask; 75 % in the paper.
         threshold: gamma, 0.8 with VGG in the paper; nearer to 1 drops less.
         levels: of the backbone's pyramid, from the last: three, as in the paper (pool3, pool4 and conv5_3 of VGG).
     """
@@ -36,7 +36,7 @@ class AttentionDropout:
         """Change the feature maps of the backbone within the block, which runs it once.
 
         Raises:
-            ConfigError: it has fewer levels, or computes them by other layers than it says.
+            ConfigError: it has fewer levels, or its levels are not the outputs of the layers it lists.
         """
         layers = backbone.level_modules()[-self.levels :]
         luck = torch.rand(self.levels, generator=generator, device=generator.device).tolist()
@@ -62,18 +62,19 @@ class AttentionDropout:
             )
 
     def drop(self, features: Tensor) -> Tensor:
-        """Take the most attended region out of ``[N, C, h, w]``: 0 where the mean reaches gamma of its maximum.
+        """Remove the most attended region of ``[N, C, h, w]``: 0 where the mean reaches gamma of its maximum.
 
-        Features after a ReLU have a maximum above 0; of others, none is dropped where the mean is below 0 all over.
+        Features after a ReLU have a maximum above 0. Of other features, none are dropped if the mean is negative
+        everywhere.
         """
         attention = features.detach().mean(dim=1, keepdim=True)
         return features * (attention < self.threshold * attention.amax(dim=(2, 3), keepdim=True))
 
     def check(self, backbone: Backbone) -> None:
-        """Find out by a small image whether it can act on this backbone, whose state may change.
+        """Check on a small image that it works with this backbone, whose state may change.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: it does not.
         """
         weights = next(backbone.parameters())
         with torch.no_grad(), self.acting_on(backbone.eval(), torch.Generator(weights.device)):
@@ -81,5 +82,5 @@ class AttentionDropout:
 
 
 def weigh_by_importance(features: Tensor) -> Tensor:
-    """Multiply ``[N, C, h, w]`` by the importance map, the sigmoid of the mean over channels."""
+    """Return ``[N, C, h, w]`` times its importance map, the sigmoid of the mean over channels."""
     return features * features.mean(dim=1, keepdim=True).sigmoid()

@@ -1,4 +1,4 @@
-"""Feature pyramids of timm's networks, and their pretrained weights; the only importer of timm."""
+"""Feature pyramids of timm's networks and their pretrained weights. Only this module imports timm."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Pyramid:
     """Features of N images.
 
     Attributes:
-        levels: ``[N, C_i, h_i, w_i]``, fine to coarse; a decoder climbs them back.
-        last: ``[N, D, h, w]``, the class head's input; the last level itself in most networks.
-        attention: of a vision transformer's class token to the patches, ``[N, blocks, heads, h, w]``, part of no graph;
-            None of other networks.
+        levels: ``[N, C_i, h_i, w_i]``, fine to coarse.
+        last: ``[N, D, h, w]``, the input of the class head; in most networks the last level.
+        attention: attention of a vision transformer's class token to the patches, ``[N, blocks, heads, h, w]``, without
+            a graph; None for other networks.
     """
 
     levels: tuple[Tensor, ...]
@@ -58,11 +58,11 @@ class Backbone(nn.Module):
         name: timm's name of the network.
         level_channels: channels of each level, fine to coarse.
         level_reductions: input pixels per feature pixel of each level.
-        patch: side of a vision transformer's patches, of which its input must be a multiple; None of other networks.
-        attends: whether ``Pyramid.attention`` is there.
+        patch: side of a vision transformer's patches; the input size must be a multiple of it. None for other networks.
+        attends: whether ``Pyramid.attention`` is available.
         has_new_stage: whether it has layers that ImageNet weights do not have (``tcam.model.stride8``).
         last_channels: D, channels of ``Pyramid.last``.
-        mean: of red, green and blue in 0..1, as the weights expect them; ``std`` likewise.
+        mean: mean of red, green and blue in 0..1 that the weights expect; ``std`` likewise.
 
     An ``output_stride`` below the network's own keeps the later levels larger: strides become dilation, the weights
     stay the same (the paper's encoders have stride 8, arXiv:2208.14542; they drop the strides without dilation).
@@ -117,7 +117,7 @@ class Backbone(nn.Module):
         self.std: tuple[float, ...] = tuple(timm_model.pretrained_cfg["std"])
 
     def _settle(self) -> None:
-        """Run once on a small image to learn the channels, and drop the layers that no feature depends on."""
+        """Run once on a small image to find the channels, and drop the layers that no feature depends on."""
         try:
             pyramid, used = self._probe(lambda pyramid: (*pyramid.levels, pyramid.last))
         except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
@@ -153,7 +153,7 @@ class Backbone(nn.Module):
         return Pyramid(tuple(levels), levels[-1])
 
     def level_modules(self) -> list[nn.Module]:
-        """List the layers whose outputs are the levels, fine to coarse; a vision transformer has none."""
+        """Return the layers whose outputs are the levels, fine to coarse; none for a vision transformer."""
         if self.patch is not None:
             return []
         info = cast("_TimmModel", self.model).feature_info
@@ -195,14 +195,14 @@ def late_parameters(backbone: Backbone) -> tuple[list[nn.Parameter], list[nn.Par
 
 
 def load_backbone_weights(backbone: Backbone, source: str, *, allow_missing: Sequence[str] = ()) -> None:
-    """Fill a backbone with pretrained weights.
+    """Load pretrained weights into a backbone.
 
     Args:
-        backbone: changed in place.
-        source: ``random`` (nothing is done), ``imagenet`` (timm's own weights, downloaded once) or a file,
-            ``.safetensors``, ``.pt`` or ``.pth``, with the layer names of timm or of torchvision's ResNets. Layers of
-            the file that the backbone does not have (its classifier) are left aside; half precision is widened. The
-            new stage of a published form keeps its random weights.
+        backbone: the backbone, changed in place.
+        source: ``random`` (does nothing), ``imagenet`` (timm's own weights, downloaded once) or a ``.safetensors``,
+            ``.pt`` or ``.pth`` file with the layer names of timm or of torchvision's ResNets. Layers of the file that
+            the backbone does not have (its classifier) are ignored; half precision is converted to float32. The new
+            stage of a published form keeps its random weights.
         allow_missing: prefixes of layers that may keep their random weights.
 
     Raises:
@@ -226,7 +226,7 @@ def load_backbone_weights(backbone: Backbone, source: str, *, allow_missing: Seq
 
 
 def model_names(pattern: str) -> list[str]:
-    """List timm's networks of a name with ``*`` and ``?``, without weight tags.
+    """Return timm's networks whose name matches a pattern with ``*`` and ``?``, without weight tags.
 
     Raises:
         ConfigError: there is none.

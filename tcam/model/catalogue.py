@@ -1,4 +1,4 @@
-"""Which of timm's networks can serve as a backbone, and what each gives; nothing is computed or downloaded."""
+"""List timm's networks that can be a backbone, with their properties; nothing is computed or downloaded."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ USUAL: Final = (
     *("deit_tiny_patch16_224", "deit_small_patch16_224"),
     *("vit_small_patch16_224.dino", "vit_small_patch14_dinov2.lvd142m"),
 )
-"""A choice of families; all others are found by a pattern."""
+"""The families listed by default; all others are found by a pattern."""
 
 _STRIDES: Final = (8, 16, None)
 
 
 @dataclass(frozen=True, slots=True)
 class BackboneFacts:
-    """What a network gives at its finest stride.
+    """The properties of a network at its finest stride.
 
     Attributes:
         name: timm's.
@@ -46,7 +46,7 @@ class BackboneFacts:
 
 
 def list_backbones(patterns: Sequence[str]) -> Iterator[BackboneFacts]:
-    """Describe the networks that work, of those whose name matches a pattern such as ``convnext*``; none: ``USUAL``.
+    """Yield the usable networks whose name matches a pattern such as ``convnext*``; by default those of ``USUAL``.
 
     Raises:
         ConfigError: timm has no network of a pattern's name, or none of them can serve.
@@ -63,10 +63,10 @@ def list_backbones(patterns: Sequence[str]) -> Iterator[BackboneFacts]:
 
 
 def describe_backbone(name: str) -> BackboneFacts | None:
-    """Describe one network at the finest stride of 8, 16 and its own; None where it cannot serve."""
+    """Return the properties of one network at the finest stride of 8, 16 and its own; None if it is not usable."""
     for output_stride in _STRIDES:
         try:
-            with torch.device("meta"):  # shapes alone: no memory, no arithmetic
+            with torch.device("meta"):  # shapes only: no memory, no arithmetic
                 backbone = Backbone(name, output_stride=output_stride)
         except ConfigError:
             continue

@@ -1,4 +1,4 @@
-"""The U-Net decoder that turns a feature pyramid into background and foreground maps at full resolution."""
+"""The U-Net decoder: a feature pyramid to background and foreground maps at full resolution."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tcam.types import Size
 
 
 class UnetDecoder(nn.Module):
-    """Climb a pyramid from coarse to fine; class-agnostic (U-Net, arXiv:1505.04597; F-CAM, arXiv:2109.07069).
+    """Class-agnostic decoder from the coarsest level to the finest (U-Net, arXiv:1505.04597; F-CAM, arXiv:2109.07069).
 
-    One block per level: bring the map to the next finer level's size, join that level, twice convolve 3 x 3,
-    normalise and rectify. The last block joins nothing and doubles the size. A 3 x 3 convolution then gives the two
-    maps. A light decoder has no last block: its maps are as large as the finest level, and enlarged at the end.
+    Each block resizes the map to the next finer level, concatenates that level, and twice applies a 3 x 3 convolution,
+    normalisation and ReLU. The last block concatenates nothing and doubles the size. A 3 x 3 convolution makes the two
+    maps. A light decoder has no last block: its maps have the size of the finest level and are enlarged at the end.
     """
 
     def __init__(self, level_channels: Sequence[int], *, channels: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
-        """Build the blocks with fresh weights.
+        """Build the blocks with random weights.
 
         Args:
             level_channels: channels of the pyramid's levels, fine to coarse.
-            channels: output channels of the blocks, coarse to fine; a shorter pyramid uses the first ones. One fewer
-                than levels make a light decoder.
+            channels: output channels of the blocks, coarse to fine; a shorter pyramid uses the first ones. One number
+                fewer than there are levels makes a light decoder.
 
         Raises:
-            ConfigError: still fewer ``channels``.
+            ConfigError: too few ``channels``.
             ValueError: no level.
         """
         super().__init__()
@@ -74,10 +74,10 @@ class UnetDecoder(nn.Module):
 
 
 def check_levels(levels: Sequence[Tensor], level_channels: tuple[int, ...]) -> None:
-    """Refuse a pyramid of other channels.
+    """Check the number and channels of a pyramid's levels.
 
     Raises:
-        ValueError: a level is not ``[N, C, h, w]`` with the C expected, or there are more or fewer of them.
+        ValueError: a level is not ``[N, C, h, w]`` with the expected C, or there are more or fewer levels.
     """
     found = tuple(level.shape[1] for level in levels if level.ndim == 4)
     if found != level_channels or len(found) != len(levels):
@@ -86,7 +86,7 @@ def check_levels(levels: Sequence[Tensor], level_channels: tuple[int, ...]) -> N
 
 
 def resize_maps(maps: Tensor, size: Size) -> Tensor:
-    """Bring maps ``[N, C, h, w]`` to a level's size: twice as large by repeating pixels, else bilinear."""
+    """Resize maps ``[N, C, h, w]`` to a level's size: by repeating pixels if it is twice as large, else bilinear."""
     if (maps.shape[2], maps.shape[3]) == size:
         return maps
     if (2 * maps.shape[2], 2 * maps.shape[3]) == size:
@@ -95,7 +95,7 @@ def resize_maps(maps: Tensor, size: Size) -> Tensor:
 
 
 def enlarge_logits(logits: Tensor, size: Size) -> Tensor:
-    """Bring logits ``[N, 2, h, w]`` to the image's size, bilinear."""
+    """Resize logits ``[N, 2, h, w]`` to the image's size (bilinear)."""
     if (logits.shape[2], logits.shape[3]) == tuple(size):
         return logits
     return functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)

@@ -21,8 +21,8 @@ from tcam.types import FrameOutput
 class FrameCamNet(nn.Module):
     """Backbone, class head and (for the localizer) decoder over single frames (TCAM, arXiv:2208.14542).
 
-    The decoder is a U-Net over all levels (fused: for inference alone), or a pixel classifier of the features that the
-    class head sees.
+    The decoder is a U-Net over all levels (fused: for inference only), or a pixel classifier on the input of the class
+    head.
     """
 
     mean: Tensor
@@ -44,7 +44,7 @@ class FrameCamNet(nn.Module):
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> FrameOutput:
-        """Look at uint8 RGB frames ``[N, 3, H, W]``; logits come as float32 under autocast too.
+        """Return the output for uint8 RGB frames ``[N, 3, H, W]``; logits are float32 even under autocast.
 
         Raises:
             ValueError: another shape or dtype.
@@ -69,11 +69,11 @@ class FrameCamNet(nn.Module):
         return pyramid
 
     def score_masked(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Return the class logits ``[N, K]`` of frames of which masks hide a part; what is hidden has the mean colour.
+        """Return the class logits ``[N, K]`` of masked frames; hidden pixels have the mean colour.
 
         Args:
             frames: uint8 ``[N, 3, H, W]``, RGB.
-            masks: ``[N, H, W]``, 1 shows a pixel and 0 hides it; the gradient reaches them through frozen weights, too.
+            masks: ``[N, H, W]``, 1 shows a pixel and 0 hides it; gradients reach them even through frozen weights.
 
         Raises:
             ValueError: another shape or dtype.
@@ -84,7 +84,7 @@ class FrameCamNet(nn.Module):
         return at_least_float32(logits)
 
     def images(self, frames: Tensor) -> Tensor:
-        """Normalise uint8 RGB frames ``[N, 3, H, W]`` to what the backbone takes.
+        """Return uint8 RGB frames ``[N, 3, H, W]`` normalised for the backbone.
 
         Raises:
             ValueError: another shape or dtype.
@@ -107,31 +107,31 @@ class FrameCamNet(nn.Module):
         return FrameCamNet(self.backbone, self.head, FusedDecoder(self.decoder)).eval()
 
     def freeze_classifier(self) -> None:
-        """Fix backbone and head, their BatchNorm statistics included, for good: only the decoder learns."""
+        """Freeze backbone and head permanently, with their BatchNorm statistics: only the decoder is trained."""
         self.freeze_backbone()
         self._head_frozen = True
         self.head.requires_grad_(False)
         self.train(self.training)
 
     def freeze_backbone(self) -> None:
-        """Fix the backbone, its BatchNorm statistics included, for good: only what stands on it learns."""
+        """Freeze the backbone permanently, with its BatchNorm statistics: only head and decoder are trained."""
         self._backbone_frozen = True
         self.backbone.requires_grad_(False)
         self.train(self.training)
 
     def freeze_batch_norm(self) -> None:
-        """Fix statistics and affine weights of the backbone's BatchNorm, which small batches would spoil."""
+        """Freeze statistics and affine weights of the backbone's BatchNorm, which small batches would spoil."""
         self._batch_norm_frozen = True
         for module in self._batch_norms():
             module.requires_grad_(False)
         self.train(self.training)
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """List the parameters that learn."""
+        """Return the parameters that are trained."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch training mode; what is frozen stays in evaluation mode."""
+        """Set training mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         if self._backbone_frozen:
             self.backbone.eval()

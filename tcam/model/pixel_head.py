@@ -1,4 +1,4 @@
-"""The pixel classifier: background or foreground, from the same features that the class head sees."""
+"""The pixel classifier: background or foreground, from the input of the class head."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class PixelHead(nn.Module):
     """One 1 x 1 convolution of the encoder's last features (PixelCAM, arXiv:2503.24135), enlarged to the frame."""
 
     def __init__(self, in_channels: int) -> None:
-        """Draw the weights as torch does.
+        """Build the layer with torch's default weights.
 
         Args:
-            in_channels: D, of the features.
+            in_channels: D, channels of the features.
 
         Raises:
             ValueError: no channel.

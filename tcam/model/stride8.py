@@ -1,7 +1,7 @@
-"""VGG-16 and Inception-v3 as weakly supervised localization uses them: features of stride 8, a new last stage.
+"""VGG-16 and Inception-v3 as used in weakly supervised localization: features of stride 8 and a new last stage.
 
-The forms of TCAM's encoders (arXiv:2208.14542; Inception's is that of SPG, arXiv:1807.08902). Layers keep the names of
-timm and torchvision, so that ImageNet weights load; the layers of ``NEW`` are in no weight file and learn from scratch.
+These are the encoders of TCAM (arXiv:2208.14542; Inception as in SPG, arXiv:1807.08902). Layers keep the names of timm
+and torchvision, so that ImageNet weights load. The layers of ``NEW`` are in no weight file and start at random.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Vgg16Stride8(nn.Module):
     def forward_intermediates(
         self, images: Tensor, *, indices: Sequence[int] | None = None, **_: object
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the last features and the levels, as timm does; the first levels alone where there are indices."""
+        """Return the last features and the levels, as timm does; the first levels only if there are indices."""
         return _run(self, images, [*(f"features.{i}" for i in range(len(self.features))), NEW], indices)
 
 
@@ -90,7 +90,7 @@ class InceptionStride8(nn.Module):
     def forward_intermediates(
         self, images: Tensor, *, indices: Sequence[int] | None = None, **_: object
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the last features and the levels, as timm does; the first levels alone where there are indices."""
+        """Return the last features and the levels, as timm does; the first levels only if there are indices."""
         return _run(self, images, [*self.LAYERS, NEW], indices)
 
 

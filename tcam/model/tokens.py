@@ -1,4 +1,4 @@
-"""Vision transformers as backbones: tokens as maps, a simple pyramid of them, and the class token's attention."""
+"""Vision transformers as backbones: patch tokens as maps, a pyramid made of them, and the class token's attention."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def patch_side(model: nn.Module) -> int | None:
 
 
 def attends(model: nn.Module) -> bool:
-    """Whether a vision transformer has a class token whose attention can be looked at."""
+    """Whether a vision transformer has a class token whose attention is available."""
     transformer = cast("TokenModel", model)
     found = [getattr(block, "attn", None) for block in transformer.blocks]
     return transformer.has_class_token and all(hasattr(attention, "qkv") for attention in found)
 
 
 def token_features(model: nn.Module, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Run a vision transformer and lay its patch tokens out as maps.
+    """Run a vision transformer and return its patch tokens as maps.
 
-    A transformer has one resolution: the pyramid for a decoder is made of the tokens after a third and two thirds of
-    the blocks and after the last, normalised; each level is enlarged (bilinear) to twice the size of the next.
+    A transformer has a single resolution. The pyramid for a decoder is made of the normalised tokens after a third of
+    the blocks, after two thirds and after the last; each level is enlarged (bilinear) to twice the size of the next.
 
     Returns:
         ``LEVELS`` maps ``[N, D, h_i, w_i]``, fine to coarse, the last one the size of the patch grid; and the class
@@ -81,7 +81,7 @@ def token_features(model: nn.Module, images: Tensor) -> tuple[tuple[Tensor, ...]
 
 @contextmanager
 def _watching(model: TokenModel) -> Iterator[list[Tensor]]:
-    """Collect the class token's attention of each block, ``[N, heads, patches]``, while the model runs once."""
+    """Collect the class token's attention in each block, ``[N, heads, patches]``, during one run of the model."""
     rows: list[Tensor] = []
 
     def watch(attention: _Attention) -> torch.utils.hooks.RemovableHandle:

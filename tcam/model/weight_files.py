@@ -1,4 +1,4 @@
-"""Pretrained weights in files, by layer name."""
+"""Read pretrained weights from files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
 
 def misfit(name: str, source: str, missing: Sequence[str], misshaped: Sequence[str], *, total: int) -> str:
-    """Describe in one line which layers are missing or have another shape, and what to do."""
+    """Return one line that says which layers are missing or have another shape, and what to do."""
     parts = [
         f"{len(layers)} of {total} {what}: {', '.join(layers[:3])}{', ...' if len(layers) > 3 else ''}"
         for what, layers in (("layers are missing", missing), ("layers have another shape", misshaped))

@@ -1,4 +1,4 @@
-"""Ablation-CAM: channels weighed by what the score loses without them."""
+"""Ablation-CAM: channels weighted by the drop of the class score without them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tcam.model.cam.inputs import CamInputs, pick, weigh
 class AblationCam:
     """Makes Ablation-CAM maps (Desai and Ramaswamy, WACV 2020): the weight of channel k is ``Y_c - Y_c(A_k = 0)``.
 
-    The published weight is divided by ``Y_c``: that changes no stretched map, but turns it over where the logit is
-    negative, and is left out.
+    The published weight is divided by ``Y_c``. This is left out: it changes no normalised map, but inverts those with a
+    negative logit.
 
     Attributes:
         batch: channels ablated in one pass.

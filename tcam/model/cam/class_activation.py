@@ -1,4 +1,4 @@
-"""CAM: the class maps that the head has itself."""
+"""CAM: the class head's own map of a class."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tcam.model.cam.inputs import CamInputs
 
 
 def cam(inputs: CamInputs) -> Tensor:
-    """Take the head's own map of one class each (CAM, Zhou et al., arXiv:1512.04150), any sign, ``[N, h, w]``.
+    """Return the head's own map of each image's class (CAM, Zhou et al., arXiv:1512.04150), any sign, ``[N, h, w]``.
 
-    With a linear head over average pooling ``M = sum_k w_k A_k``; its bias plays no part. Each pooling in
-    ``tcam.model.heads.pooling`` says what its maps are.
+    For a linear head over average pooling it is ``M = sum_k w_k A_k``, without the bias. The poolings in
+    ``tcam.model.heads.pooling`` document their maps.
 
     Raises:
         ValueError: the layer is not the head's input.

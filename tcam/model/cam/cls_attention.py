@@ -1,4 +1,4 @@
-"""What the class token of a vision transformer looks at, whatever the class."""
+"""The attention of a vision transformer's class token, which is the same for all classes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from tcam.model.cam.inputs import CamInputs
 
 
 def cls_attention(inputs: CamInputs) -> Tensor:
-    """Take the class token's attention in the last block, the mean over heads (DINO, Caron et al., arXiv:2104.14294).
+    """Return the class token's attention in the last block, the mean over heads (DINO, Caron et al., arXiv:2104.14294).
 
-    The same for all classes: it shows what stands out, best with self-supervised weights.
+    It is the same for all classes and shows salient objects, best with self-supervised weights.
 
     Returns:
         ``[N, h, w]``, 0 or more.
 
     Raises:
-        ValueError: the inputs lacks attention.
+        ValueError: the inputs lack attention.
     """
     return attention_of(inputs)[:, -1].mean(dim=1)
 
@@ -28,5 +28,5 @@ def attention_of(inputs: CamInputs) -> Tensor:
         ValueError: it has none.
     """
     if inputs.attention is None:
-        raise ValueError("this method looks at the attention of a vision transformer: the inputs has none")
+        raise ValueError("this method looks at the attention of a vision transformer: the inputs have none")
     return inputs.attention

@@ -1,4 +1,4 @@
-"""GradCAM: channels weighed by their mean gradient."""
+"""GradCAM: channels weighted by their mean gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 
 def grad_cam(inputs: CamInputs) -> Tensor:
-    """Make GradCAM maps (Selvaraju et al., arXiv:1610.02391): ``relu(sum_k mean_p(g_k) A_k)``, ``g = dY_c / dA``.
+    """Return GradCAM maps (Selvaraju et al., arXiv:1610.02391): ``relu(sum_k mean_p(g_k) A_k)``, ``g = dY_c / dA``.
 
     Returns:
         ``[N, h, w]``, 0 or more.

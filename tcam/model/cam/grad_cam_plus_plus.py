@@ -1,4 +1,4 @@
-"""GradCAM++: gradients weighed by second and third derivatives."""
+"""GradCAM++: gradients weighted by second and third derivatives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 
 def grad_cam_plus_plus(inputs: CamInputs) -> Tensor:
-    """Make GradCAM++ maps as published (Chattopadhay et al., arXiv:1710.11063, equations 5, 7 and 19).
+    """Return GradCAM++ maps as published (Chattopadhay et al., arXiv:1710.11063, equations 5, 7 and 19).
 
     With ``g = dY_c / dA`` and the exponential of the logit as the score, ``alpha = g^2 / (2 g^2 + g^3 sum_p A_k)``; the
     weight of a channel is ``sum_p alpha relu(g)``. Where ``g > 0``, ``alpha = 1 / (2 + g sum_p A_k)``: no small number

@@ -1,4 +1,4 @@
-"""What CAM methods look at, and the few steps that several of them share."""
+"""The inputs of CAM methods, and the steps that several methods share."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from tcam.model.heads.pooling import ClassHead
 
 @dataclass(frozen=True, slots=True)
 class CamInputs:
-    """N images seen through one layer of a network.
+    """N images, with the output of one layer of a network.
 
     Attributes:
         features: the layer's output, ``[N, D, h, w]``.
         labels: int64 ``[N]``, the class to map in each image.
-        score: what follows the layer: ``[M, D, h, w]`` to class logits ``[M, K]``, for any M.
-        head: the class head, where the layer is its input: it has class maps of its own, and perhaps a closed form.
-        images: gives the network's input, float ``[N, 3, H, W]``; for methods that change it.
-        look: what comes before the layer and the layer itself: such images ``[M, 3, H, W]`` to ``[M, D, h, w]``.
-        generator: of the noise that methods add to images.
-        attention: of a vision transformer's class token to the pixels of the layer, ``[N, blocks, heads, h, w]``.
+        score: the network after the layer: ``[M, D, h, w]`` to class logits ``[M, K]``, for any M.
+        head: the class head, if the layer is its input: it has class maps of its own, and perhaps a closed form.
+        images: returns the network's input, float ``[N, 3, H, W]``; for methods that change it.
+        look: the network up to the layer: such images ``[M, 3, H, W]`` to ``[M, D, h, w]``.
+        generator: source of the noise that methods add to images.
+        attention: attention of a vision transformer's class token to the pixels of the layer, ``[N, blocks, heads, h,
+            w]``.
     """
 
     features: Tensor
@@ -47,28 +48,28 @@ class CamInputs:
 
 
 def from_head(features: Tensor, labels: Tensor, head: ClassHead) -> CamInputs:
-    """Make the inputs of a class head and its input, for methods that look at no image."""
+    """Return the inputs for a class head and its features, for methods that need no image."""
     return CamInputs(features, labels, head, head)
 
 
 def pick(logits: Tensor, labels: Tensor) -> Tensor:
-    """Take the logits ``[N]`` of one class each from ``[N, K]``."""
+    """Return the logit of each image's class, ``[N]``, from logits ``[N, K]``."""
     return logits.gather(1, labels[:, None])[:, 0]
 
 
 def weigh(features: Tensor, weights: Tensor) -> Tensor:
-    """Sum channels by their weights: ``[N, D, h, w]`` and ``[N, D]`` to ``[N, h, w]``."""
+    """Return the weighted sum of channels: ``[N, D, h, w]`` and ``[N, D]`` to ``[N, h, w]``."""
     return torch.einsum("nd,ndhw->nhw", weights, features)
 
 
 def class_gradient(inputs: CamInputs, features: Tensor | None = None) -> Tensor:
-    """Derive each image's class logit by the layer's output: ``dY_c / dA``, ``[N, D, h, w]``.
+    """Return the gradient of each image's class logit by the layer's output: ``dY_c / dA``, ``[N, D, h, w]``.
 
-    Works in inference mode, too; nothing before the layer is derived.
+    Works in inference mode, too; no gradients are computed before the layer.
 
     Args:
         inputs: the images.
-        features: of changed images; None: the inputs' own.
+        features: features of changed images; None takes those of the inputs.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
         leaf = (inputs.features if features is None else features).detach().clone().requires_grad_()
@@ -78,7 +79,7 @@ def class_gradient(inputs: CamInputs, features: Tensor | None = None) -> Tensor:
 
 
 def normalize_cam(maps: Tensor) -> Tensor:
-    """Stretch each map to 0..1; a constant map becomes 0.
+    """Normalise each map to 0..1; a constant map becomes 0.
 
     Args:
         maps: ``[N, h, w]``.

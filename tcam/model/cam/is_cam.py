@@ -14,14 +14,14 @@ from tcam.model.cam.masked_scores import score_weighted_cam
 
 @dataclass(frozen=True, slots=True)
 class IsCam:
-    """Makes IS-CAM maps (Naidu et al., arXiv:2010.03023): Score-CAM whose score is the mean over growing masks.
+    """IS-CAM maps (Naidu et al., arXiv:2010.03023): Score-CAM whose score is the mean over growing masks.
 
     The mask of step i is ``sum_{j<=i} j / steps`` times that of the channel, for i in 1..steps: ``steps`` passes
     through the whole network for each channel.
 
     Attributes:
-        steps: of the integration.
-        batch: masked images in one pass.
+        steps: number of integration steps.
+        batch: masked images per forward pass.
     """
 
     steps: int = 10

@@ -1,4 +1,4 @@
-"""LayerCAM: features weighed by positive gradients, pixel by pixel."""
+"""LayerCAM: features weighted by positive gradients, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 
 def layer_cam(inputs: CamInputs) -> Tensor:
-    """Make LayerCAM maps (Jiang et al., TIP 2021): ``relu(sum_k relu(g_k) A_k)``, ``g = dY_c / dA`` at each pixel.
+    """Return LayerCAM maps (Jiang et al., TIP 2021): ``relu(sum_k relu(g_k) A_k)``, ``g = dY_c / dA`` at each pixel.
 
     Returns:
         ``[N, h, w]``, 0 or more.

@@ -1,4 +1,4 @@
-"""The step Score-CAM and its kin share: what the network says of an image seen through one channel at a time."""
+"""The step shared by Score-CAM and its variants: class scores of images masked by one channel at a time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ Change = Callable[[Tensor], Tensor]
 
 
 def score_weighted_cam(inputs: CamInputs, changes: Sequence[Change], *, batch: int) -> Tensor:
-    """Weigh channels by ``softmax_k`` of the class logit of the image under the channel's mask, averaged over changes.
+    """Return maps whose channels are weighted by ``softmax_k`` of the class logit of the masked image.
 
-    A mask is the channel at the size of the image, stretched to 0..1. Published weights take the logit of a baseline
-    image off first: softmax does not see that. Channels that are constant have one and the same mask, 0.
+    The mask is the channel, resized to the image and normalised to 0..1; logits are averaged over ``changes`` of the
+    mask. The published weights first subtract the logit of a baseline image, which softmax cancels. All constant
+    channels have the same mask, 0.
 
     Args:
-        inputs: with images.
-        changes: of the masks; as many passes through the network for each channel.
-        batch: masked images in one pass.
+        inputs: the inputs, with images.
+        changes: functions applied to the masks; each takes one forward pass per channel.
+        batch: masked images per forward pass.
 
     Returns:
         ``[N, h, w]``, 0 or more.
 
     Raises:
-        ValueError: the inputs has no images.
+        ValueError: the inputs have no images.
     """
     if inputs.images is None or inputs.look is None:
         raise ValueError("methods that mask the image need the images and what comes before the layer")
@@ -48,7 +49,7 @@ def score_weighted_cam(inputs: CamInputs, changes: Sequence[Change], *, batch: i
 
 
 def _masks(channels: Tensor, image: Tensor) -> Tensor:
-    """Stretch channels ``[M, h, w]`` to 0..1 at the size of an image ``[3, H, W]``; gives ``[M, 1, H, W]``."""
+    """Return channels ``[M, h, w]`` normalised to 0..1 and resized to an image ``[3, H, W]``: ``[M, 1, H, W]``."""
     large = functional.interpolate(channels[:, None], size=image.shape[1:], mode="bilinear", align_corners=False)
     shifted = large - large.amin(dim=(2, 3), keepdim=True)
     return shifted / shifted.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(shifted.dtype).tiny)

@@ -1,4 +1,4 @@
-"""The table of CAM methods, and the one way to make a map by name."""
+"""The table of CAM methods, and the function that makes maps by a method's name."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class CamMethod:
     """One row of the table.
 
     Attributes:
-        make: gives the maps ``[N, h, w]`` of some inputs, any scale; works with any head and layer.
-        closed: gives the same maps, up to a factor, of features ``[N, D, h, w]`` and each image's class weights
-            ``[N, D]``, for a linear head over average pooling; None where there is no such form.
-        unfit: poolings it makes no sense with, and why.
-        of_attention: it looks at the attention of a vision transformer, so that other networks cannot serve.
+        make: returns the maps ``[N, h, w]`` of some inputs, in any scale; works with any head and layer.
+        closed: returns the same maps, up to a factor, from features ``[N, D, h, w]`` and each image's class weights
+            ``[N, D]``, for a linear head over average pooling; None if there is no such form.
+        unfit: poolings that it does not work with, and why.
+        of_attention: whether it needs the attention of a vision transformer, which other networks do not have.
     """
 
     make: Callable[[CamInputs], Tensor]
@@ -61,17 +61,17 @@ CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
         "clsattention": CamMethod(cls_attention, of_attention=True),
     }
 )
-"""Names in settings and tables, and what they mean."""
+"""The CAM methods by their name in settings and tables."""
 
 
 @torch.no_grad()
 def make_cam(method: str, inputs: CamInputs) -> Tensor:
-    """Make raw maps ``[N, h, w]`` by a method of the table, without a backward pass where it has a closed form.
+    """Return raw maps ``[N, h, w]`` by a method of the table, without a backward pass if it has a closed form.
 
-    The maps are part of no graph.
+    The maps have no graph.
 
     Raises:
-        ValueError: the inputs lacks what the method needs.
+        ValueError: the inputs lack what the method needs.
     """
     row = CAM_METHODS[method]
     weights = None if inputs.head is None else inputs.head.pooled_weight

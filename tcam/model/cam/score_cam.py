@@ -1,4 +1,4 @@
-"""Score-CAM: channels weighed by the score of the image under them."""
+"""Score-CAM: channels weighted by the class score of the image masked by them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tcam.model.cam.masked_scores import score_weighted_cam
 
 @dataclass(frozen=True, slots=True)
 class ScoreCam:
-    """Makes Score-CAM maps (Wang et al., arXiv:1910.01279): ``relu(sum_k softmax_k(Y_c(U(A_k) X)) A_k)``.
+    """Score-CAM maps (Wang et al., arXiv:1910.01279): ``relu(sum_k softmax_k(Y_c(U(A_k) X)) A_k)``.
 
     One pass through the whole network for each channel.
 
     Attributes:
-        batch: masked images in one pass.
+        batch: masked images per forward pass.
     """
 
     batch: int = 32

@@ -12,10 +12,10 @@ from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 @dataclass(frozen=True, slots=True)
 class SmoothGradCamPlusPlus:
-    """Makes Smooth-GradCAM++ maps (Omeiza et al., arXiv:1908.01224).
+    """Smooth-GradCAM++ maps (Omeiza et al., arXiv:1908.01224).
 
-    The first, second and third derivatives of GradCAM++ are averages over noisy images, ``sum_p A_k`` and the weighed
-    features are of the image itself. All images of a batch get the same noise. A linear head over average pooling has
+    The first, second and third derivatives of GradCAM++ are averages over noisy images; ``sum_p A_k`` and the weighted
+    features are the image's own. All images of a batch get the same noise. A linear head over average pooling has
     the same gradient for every image: its maps are those of GradCAM++.
 
     Attributes:
@@ -30,7 +30,7 @@ class SmoothGradCamPlusPlus:
         """Return ``[N, h, w]``, 0 or more.
 
         Raises:
-            ValueError: the inputs has no images.
+            ValueError: the inputs have no images.
         """
         if inputs.images is None or inputs.look is None:
             raise ValueError("Smooth-GradCAM++ needs the images and what comes before the layer")

@@ -14,7 +14,7 @@ from tcam.model.cam.masked_scores import score_weighted_cam
 
 @dataclass(frozen=True, slots=True)
 class SsCam:
-    """Makes SS-CAM maps (Wang et al., arXiv:2006.14255): Score-CAM whose score is the mean over noisy masks.
+    """SS-CAM maps (Wang et al., arXiv:2006.14255): Score-CAM whose score is the mean over noisy masks.
 
     All channels and images of a batch get the same noise. ``samples`` passes through the whole network for each
     channel: with a ResNet-50 hours per frame on a CPU.
@@ -33,7 +33,7 @@ class SsCam:
         """Return ``[N, h, w]``, 0 or more.
 
         Raises:
-            ValueError: the inputs has no images.
+            ValueError: the inputs have no images.
         """
         if inputs.images is None:
             raise ValueError("SS-CAM needs the images")

@@ -1,4 +1,4 @@
-"""TS-CAM: the class token's attention, coupled with what the tokens say of the class."""
+"""TS-CAM: the class token's attention, multiplied by the head's class map of the tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tcam.model.cam.inputs import CamInputs
 
 
 def ts_cam(inputs: CamInputs) -> Tensor:
-    """Make TS-CAM maps (Gao et al., ICCV 2021, arXiv:2103.14862): ``M_c = A S_c``, pixel by pixel.
+    """Return TS-CAM maps (Gao et al., ICCV 2021, arXiv:2103.14862): ``M_c = A S_c``, pixel by pixel.
 
     ``A`` is the class token's attention to the patches, the mean over all blocks and heads; ``S_c`` the head's own map
     of the class. The published head is the pooling ``convgap``.
@@ -18,7 +18,7 @@ def ts_cam(inputs: CamInputs) -> Tensor:
         ``[N, h, w]``, any sign.
 
     Raises:
-        ValueError: the inputs lacks attention, or the layer is not the head's input.
+        ValueError: the inputs lack attention, or the layer is not the head's input.
     """
     if inputs.head is None:
         raise ValueError("tscam needs the class head itself: its layer must be the head's input")

@@ -1,4 +1,4 @@
-"""XGradCAM: gradients weighed by where the channel is active."""
+"""XGradCAM: gradients weighted by the activations of the channel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tcam.model.cam.inputs import CamInputs, class_gradient, weigh
 
 
 def xgrad_cam(inputs: CamInputs) -> Tensor:
-    """Make XGradCAM maps (Fu et al., arXiv:2008.02312): weights ``sum_p g_k A_k / sum_p A_k``, ``g = dY_c / dA``.
+    """Return XGradCAM maps (Fu et al., arXiv:2008.02312): weights ``sum_p g_k A_k / sum_p A_k``, ``g = dY_c / dA``.
 
     A channel that sums to zero has weight 0. With a linear head over average pooling this is GradCAM.
 

@@ -1,4 +1,4 @@
-"""ACoL: a class head of two branches; the second learns from what the first does not look at."""
+"""ACoL: a class head of two branches; the second is trained on features whose region used by the first is erased."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Acol(nn.Module):
         return None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score features ``[N, D, h, w]`` by the first branch; gives logits ``[N, K]``.
+        """Return the first branch's logits ``[N, K]`` of features ``[N, D, h, w]``.
 
         Raises:
             ValueError: another shape.
@@ -43,10 +43,10 @@ class Acol(nn.Module):
         return logits
 
     def both_logits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Score features ``[N, D, h, w]`` by both branches, the second without what the first looks at for the labels.
+        """Return both branches' logits of features ``[N, D, h, w]``; for the second, the first's region is erased.
 
         Returns:
-            Two times logits ``[N, K]``; the cross-entropies of both are the loss.
+            Two tensors of logits ``[N, K]``; the loss is the sum of their cross-entropies.
         """
         maps, others = self._both_maps(features, labels)
         return maps.mean(dim=(2, 3)), others.mean(dim=(2, 3))
@@ -87,6 +87,6 @@ def _pick(maps: Tensor, labels: Tensor) -> Tensor:
 
 
 def _stretch(maps: Tensor) -> Tensor:
-    """Stretch each map of ``[N, h, w]`` to 0..1; a constant one becomes 0."""
+    """Return each map of ``[N, h, w]`` normalised to 0..1; a constant one becomes 0."""
     shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
     return (shifted / shifted.amax(dim=(1, 2), keepdim=True)).nan_to_num(nan=0.0)

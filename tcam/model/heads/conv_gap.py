@@ -1,4 +1,4 @@
-"""A class head with a view: its maps see the neighbours of a pixel."""
+"""A class head whose maps come from a 3x3 convolution, so that they also depend on neighbouring pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tcam.precision import at_least_float32
 
 
 class ConvGap(nn.Module):
-    """The mean of each class's map, which a 3x3 convolution makes (TS-CAM's head, Gao et al., arXiv:2103.14862)."""
+    """A 3x3 convolution to one map per class, then the mean of each (TS-CAM's head, Gao et al., arXiv:2103.14862)."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class ConvGap(nn.Module):
         return None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score features ``[N, D, h, w]``; gives logits ``[N, K]``.
+        """Return the logits ``[N, K]`` of features ``[N, D, h, w]``.
 
         Raises:
             ValueError: another shape.

@@ -1,4 +1,4 @@
-"""Class heads: from features to class scores, and each head's own map of a class."""
+"""Class heads: features to class scores, and each head's own map of a class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tcam.precision import at_least_float32
 
 
 class Wgap(nn.Module):
-    """Global average pooling, then a linear layer; class activation maps need no more than its weights.
+    """Global average pooling, then a linear layer, whose weights give the class activation maps.
 
     CAM, Zhou et al., arXiv:1512.04150. Initialised Xavier-uniform with a zero bias.
     """
@@ -38,7 +38,7 @@ class Wgap(nn.Module):
         return self.linear.weight
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score features ``[N, D, h, w]``; gives logits ``[N, K]``.
+        """Return the logits ``[N, K]`` of features ``[N, D, h, w]``.
 
         Raises:
             ValueError: another shape.
@@ -53,11 +53,11 @@ class Wgap(nn.Module):
 
 
 class ClassMaps(nn.Module):
-    """A 1x1 convolution to one map per class, the part that the poolings below share.
+    """A 1x1 convolution to one map per class, which the poolings below share.
 
-    With ``background`` there is one more map before the classes' own, of what belongs to none of them; it has no part
-    in the class scores, as in the published models (TCAM, arXiv:2208.14542), so that only frames without any object
-    could teach it. With ``modalities`` a class's map is the mean of several.
+    With ``background`` there is one more map, before those of the classes, for pixels of no class. It does not count in
+    the class scores, as in the published models (TCAM, arXiv:2208.14542), so only frames without an object could train
+    it. With ``modalities`` the map of a class is the mean of several.
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, background: bool, modalities: int = 1) -> None:
@@ -99,7 +99,7 @@ class ClassMaps(nn.Module):
 
 
 class Gap(nn.Module):
-    """The mean of each class's map: what ``Wgap`` computes, the other way round (Lin et al., arXiv:1312.4400)."""
+    """The mean of each class's map: ``Wgap`` with pooling after the linear layer (Lin et al., arXiv:1312.4400)."""
 
     def __init__(self, in_channels: int, num_classes: int, *, background: bool = False) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Gap(nn.Module):
         return self.maps.class_weight
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score features ``[N, D, h, w]``; gives logits ``[N, K]``."""
+        """Return the logits ``[N, K]`` of features ``[N, D, h, w]``."""
         logits: Tensor = self.maps(features).mean(dim=(2, 3))
         return logits
 
@@ -133,7 +133,7 @@ class MaxPool(nn.Module):
         return None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score features ``[N, D, h, w]``; gives logits ``[N, K]``."""
+        """Return the logits ``[N, K]`` of features ``[N, D, h, w]``."""
         logits: Tensor = self.maps(features).amax(dim=(2, 3))
         return logits
 
@@ -161,7 +161,7 @@ class LogSumExp(nn.Module):
         return None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score features ``[N, D, h, w]``; gives logits ``[N, K]``."""
+        """Return the logits ``[N, K]`` of features ``[N, D, h, w]``."""
         maps = self.maps(features).flatten(2)
         logits: Tensor = ((self.sharpness * maps).logsumexp(dim=2) - math.log(maps.shape[2])) / self.sharpness
         return logits
@@ -175,7 +175,7 @@ class Wildcat(nn.Module):
     """The mean of the highest pixels and, as negative evidence, of the lowest (WILDCAT, Durand et al., CVPR 2017).
 
     ``(mean of the top 50 % + 0.6 mean of the lowest 10 %) / 2`` of each class's map, the mean of 5 modalities; at least
-    one pixel each. The lowest pixels count: a class that some region speaks against is less likely there.
+    one pixel each. The lowest pixels are negative evidence: regions that speak against a class lower its score.
     """
 
     TOP, LOWEST, ALPHA, MODALITIES = 0.5, 0.1, 0.6, 5
@@ -190,7 +190,7 @@ class Wildcat(nn.Module):
         return None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score features ``[N, D, h, w]``; gives logits ``[N, K]``."""
+        """Return the logits ``[N, K]`` of features ``[N, D, h, w]``."""
         values = self.maps(features).flatten(2)
         top, lowest = (max(1, round(share * values.shape[2])) for share in (self.TOP, self.LOWEST))
         for_it = values.topk(top, dim=2, sorted=False).values.mean(dim=2)
@@ -238,13 +238,13 @@ class AttentionMil(nn.Module):
         return flat.reshape(scores.shape)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score features ``[N, D, h, w]``; gives logits ``[N, K]``."""
+        """Return the logits ``[N, K]`` of features ``[N, D, h, w]``."""
         attention = self.attention(features)
         logits: Tensor = self.linear(torch.einsum("nhw,ndhw->nd", attention.to(features.dtype), features))
         return logits
 
     def class_maps(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return what each pixel adds to the logit of one class each, ``a_p w A_p``, ``[N, h, w]``."""
+        """Return the contribution of each pixel to the logit of one class each, ``a_p w A_p``, ``[N, h, w]``."""
         weight = self.linear.weight.to(features.dtype)[labels]
         return self.attention(features).to(features.dtype) * torch.einsum("nd,ndhw->nhw", weight, features)
 
@@ -262,13 +262,13 @@ POOLINGS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType(
         "convgap": ConvGap,
     }
 )
-"""Names in settings, and what they mean: ``POOLINGS[name](in_channels, num_classes)``."""
+"""The poolings by their name in settings: ``POOLINGS[name](in_channels, num_classes)``."""
 
 HEADS: Final[Mapping[str, Callable[..., ClassHead]]] = MappingProxyType({**POOLINGS, "acol": Acol})
-"""The poolings, and the head that has its own way to learn."""
+"""The poolings, and the head that has its own training step."""
 
 WITH_BACKGROUND: Final = ("gap", "max", "lse", "wildcat")
-"""Those that take ``background=True``: a map of what belongs to no class."""
+"""The poolings that take ``background=True``: a map for pixels of no class."""
 
 
 def _initialise(layer: nn.Linear | nn.Conv2d) -> None:

@@ -74,7 +74,7 @@ def test_the_decoder_stays_as_it_is():
 
 
 def test_a_decoder_in_training_is_refused():
-    with pytest.raises(ValueError, match="evaluation mode alone"):
+    with pytest.raises(ValueError, match="evaluation mode only"):
         FusedDecoder(UnetDecoder(CHANNELS))
 
 

@@ -300,7 +300,7 @@ def test_what_a_method_needs_and_does_not_get_is_named():
         with pytest.raises(ValueError, match="the images"):
             make_cam(method, inputs)
     for method in ("tscam", "clsattention"):
-        with pytest.raises(ValueError, match="looks at the attention of a vision transformer: the inputs has none"):
+        with pytest.raises(ValueError, match="looks at the attention of a vision transformer: the inputs have none"):
             make_cam(method, from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]])))
     with pytest.raises(
         ValueError, match=r"features must be \[N, D, h, w\] and labels \[N\], got \[1, 2, 4, 4\] and \[2\]"

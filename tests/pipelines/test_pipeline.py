@@ -97,6 +97,7 @@ def test_without_validation_boxes_the_default_threshold_is_used(tiny_run):
     assert choose_thresholds(blind, load_localizers(run)) == ({"layercam": 0.5, "tcam": 0.5}, "default")
 
 
+@pytest.mark.slow
 def test_the_localizer_stands_on_the_best_classifier(private_run, tiny_run):
     folder = private_run / "classifier"
     best = load_file(folder / "best_classification.safetensors")
@@ -110,6 +111,7 @@ def test_the_localizer_stands_on_the_best_classifier(private_run, tiny_run):
     assert any(name.startswith("decoder.") for name in localizer)
 
 
+@pytest.mark.slow
 def test_thresholds_of_refined_maps_do_not_outlive_the_weights(private_run, tiny_run):
     stale = private_run / "evaluation-crf" / "thresholds.json"
     stale.parent.mkdir()
@@ -129,6 +131,7 @@ def test_a_second_run_takes_the_stages_of_the_first(tiny_run, again, capsys):
     assert (folder / "report" / "table.csv").read_bytes() == (tiny_run.folder / "report" / "table.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_only_what_depends_on_a_change_is_done_again(tiny_run, again):
     folder = again("other-decoder", "localizer.seeds.kernel=5")
     assert stages_trained(folder) == ["localizer"]
@@ -138,6 +141,7 @@ def test_only_what_depends_on_a_change_is_done_again(tiny_run, again):
     assert main_localizer(load_run(folder)) == "layercam"
 
 
+@pytest.mark.slow
 def test_colocam_takes_classifier_and_cams_of_tcam_and_is_a_run_like_any(tiny_run, again, capsys):
     folder = again("sequences", "method=colocam", "localizer.sequence.frames=2")
     text = " ".join(capsys.readouterr().err.split())
@@ -184,6 +188,7 @@ def test_another_pooling_gives_every_stage_another_fingerprint():
     assert not set(others[0]) & set(fingerprints())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

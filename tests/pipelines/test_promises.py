@@ -12,6 +12,8 @@ import pytest
 
 from tests.helpers.tiny import files_of, read_errors
 
+pytestmark = pytest.mark.slow
+
 SLOW_READER = """
 import sys, time
 from tcam.video.reader import stream_frames
@@ -86,7 +88,6 @@ def test_what_a_killed_prediction_has_published_is_whole_and_the_rest_is_made_by
     assert files_of(boxes) == peace
 
 
-@pytest.mark.slow
 def test_a_decode_bomb_ends_within_its_time_and_the_others_go_on(tcam, videos, tmp_path, still):
     bomb = still("bomb.mp4", size=(2160, 3840), times=200)  # 20,000 frames: half a terabyte of pixels
     assert bomb.stat().st_size < 2**24
@@ -100,7 +101,6 @@ def test_a_decode_bomb_ends_within_its_time_and_the_others_go_on(tcam, videos, t
     assert "longer than its time limit" in errors[name]
 
 
-@pytest.mark.slow
 def test_a_long_video_with_a_slow_reader_takes_little_memory(still):
     video = still("long.mp4", size=(1080, 1920), times=6)
     command = [sys.executable, "-c", SLOW_READER, str(video)]

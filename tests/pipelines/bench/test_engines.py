@@ -25,6 +25,7 @@ def rows_of(table: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells[1:]}
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_measured_stage_by_stage(tcam, video, tmp_path):
     pytest.importorskip("onnxscript", reason="the exporters are not installed: pip install 'tcam[export]'")
     write_export(tiny_localizer(), some_facts(), tmp_path / "cam.onnx")

@@ -50,6 +50,7 @@ def trees(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_config_trains_on_a_small_tree(tcam, trees, tmp_path, name):
     threads = torch.get_num_threads()
@@ -63,6 +64,7 @@ def test_a_published_config_trains_on_a_small_tree(tcam, trees, tmp_path, name):
     assert (tmp_path / "runs" / "x-001" / "report").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fcam", "pixelcam", "negev", "maxmin"])
 def test_a_config_for_real_clips_trains_on_small_ones(tcam, tiny_videos, tmp_path, method):
     more = ("--background", tiny_videos / "fish") if method == "negev" else ()

@@ -48,6 +48,7 @@ def test_the_floor_stands_beside_the_others_without_a_threshold(tiny_data):
     assert (DDT, "Top-1 localization") not in figures
 
 
+@pytest.mark.slow
 def test_its_figures_depend_neither_on_the_batch_nor_on_where_the_work_is_done(tiny_data):
     tables = [
         score(tiny_data, batch=batch, placement=placement).evaluators[DDT].table("none", 0.0).as_dict()
@@ -80,6 +81,7 @@ def test_a_frame_without_an_object_counts_for_presence_alone(tiny_data):
     assert figures["full frame", "Presence: false alarms"] == 100.0
 
 
+@pytest.mark.slow
 def test_evaluate_shows_the_floor_and_refined_maps_where_asked(tcam, tiny_run, tmp_path):
     pytest.importorskip("pydensecrf")
     folder = shutil.copytree(tiny_run.folder, tmp_path / "copy-001")

@@ -52,6 +52,7 @@ def test_a_refusal_leaves_nothing_behind(tcam, tiny_videos, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_tokens_trains_a_decoder_and_predicts_with_attention(tcam, tiny_videos, tmp_path):
     settings = (*SETTINGS, *TOKENS, "model.pooling=convgap", "cam.method=tscam")
     found = tcam("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--name", "x", *set_flags(settings))
@@ -65,6 +66,7 @@ def test_a_run_on_tokens_trains_a_decoder_and_predicts_with_attention(tcam, tiny
     assert len(found.out.splitlines()) == 8
 
 
+@pytest.mark.slow
 def test_backbones_are_listed_with_what_they_give(tcam):
     found = tcam("backbones", "test_resnet", "test_vit*")
     assert found.code == 0

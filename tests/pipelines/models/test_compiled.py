@@ -9,10 +9,10 @@ import torch
 import torch._dynamo
 
 from pipelines.models.compiled import compile_localizer
-from pipelines.models.localizer import PackedLocalizer
+from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, build_network
 from pipelines.streaming.network_threads import network_threads
 from tcam.errors import MissingPartError
-from tests.helpers.tiny import SIDE, tiny_localizer
+from tests.helpers.tiny import CPU, SIDE, tiny_config
 
 
 @pytest.fixture
@@ -23,9 +23,12 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threads", "together"), [("each", 2), ("all", 1)])
 def test_a_network_is_compiled_once_whichever_thread_calls(threads, together, two_threads):
-    plain = PackedLocalizer.pack(tiny_localizer("decoder")).unpack()
+    config = tiny_config("model.levels_used=2", "model.decoder_channels=[8,8]")  # fewer layers to compile
+    network = build_network(config.model, 2, decoder=True, seed=0).eval()
+    plain = PackedLocalizer.pack(NetworkLocalizer(network, "decoder", CPU)).unpack()
     frames = np.random.default_rng(0).integers(0, 255, (3, 3, SIDE, SIDE), np.uint8)
     try:
         compiled = compile_localizer(plain, (SIDE, SIDE), batch=3, threads=threads)

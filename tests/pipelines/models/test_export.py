@@ -30,15 +30,11 @@ pytest.importorskip("onnxscript", reason="the exporters are not installed: pip i
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: pip install 'tcam[export]'")
 pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'tcam[export]'")
 
-pytestmark = pytest.mark.together
+pytestmark = [pytest.mark.together, pytest.mark.slow]
 
 REPO = Path(__file__).parents[3]
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
-FORMATS = [
-    "onnx",
-    pytest.param("openvino", marks=pytest.mark.slow),
-    pytest.param("torch-export", marks=pytest.mark.slow),
-]
+FORMATS = ["onnx", "openvino", "torch-export"]
 
 
 def some_facts(**changes) -> Facts:
@@ -177,7 +173,6 @@ print(sorted({{"torch", "timm", "torchvision"}} & set(sys.modules)))
     assert command == "stream" or (tmp_path / "seen" / "fish-00.mp4").stat().st_size > 1000
 
 
-@pytest.mark.slow
 def test_child_processes_give_the_same_bytes(tcam, exports, tiny_run, tmp_path):
     for workers in ("0", "2"):
         table = tmp_path / f"{workers}.csv"
@@ -220,7 +215,6 @@ def test_settings_keep_the_names_alone_of_files(tiny_run):
         assert found == {**config.model.model_dump(mode="json"), "weights": "weights.pth"}
 
 
-@pytest.mark.slow
 def test_every_format_says_the_same_of_itself(exports):
     first, *others = (open_exported(exports(name))[1] for name in ENDINGS)
     assert others == [first, first]
@@ -239,7 +233,6 @@ def test_a_map_of_one_class_is_that_of_pytorch_for_any_class_and_number_of_frame
     assert np.abs(alone.maps[0] - found.maps[3]).max() < 1e-6
 
 
-@pytest.mark.slow
 def test_a_run_without_a_decoder_is_exported_with_its_own_threshold(tcam, tiny_run, tmp_path):
     run = cam_run(tiny_run, tmp_path)
     done = tcam("export", run, "--format", "openvino", "-o", tmp_path / "cam.xml", "-q")
@@ -320,9 +313,7 @@ def test_a_model_of_someone_else_is_told_apart(tcam, cam_file, tiny_videos, tmp_
         assert (done.code, said in done.error) == (5, True), done.error
 
 
-@pytest.mark.parametrize(
-    ("package", "name"), [("onnxruntime", "onnx"), pytest.param("openvino", "openvino", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("package", "name"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
 def test_without_the_package_that_runs_a_file_it_is_named(tcam, exports, tiny_videos, monkeypatch, package, name):
     monkeypatch.setitem(sys.modules, package, None)
     done = tcam("predict", exports(name), "--source", tiny_videos)
@@ -339,7 +330,6 @@ def test_without_the_exporter_it_is_named(tcam, tiny_run, monkeypatch, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_eight_bits_stay_near_the_run(tcam, tiny_run, tmp_path):
     pytest.importorskip("nncf", reason="nncf is not installed: pip install 'tcam[export]'")
     file = tmp_path / "tiny.xml"

@@ -72,7 +72,8 @@ def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, method, ray_kept,
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
-@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=[pytest.mark.busy, pytest.mark.slow])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.busy)])
 def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
     sources = tmp_path / "sources"
     shutil.copytree(tiny_run.videos / "fish", sources)
@@ -91,7 +92,8 @@ def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, ray_kept, tcam,
     assert here == there
 
 
-@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=[pytest.mark.busy, pytest.mark.slow])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.busy)])
 def test_evaluations_are_the_same_bytes(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
     calls = ["evaluate", tiny_run.folder, "--videos", tiny_run.videos, "--split", "all", "--device", "cpu", "-o"]
     here = tcam(*calls, tmp_path / "a", "--workers", "0", "--json")

@@ -85,6 +85,7 @@ def address_in(process) -> str:
     return line.removeprefix("live view: ").strip()
 
 
+@pytest.mark.slow
 def test_a_frame_is_served_as_it_was_decoded_with_its_line_and_the_figures(tiny_run, tmp_path):
     path = encode(tmp_path / "clip.mp4", frames=11)
     flags = ("--source", path, "--view", "0", "--device", "cpu", "-q")
@@ -277,6 +278,7 @@ def test_a_port_in_use_is_said_before_anything_else_runs(tcam, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_stream_that_somebody_looks_at(tiny_run):
     with serve_frames(frames=100_000, fps=30) as port:
         flags = ("--source", f"tcp://me:secret@127.0.0.1:{port}/?key=secret", "--view", "0", "--device", "cpu", "-q")
@@ -306,6 +308,7 @@ def write_browser(folder, code: int):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a shell script")
 def test_show_opens_the_page_in_the_browser_which_writes_nothing_into_the_stream(tiny_run, tmp_path):
     path = encode(tmp_path / "clip.mp4", frames=5)
@@ -319,6 +322,7 @@ def test_show_opens_the_page_in_the_browser_which_writes_nothing_into_the_stream
     assert (tmp_path / "address").read_text() == address
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a shell script")
 def test_where_no_browser_opens_the_address_is_said_and_the_stream_goes_on(tiny_run, tmp_path):
     path = encode(tmp_path / "clip.mp4", frames=5)

@@ -66,6 +66,7 @@ def test_other_shapes_and_types_are_refused(frame):
         stream_localizer().step(frame)
 
 
+@pytest.mark.slow
 def test_a_pickled_localizer_goes_on_in_another_process_with_the_same_bits():
     localizer = stream_localizer(tiny_localizer("decoder").pack().unpack(), over_time=OverTime(min_cutoff_hz=0.5))
     localizer.step(some_frame())

@@ -82,6 +82,7 @@ def test_a_few_steps_change_every_weight_and_end_otherwise_than_without(name, tr
     assert set(rows_of(tmp_path / name)[0]) == {"stage", "epoch", "classes", "val_corloc", "val_accuracy"} | extra
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_cut_off_in_the_middle_it_ends_the_same_byte_for_byte(name, train, tmp_path, monkeypatch):
     settings = baseline(name, "classifier.epochs=2", "classifier.frames_per_shot=2", "save_every_s=0")

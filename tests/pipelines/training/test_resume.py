@@ -86,6 +86,7 @@ def power_cut(*_: object) -> None:
     raise PowerCut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["classifier", "localizer"])
 def test_cut_off_in_any_step_a_training_ends_the_same_byte_for_byte(stage, train, in_step, tmp_path):
     whole = train(stage, "whole")
@@ -107,6 +108,7 @@ def test_cut_off_in_any_step_a_training_ends_the_same_byte_for_byte(stage, train
     assert train(stage, "parts") == whole
 
 
+@pytest.mark.slow
 def test_cut_off_at_any_write_a_training_ends_the_same(train, monkeypatch):
     whole = train("localizer", "whole")
     real, cuts = os.fsync, 0
@@ -165,6 +167,7 @@ def test_states_are_saved_seldom_where_saving_would_cost_much(train, in_step, tm
     assert not (tmp_path / "run" / "resume.pt").exists() or position_of(tmp_path / "run")["step"] < STEPS - 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_training_and_spares_the_last_state(train, in_step, tmp_path):
     whole = train("classifier", "whole")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -189,6 +192,7 @@ def small_disk(folder, size: str) -> None:
         pytest.skip("only root may mount a small disk")
 
 
+@pytest.mark.slow
 def test_a_run_on_a_disk_that_fills_up_keeps_what_it_has_and_goes_on_with_more_room(tcam, tiny_run, tmp_path):
     disk = tmp_path / "disk"
     state = (tiny_run.folder / "classifier" / "resume.pt").stat().st_size

@@ -111,6 +111,7 @@ def test_frames_per_shot_repeats_every_shot():
     assert set(Counter((item.video_id, shot.start) for item, shot in slots).values()) == {4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["classifier", "localizer"])
 def test_a_run_resumed_after_an_epoch_ends_with_the_same_weights(stage, train, tmp_path):
     dropping = "model.backbone_options={drop_path_rate: 0.5}"  # draws from the global state of randomness

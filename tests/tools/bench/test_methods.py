@@ -1,11 +1,10 @@
 """The table of methods, from evaluations written by hand, and one whole run of the tool."""
 
-import os
-import subprocess
 import sys
 
 import pytest
 
+from pipelines.cli import app as cli
 from pipelines.evaluation.metrics import Metric
 from pipelines.evaluation.results import Evaluation, Score
 from pipelines.parallel.pool import one_thread
@@ -53,22 +52,33 @@ def test_refined_maps_are_a_row_of_their_own(bench):
 
 
 @pytest.mark.slow
-def test_the_tool_trains_measures_and_reads_what_is_there(bench, tiny_videos, tmp_path, monkeypatch, capfd):
+def test_the_tool_trains_measures_and_reads_what_is_there(bench, tiny_videos, tmp_path, monkeypatch, capsys):
+    import real
+
+    told = []
+
+    def tcam(arguments):  # in this process: one of its own for each of four commands would load everything again
+        monkeypatch.setattr(sys, "argv", ["tcam", *map(str, arguments)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.run()
+        assert leaving.value.code in (0, None)
+        told.append(capsys.readouterr().err)
+
     command = [REPO / "tools/bench/methods.py", "--videos", tiny_videos, "--runs", tmp_path / "runs"]
     command += ["--methods", "cam", "pixelcam", "--seeds", "0", "--ddt", "--backbones", "test_resnet"]
     command += [part for setting in SETTINGS for part in ("--set", setting)]
-    environment = {**os.environ, "TCAM_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "localizer 1/1" in done.stderr
-    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
-    with one_thread():  # the tool measures with one
-        bench.main()
-    out, err = capfd.readouterr()
-    assert "localizer" not in err  # nothing was trained again
-    tables = [
-        [line.split(" | ")[:-2] for line in text.splitlines() if line.startswith("| ")] for text in (done.stdout, out)
-    ]
+    monkeypatch.setenv("TCAM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(real, "tcam", tcam)
+    printed = []
+    for trainings in (4, 0):  # two runs, each trained and evaluated; then they are there
+        told.clear()
+        monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+        with one_thread():  # the tool measures with one
+            bench.main()
+        assert len(told) == trainings
+        assert any("localizer 1/1" in text for text in told) == bool(trainings)
+        printed.append(capsys.readouterr().out)
+    tables = [[line.split(" | ")[:-2] for line in text.splitlines() if line.startswith("| ")] for text in printed]
     assert tables[0] == tables[1]
     names = [row[0].removeprefix("| ") for row in tables[0]]
     assert names[1:] == [

@@ -72,6 +72,7 @@ def test_two_workers_of_ray_train_as_one_process_does(alone, tmp_path):
     assert (tmp_path / "runs" / "x-001" / "report" / "report.html").is_file()
 
 
+@pytest.mark.busy
 @pytest.mark.slow
 def test_two_processes_of_torchrun_train_as_one_does(alone, tmp_path):
     arguments, run = alone

@@ -10,6 +10,8 @@ from pipelines.training.cam_cache import write_cams
 from tests.helpers.process_groups import Case, in_process_group, train_case
 from tests.helpers.tiny import SIDE, files_of, tiny_config, tiny_localizer
 
+pytestmark = [pytest.mark.together, pytest.mark.slow]
+
 EPOCHS = (
     "classifier.epochs=2",
     "localizer.epochs=2",
@@ -102,7 +104,6 @@ def cut_off_and_go_on(data, cams, folder, group) -> None:
     train_case(case, data, cams, folder / "parts", group)
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_from_a_step_byte_for_byte(tiny_data, cam_folder, tmp_path):
     in_process_group(2, tmp_path, cut_off_and_go_on, (tiny_data, cam_folder, tmp_path))
     whole, parts = (files_of(tmp_path / name) for name in ("whole", "parts"))

@@ -7,6 +7,8 @@ from pipelines.training.distributed.process_group import SINGLE_PROCESS, BatchSh
 from pipelines.training.distributed.whole_batch import WholeBatch
 from tests.helpers.process_groups import in_process_group
 
+pytestmark = pytest.mark.together
+
 FRAMES = (5, 1)
 """Of two batches: one that does not divide evenly, one that is too small for both processes."""
 
@@ -73,6 +75,7 @@ def steps(tmp_path_factory):
     return torch.load(folder / "one.pt"), torch.load(folder / "two.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(FRAMES)))
 def test_two_processes_find_loss_gradients_statistics_and_luck_of_the_whole_batch(number, steps):
     one, two = (found[number] for found in steps)

@@ -1,4 +1,4 @@
-"""Which frames make a clip or a neighbourhood: index arithmetic without any video."""
+"""Choose the frames of a clip or a neighbourhood: index arithmetic, without any video."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def neighbours(frame: int, shot: Shot, *, count: int, mode: NeighbourMode) -> li
     Args:
         frame: an index inside the shot.
         shot: the frames that may be used; neighbours beyond its ends do not exist.
-        count: neighbours per side; 0 gives the frame alone.
+        count: neighbours per side; 0 returns only the frame itself.
         mode: ``before`` (frame - count .. frame), ``after``, ``before-after`` or ``instant`` (needs ``count`` 0).
 
     Returns:
@@ -72,7 +72,7 @@ class ClipSampler(Protocol):
         """Return frame indices of the video, ascending."""
 
     def length(self, shot: Shot) -> int:
-        """Return how many frames every clip of this shot has."""
+        """Return the number of frames of every clip of this shot."""
 
 
 @dataclass(frozen=True, slots=True)

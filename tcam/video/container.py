@@ -1,7 +1,7 @@
-"""Open a foreign video file without letting it reach anything but itself.
+"""Open an untrusted video file such that it cannot refer to other files or hosts.
 
 FFmpeg guesses the format from the bytes, so a file named ``.mp4`` may be a playlist that names other files or hosts.
-Only local files and self-contained formats are allowed here, and only regular files (a FIFO would block for ever).
+Only local files and self-contained formats are allowed here, and only regular files (a FIFO would block forever).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMATS: Final = (
     "wsvqa,yop,mvi,pmp,lmlm4,dhav,ty,ifv,bethsoftvid,bfi,cdxl,cine,jv,lxf,mlv,mm,paf,smush,vividas,xmv,gdv,hnm,kux,"
     "moflex,argo_brp,pva,r3d,rpl,viv,vivo,dnxhd,evc,ipu,filmstrip,hxvs,ingenient,qcp,avs,avr,apv,frm,pdv"
 )
-"""Those that name no other file or host."""
+"""Formats that cannot name another file or host."""
 _OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 _MAX_MESSAGE: Final = 280
 
@@ -50,7 +50,7 @@ def refuse(path: Path | str, found: str, *, remedy: str = "convert or remove the
 
 @contextmanager
 def naming_faults(path: Path | str, *, remedy: str = "convert or remove the file") -> Iterator[None]:
-    """Turn whatever PyAV raises for one file within the block into the one-line error of an unusable video.
+    """Turn any exception that PyAV raises within the block into the one-line error of an unusable video.
 
     Raises:
         VideoError: in place of any other exception.
@@ -76,7 +76,7 @@ def require_av() -> None:
 
 
 def require_video_file(path: Path) -> None:
-    """Check that a path is a regular file with something in it, without opening it.
+    """Check, without opening it, that a path is a regular file and not empty.
 
     Raises:
         VideoError: it is missing, empty, unreadable, or a FIFO, socket, device or folder.
@@ -115,7 +115,7 @@ def open_container(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def main_stream(path: Path | str, container: InputContainer) -> VideoStream:
-    """Choose the stream a player would show: no cover picture, the default one, the largest."""
+    """Return the stream that a player would show: not a cover picture; the default or largest one."""
     streams = [
         stream
         for stream in container.streams.video
@@ -174,5 +174,5 @@ def frame_time(frame: VideoFrame, stream: VideoStream) -> float | None:
 
 
 def reason(error: BaseException) -> str:
-    """Describe what a decoder complained about in a few words, without the file name."""
+    """Return a decoder's error in a few words, without the file name."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,7 +1,7 @@
-"""Clips for training and fixed frames for evaluation, as torch data sets that any number of workers may read.
+"""Clips for training and fixed frames for evaluation, as torch data sets for any number of workers.
 
-An item is drawn by ``(epoch, slot)`` and all its randomness comes from a generator seeded by both, so that the same
-clips come out of 0 or 4 workers, and after a resumed run.
+An item is addressed by ``(epoch, slot)``, and all its randomness comes from a generator seeded by both. So the clips do
+not depend on the number of workers, and are the same in a resumed run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tcam.video.reader import ClipReader, DecodedFrame, stream_frames
 from tcam.video.transforms import CropFlip, sample_crop_flip, whole_frame
 
 ReadCams = Callable[[VideoRecord, Shot, Sequence[int]], Tensor]
-"""Gives the maps of some frames of a shot, float ``[T, h, w]`` in 0..1."""
+"""Returns the maps of some frames of a shot, float ``[T, h, w]`` in 0..1."""
 
 ChooseFrames = Callable[[Shot, torch.Generator], Sequence[int]]
 """Draws the frames of one clip of a shot, ascending, such as ``FrameSampler``."""
@@ -64,17 +64,17 @@ def collate_clips(items: Sequence[Clip]) -> ClipBatch:
 
 
 class ClipDataset(Dataset[Clip]):
-    """One random clip of every slot per epoch; its T frames are cut and mirrored alike, at random.
+    """One random clip of every slot per epoch; its T frames get the same random crop and flip.
 
-    Items are drawn by ``(epoch, slot)``; see ``EpochBatches``.
+    Items are addressed by ``(epoch, slot)``; see ``EpochBatches``.
 
     Args:
         slots: the shots to draw from, each with its video.
-        resize: (height, width) that frames and maps are brought to; the aspect ratio is not kept (TCAM).
-        crop: size of the random cut.
+        resize: (height, width) to which frames and maps are resized; the aspect ratio is not kept (TCAM).
+        crop: size of the random crop.
         choose_frames: draws the frames of a clip.
-        seed: of all randomness.
-        read_cams: gives the maps of the drawn frames; None for clips without maps.
+        seed: seed of all randomness.
+        read_cams: returns the maps of the drawn frames; None for clips without maps.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class FrameDataset(Dataset[Clip]):
     Args:
         frames: video and frame index of every item.
         size: (height, width) of the frames and maps returned.
-        read_cams: gives the maps of the frames; None for items without maps.
+        read_cams: returns the maps of the frames; None for items without maps.
     """
 
     def __init__(
@@ -132,16 +132,16 @@ class FrameDataset(Dataset[Clip]):
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Return batches of ``(epoch, slot)``: every slot once, in an order drawn from the seed and the epoch.
+    """Yields batches of ``(epoch, slot)``: every slot once, in an order drawn from the seed and the epoch.
 
-    A batch holds clips of one length, so that it stays one tensor without filling. Slots wait in their order until
-    there are enough of their length; those left over make short batches at the end, short clips first.
-    The training loop sets ``epoch`` before each pass; the global random state is not touched.
+    The clips of a batch have one length, so that it is one tensor without padding. Slots wait, in order, until there
+    are enough of their length; the rest make short batches at the end, short clips first. The training loop sets
+    ``epoch`` before each pass; the global random state is not used.
 
     Args:
-        lengths: frames of the clip of each slot.
-        frames_per_batch: the most frames of a batch; a longer clip is a batch of its own.
-        seed: of the order.
+        lengths: number of frames of each slot's clip.
+        frames_per_batch: most frames of a batch; a longer clip is a batch of its own.
+        seed: seed of the order.
 
     Raises:
         ValueError: no slots, or a length or ``frames_per_batch`` below 1.
@@ -173,13 +173,13 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def seeded_generator(seed: int, epoch: int, slot: int) -> torch.Generator:
-    """Return a generator that depends on the three numbers only, alike on every machine and in every process."""
+    """Return a generator that depends only on the three numbers: the same on every machine and in every process."""
     digest = hashlib.blake2b(f"{seed} {epoch} {slot}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 class OpenReaders:
-    """The few readers used last, one per video; a worker that gets a copy opens its own."""
+    """The most recently used readers, one per video; a worker that gets a copy opens its own."""
 
     def __init__(self, size: Size) -> None:
         self._size = size
@@ -201,14 +201,14 @@ class OpenReaders:
 
 
 def open_record(record: VideoRecord, size: Size) -> ClipReader:
-    """Make a reader for the cache file of a video (made to suit decord), else for the original."""
+    """Return a reader for the cache file of a video (which suits decord), or for the original if there is none."""
     if record.cache_path is not None:
         return ClipReader(Path(record.cache_path), decoder="decord", num_frames=record.num_frames, size=size)
     return open_original(record, size)
 
 
 def open_original(record: VideoRecord, size: Size) -> ClipReader:
-    """Make a reader for a video as it was given."""
+    """Return a reader for the original of a video."""
     return ClipReader(
         Path(record.path),
         decoder=record.decoder,
@@ -221,7 +221,7 @@ def open_original(record: VideoRecord, size: Size) -> ClipReader:
 def stream_original(
     record: VideoRecord, *, size: Size, keep_original: bool = False, only: Collection[int] | None = None
 ) -> Iterator[DecodedFrame]:
-    """Return the frames of a video as it was given, in order; see ``stream_frames``."""
+    """Yield the frames of a video's original, in order; see ``stream_frames``."""
     return stream_frames(Path(record.path), size=size, keep_original=keep_original, only=only, runs=record.runs)
 
 

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SAMPLED: Final = 64
-"""Pictures of a clip, evenly over time, that say what range its values have."""
+"""Number of evenly spaced pictures from which the range of a clip's values is found."""
 _UNLIKE: Final = 32
-"""Mean difference of two pictures, of 255, above which they do not show the same."""
+"""Mean difference of two pictures (of 255) above which they count as different."""
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)(\.[^.]+)", re.ASCII | re.DOTALL)
 
 
 class FrameFiles:
-    """The paths of the frames of some runs, made when they are asked for: a million frames cost no memory.
+    """The paths of the frames of some runs, created on access, so that a million frames need no memory.
 
     Args:
         folder: what the names of the runs are relative to.
@@ -136,7 +136,7 @@ class ImageSequence:
         return ValueRange.of_extents(extents) if extents else None
 
     def notes(self) -> tuple[str, ...]:
-        """Describe what a person should know of how the pictures are read, a line each: their order, their depth."""
+        """Return notes for the user on how the pictures are read (order, depth), one line each."""
         found = [] if self.order is None or self.order.note is None else [self.order.note]
         if len(self) and self._is_deep(0) and self.values is not None:
             low, high = self.values.low, self.values.high
@@ -163,7 +163,7 @@ class ImageSequence:
 
 
 def _refuse_other_pictures(folder: Path, order: FrameOrder) -> None:
-    """Refuse frames that seem to be there twice but are not alike: photographs and masks under the same names."""
+    """Refuse frames with two different pictures of the same name, such as photographs and masks."""
     if not order.doubles:
         return
     double = order.doubles[0]
@@ -207,11 +207,11 @@ def _list_images(folder: Path) -> list[str]:
 
 
 def number_runs(names: Iterable[str], *, folder: str = "") -> tuple[FrameRun, ...]:
-    """Write names of numbered files as few runs, in order of their numbers; a gap begins a new run.
+    """Return the names of numbered files as runs, in order of their numbers; a gap starts a new run.
 
     Args:
-        names: such as ``frame0001.jpg``; what ends in no number, or is no image, is left out.
-        folder: what stands before each name, such as ``052/``.
+        names: names such as ``frame0001.jpg``; other files are left out.
+        folder: prefix of every name, such as ``052/``.
     """
     found = []
     for name in names:

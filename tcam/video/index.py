@@ -22,10 +22,10 @@ _TRUTH_COLUMNS: Final = ("video", "frame", "x0", "y0", "x1", "y1")
 
 
 def validate_index(index: VideoIndex) -> None:
-    """Check that an index makes sense as a whole.
+    """Check that an index is consistent.
 
     Raises:
-        DataError: it does not; names the first video concerned.
+        DataError: it is not; the message names the first video concerned.
     """
     if index.version != INDEX_VERSION:
         raise DataError(f"expected an index of version {INDEX_VERSION}, got {index.version}: run prepare again")
@@ -134,7 +134,7 @@ def _from_json(entry: dict[str, object]) -> VideoRecord:
 
 
 def write_truth(truth: Sequence[FrameTruth], path: Path) -> None:
-    """Write boxes as CSV (video, frame, x0, y0, x1, y1, mask): a row per box, one without sides for a frame without.
+    """Write boxes as CSV (video, frame, x0, y0, x1, y1, mask): a row per box; frames without boxes have an empty one.
 
     Raises:
         DataError: the file cannot be written.
@@ -148,14 +148,14 @@ def write_truth(truth: Sequence[FrameTruth], path: Path) -> None:
 
 
 def clean_box(corners: Sequence[float], size: Size) -> Box | None:
-    """Make a box of corners as a data set gives them: exchanged ones put in order, then clipped to the image.
+    """Return a valid box from the corners of a data set: swapped corners are ordered, then clipped to the image.
 
     Args:
-        corners: x0, y0, x1, y1; some are negative, exchanged or beyond the image (v1.0).
+        corners: x0, y0, x1, y1; some are negative, swapped or outside the image (v1.0).
         size: (height, width) of the image.
 
     Returns:
-        None where nothing of the box lies inside the image.
+        The box; None if no part of it is inside the image.
     """
     if not all(map(math.isfinite, corners)):
         return None
@@ -198,7 +198,7 @@ def _as_boxes(row: Row) -> tuple[Box, ...]:
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[TextIO]:
-    """Open a text file that gets its name only when the block ends without an error.
+    """Open a text file that appears under its name only if the block ends without an error.
 
     Raises:
         DataError: it cannot be written.

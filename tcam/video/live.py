@@ -1,7 +1,7 @@
-"""Frames of a camera, a network address or standard input, as they come; local files are ``reader.py``'s.
+"""Read frames of a camera, a network address or standard input as they arrive; ``reader.py`` reads local files.
 
-Only here may FFmpeg reach beyond a local file, and only by the protocols of the scheme that the user named: an
-``http`` source may not lead to a local file, nor a file (``container.py``) to a host.
+Only here may FFmpeg open anything but a local file, and only with the protocols of the scheme that the user named: an
+``http`` source cannot lead to a local file, nor a file (``container.py``) to a host.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _OPTIONS: Final = {
 }
 SCHEMES: Final = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp")
 _ANALYSE_US: Final = 1_000_000
-"""How much of a live source is looked at before its first frame is given; FFmpeg's own 5 s would all be lag."""
+"""How much of a live source FFmpeg analyses before the first frame; its default of 5 s would be lag."""
 _ANOTHER: Final = "name another source"
 _MP4_ENDINGS: Final = (".mp4", ".m4v", ".mov")
 _NEEDS_RANGES: Final = "an mp4 whose table of contents comes last needs a server that answers range requests"
@@ -53,14 +53,14 @@ _CAMERA_FORMATS: Final = {"linux": ("video4linux2", "/dev/video{}"), "darwin": (
 
 @dataclass(frozen=True, slots=True)
 class LiveSource:
-    """Where frames come from: ``address`` is a camera's number, a URL (with its credentials) or ``-``."""
+    """A live source: ``address`` is a camera's number, a URL (with its credentials) or ``-`` (standard input)."""
 
     address: str
     kind: Kind
 
     @classmethod
     def parse(cls, text: str) -> LiveSource | None:
-        """Tell a live source by its spelling; None is the name of a file."""
+        """Return the live source that a text names; None if it names a file."""
         if text == "-":
             return cls(text, "stdin")
         if text.isascii() and text.isdigit():
@@ -68,7 +68,7 @@ class LiveSource:
         return cls(text, "network") if text.partition("://")[0].lower() in SCHEMES and "://" in text else None
 
     def __str__(self) -> str:
-        """Name the source without user, password or query, which may hold a key."""
+        """Return the address without user, password and query, which may hold a key."""
         if self.kind != "network":
             return "standard input" if self.kind == "stdin" else f"camera {self.address}"
         parts = urlsplit(self.address)
@@ -76,7 +76,7 @@ class LiveSource:
 
 
 class LiveStream:
-    """An open live source; ``endless`` says that it has no end of its own, so that its end is a loss."""
+    """An open live source; ``endless`` says that it has no end of its own, so that an end means it was lost."""
 
     def __init__(self, source: LiveSource, container: InputContainer, stream: VideoStream) -> None:
         self._source, self._container, self._stream = source, container, stream

@@ -1,4 +1,4 @@
-"""From a decoded frame, or a picture file, to a uint8 array in display orientation at the asked size."""
+"""Convert decoded frames and pictures to uint8 arrays in display orientation, at a given size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAX_GRAPHS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How stored pixels become displayed ones: swapped axes first, then mirrored left-right and top-bottom."""
+    """The transform from stored to displayed pixels: axes swapped first, then mirrored left-right and top-bottom."""
 
     transpose: bool = False
     flip_x: bool = False
@@ -70,7 +70,7 @@ class Orientation:
 
 
 def _side_data(frame: VideoFrame) -> Iterable[SideData]:
-    """Return what FFmpeg says beside a frame's pixels, but for the kinds that PyAV does not know."""
+    """Return the side data of a frame, without the kinds that PyAV does not know."""
     import av
 
     with suppress(ValueError):  # for a single one of an unknown kind (Exif, views of HEVC), which hides the others

@@ -1,7 +1,7 @@
-"""Find out what a video file really holds: decodable frames, display size, turn, timing and damage.
+"""Probe a video file: its decodable frames, display size, rotation, timing and damage.
 
-Headers lie, so the frames are counted by decoding them (for at most ``_COUNT_BUDGET_S`` seconds; the rest of a
-long file is counted by its packets).
+Headers may be wrong, so frames are counted by decoding them, for at most ``_COUNT_BUDGET_S`` seconds; the rest of a
+long file is counted by its packets.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _WHOLE: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class VideoProbe:
-    """What one video holds.
+    """The properties of one video.
 
-    ``num_frames`` counts decodable frames; ``size`` is (height, width) in display orientation, and ``rotation`` the
-    clockwise turn in degrees that brings stored pixels there; ``lost_frames`` is how many promised frames are not
-    there; ``warning`` says in one line what is wrong with a usable video, or None.
+    ``num_frames`` counts decodable frames. ``size`` is (height, width) in display orientation, ``rotation`` the
+    clockwise rotation in degrees from stored to displayed pixels. ``lost_frames`` is the number of frames that the
+    header promises but the file lacks. ``warning`` says in one line what is wrong with a usable video, or is None.
     """
 
     path: str
@@ -112,7 +112,7 @@ def _common_size(images: ImageSequence) -> Size:
 
 @dataclass
 class _Tally:
-    """What one pass over a file saw."""
+    """The counts of one pass over a file."""
 
     frames: int = 0
     packets: int = 0

@@ -1,4 +1,4 @@
-"""Frames of one video: in order with constant memory (PyAV), or by index.
+"""Read the frames of one video: in order with constant memory (PyAV), or by index.
 
 By index, decord reads the copies that ``prepare`` wrote, and PyAV everything else.
 Frame ``i`` is the ``i``-th decodable frame in presentation order, whichever way it is read.
@@ -36,9 +36,9 @@ _DECORD_MIN_WIDTH: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """One frame: uint8 ``[3, h, w]`` RGB at the asked size and, if asked for, ``[3, H, W]`` at its own size.
+    """One frame: uint8 ``[3, h, w]`` RGB at the requested size and, on request, ``[3, H, W]`` at its own size.
 
-    ``time_s`` counts from the first frame; ``original_size`` is (H, W), known even where the pixels are not kept.
+    ``time_s`` counts from the first frame; ``original_size`` is (H, W), known even if the pixels are not kept.
     """
 
     index: int
@@ -63,8 +63,8 @@ def stream_frames(
     Args:
         path: a video file, a folder of numbered images, or a file of one or several pictures.
         size: (height, width) of ``pixels``; None keeps the size of the first frame.
-        keep_original: also give every frame at the video's own size (of pictures: at that of each).
-        only: indices of the frames to give; no other image of a folder is decoded, and a file is read to the last one.
+        keep_original: also return every frame at the video's own size (of pictures: at that of each).
+        only: indices of the frames to return; other images of a folder are not decoded, a file is read up to the last.
         runs: the image files below ``path`` that make the video; none: all images of the folder.
 
     Raises:
@@ -112,7 +112,7 @@ class RangeStream:
         """Return the frames of a range.
 
         Raises:
-            VideoError: the video is damaged, so that only reading it in order counts its frames rightly.
+            VideoError: the video is damaged, so its frames can only be counted by reading it in order.
         """
         if isinstance(self._reader, ImageSequence):
             yield from _stream_images(self._reader, self._size, False, frames)
@@ -129,7 +129,7 @@ class RangeStream:
 
 
 def count_frames(path: Path) -> int:
-    """Count the frames of a file by its packets, or the images of a folder; 0 where a file leaves doubt.
+    """Return the number of frames of a file by its packets, or of images in a folder; 0 if a file's is uncertain.
 
     Raises:
         VideoError: it is no video that may be read.
@@ -169,7 +169,7 @@ def _stream_file(path: Path, size: Size | None, keep_original: bool) -> Generato
 def scale_frames(
     decoded: Iterator[VideoFrame], stream: VideoStream, *, size: Size | None, keep_original: bool
 ) -> Iterator[DecodedFrame]:
-    """Turn what a decoder gives to frames as ``stream_frames`` gives them."""
+    """Convert decoded frames to those that ``stream_frames`` yields."""
     scale, orientation = FrameScaler(), Orientation()
     native, start, time = (0, 0), 0.0, 0.0
     step = 1 / float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
@@ -195,7 +195,7 @@ class _Backend(Protocol):
 
 
 class ClipReader:
-    """Read frames of one video by index, exactly those that reading in order gives.
+    """Reads frames of one video by index; they are exactly those of reading in order.
 
     It opens the file at the first read, in the process that reads: a copy sent to a DataLoader worker opens its own.
 
@@ -292,7 +292,7 @@ class ClipReader:
 
 
 def has_decord() -> bool:
-    """Whether decord can be imported; it has no wheels for every machine."""
+    """Whether decord can be imported; it does not have wheels for every platform."""
     os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
     try:
         import decord  # noqa: F401

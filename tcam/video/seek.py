@@ -1,4 +1,4 @@
-"""Random access with PyAV: seek to a key frame, decode on to the frame asked for, and never trust the seek blindly."""
+"""Random access with PyAV: seek to a key frame, decode up to the requested frame, and verify every seek."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 _READ_ON: Final = 8
-"""Up to so many frames ahead, decoding on is cheaper than a seek."""
+"""Up to this many frames ahead, decoding is cheaper than a seek."""
 
 
 class SeekingReader:
@@ -130,7 +130,7 @@ class SeekingReader:
 
 
 def count_by_packets(path: Path) -> int:
-    """Return the number of frames of a file from its packets alone, or 0 where those leave doubt.
+    """Return the number of frames of a file from its packets only; 0 if they leave doubt.
 
     Raises:
         VideoError: it is no video that may be read.

@@ -1,4 +1,4 @@
-"""Resize, cut and mirror the frames of a clip and their maps alike, and remember how."""
+"""Resize, crop and flip the frames of a clip and their maps in the same way, and keep the geometry."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CropFlip:
         return self._cut(grown[:, 0])
 
     def geometry(self, original: Size) -> FrameGeometry:
-        """Describe the way from an original frame of this size, so that boxes find back."""
+        """Return the geometry for an original frame of this size, which maps boxes back to it."""
         return FrameGeometry(original, self.resized, (self.top, self.left), self.size, self.flipped)
 
     def _cut(self, pictures: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class CropFlip:
 
 
 def sample_crop_flip(resized: Size, size: Size, generator: torch.Generator) -> CropFlip:
-    """Draw where to cut, uniformly, and whether to mirror, one time in two.
+    """Draw a crop position, uniformly, and a flip with probability one half.
 
     Raises:
         ValueError: ``size`` is larger than ``resized``.

@@ -1,4 +1,4 @@
-"""Write frames as an H.264 mp4 that every browser plays, whole or not at all."""
+"""Write frames as an H.264 mp4 that every browser plays; the file appears whole or not at all."""
 
 from __future__ import annotations
 

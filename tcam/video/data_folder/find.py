@@ -47,7 +47,7 @@ OTHER: Final = "no video or picture that is known by its ending"
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Files of one folder that are no part of a video: where, why, how many, and the names of the first few."""
+    """Files of one folder that are not part of a video: where, why, how many, and the names of the first few."""
 
     folder: str
     reason: str
@@ -73,7 +73,7 @@ class FoundVideos:
 
 
 def find_videos(root: Path, *, below: bool = False, skip: Sequence[str] = ()) -> FoundVideos:
-    """Find video files and frame folders in a folder; what carries a video's name is one, whatever it holds.
+    """Find the video files and frame folders in a folder. Every file with a video's suffix counts, whatever it holds.
 
     A folder that holds videos and some pictures is a folder of videos. Images with folders of images below them are
     frames where they are at least as many as in any of those.

@@ -1,4 +1,4 @@
-"""What the folders of a data set say of its videos: their tag, and perhaps their split."""
+"""Read the tag of a video, and perhaps its split, from the folders of a data set."""
 
 from __future__ import annotations
 

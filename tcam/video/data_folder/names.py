@@ -1,4 +1,4 @@
-"""Which video of a data folder a table means."""
+"""Find the video of a data folder that a table refers to."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""The order of the image files of one folder: by the running number of their names, found by comparing the names.
+"""Order the image files of a folder by the running number in their names, found by comparing the names.
 
-First a size (``640x480``) becomes text; a moment (date, time of day, seconds since 1970) becomes one number where most
-names have one; a dash becomes a minus where most names are alike without it. Names are then cut into fields at what is
-neither letter nor digit, lined up from the end at which they agree more; a field of ever new shape (a hash) is noise.
+Preparation: a size (``640x480``) becomes text. A time (date, time of day, seconds since 1970) becomes one number if
+most names have one. A dash becomes a minus if most names are the same without it. Names are then split into fields at
+all characters that are neither letters nor digits. Fields are aligned from the end at which the names agree more; a
+field whose shape always changes (a hash) is noise.
 
-A running number differs in all names, is no moment and leaves few gaps, at least when divided by its step; it neither
-wraps round as seconds do nor begins anew with each scene. Of several the densest, widest, rightmost wins. Where there
-is none, a moment that differs in all names orders them; else they go from left to right, noise last.
+A running number differs in all names, is not a time, and has few gaps, at least when divided by its step. It neither
+wraps around as seconds do, nor starts again with each scene. Of several, the densest, widest, rightmost one is taken.
+If there is none, a time that differs in all names orders them; otherwise names are compared from left to right, noise
+last.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ _NUMBER: Final = re.compile(r"([-\x01]?\d{1,999})")
 _FIELD: Final = re.compile(r"(?:[^\W_]|[\x00\x01])+")
 _COVER: Final = re.compile(r"(?<![^\W_])(?:cover|folder|poster|thumb|thumbs|thumbnail|preview)(?![^\W_])")
 _SCENE: Final = re.compile(r"s|sc|scene|sh|shot|seq|sequence|take|part|chapter|ep|episode")
-"""Stands before a number with which the numbers after it begin anew."""
+"""Words before a number that groups frames: the numbers after it start again with each group."""
 _PROPERTY: Final = re.compile(r"cam|camera|view|q|quality|iso|v")
-"""Stands before a number that says nothing about time."""
+"""Words before a number that does not order frames in time."""
 
 
 @dataclass(frozen=True, slots=True)

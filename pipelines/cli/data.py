@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-data = typer.Typer(help="Fetch data sets, check videos, take in split lists.", no_args_is_help=True)
+data = typer.Typer(help="Fetch data sets, check videos, import split lists.", no_args_is_help=True)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 SOME_FAILED = 4
@@ -23,14 +23,14 @@ def get(
     url: Annotated[str | None, typer.Option(help="Another host with the same files.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch a data set into TCAM_DATA (a lost connection is gone on from), or take it from a folder."""
+    """Fetch a data set into TCAM_DATA, or use it from a folder. An interrupted download continues."""
     from pipelines.commands.data import get_dataset
 
     chosen = [item.strip() for item in classes.split(",") if item.strip()]
     get_dataset(name, source=source, classes=chosen, url=url, quiet=quiet)
 
 
-@data.command(short_help="What a folder of videos holds, and what of it is broken.")
+@data.command(short_help="Show what a folder of videos holds, and which videos are broken.")
 def check(
     source: Annotated[Path, typer.Argument(help="Folder of videos, or yto_v1, yto_v2.2.")],
     set_: Annotated[
@@ -39,9 +39,10 @@ def check(
     json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Count videos, shots, frames and boxes per class; list rotated, variable rate and broken ones, and why.
+    """Count videos, shots, frames and boxes per class.
 
-    What is no part of a video is counted too, folder by folder.
+    Lists videos that are rotated, have a variable frame rate or are broken. Files that are not part of a video are
+    counted too, folder by folder.
     """
     from pipelines.commands.data import check_dataset
 
@@ -57,7 +58,7 @@ def import_splits(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Check "WSOL done right" lists and store them beside the data set; later runs use them."""
+    """Check the "WSOL done right" lists and store them next to the data set; later runs use them."""
     from pipelines.commands.data import import_splits as store
 
     store(folder, data=dataset, quiet=quiet)
@@ -67,7 +68,7 @@ def configs(
     name: Annotated[str | None, typer.Argument(help="E.g. yto_v1/tcam; all are listed if left out.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")] = None,
 ) -> None:
-    """List the configs that come with tcam, print one, or copy it to a file of yours."""
+    """List the configs that come with tcam, print one, or copy it to a file."""
     from pipelines.config.shipped import list_configs, read_config
     from tcam.errors import ConfigError
     from tcam.files import replacing
@@ -86,13 +87,13 @@ def configs(
 
 def backbones(
     patterns: Annotated[
-        list[str] | None, typer.Argument(help="Names of timm, such as 'convnext*'; a choice of families if left out.")
+        list[str] | None, typer.Argument(help="Names of timm, such as 'convnext*'; common families by default.")
     ] = None,
 ) -> None:
-    """List networks that can serve as --backbone: the finest model.output_stride, channels, parameters.
+    """List networks for --backbone, with the finest model.output_stride, channels and parameters.
 
-    "attention" says whether cam.method=tscam and clsattention work. Nothing is downloaded or computed: about a second
-    a network.
+    "attention" says whether cam.method=tscam and clsattention work. Nothing is downloaded. It takes about a second per
+    network.
     """
     from tcam.model.catalogue import list_backbones
 

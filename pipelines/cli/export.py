@@ -1,4 +1,4 @@
-"""The commands for models that leave the lab: export, bench. Heavy imports happen inside them."""
+"""The commands export and bench. Heavy imports happen inside them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tcam.errors import ConfigError
 
 
 class Format(StrEnum):
-    """What ``tcam export`` writes."""
+    """The formats of ``tcam export``."""
 
     onnx = "onnx"
     openvino = "openvino"
@@ -27,13 +27,13 @@ def export(
         typer.Option("--format", help="onnx: FILE.onnx; openvino: FILE.xml and FILE.bin; torch-export: FILE.pt2."),
     ] = Format.onnx,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; RUN's name here if left out.")
+        Path | None, typer.Option("--output", "-o", help="The file to write; by default RUN's name in this folder.")
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Weights and sums of 8 bits (openvino): needs --calibrate.")
+        bool, typer.Option("--int8", help="8-bit weights and activations (openvino only); needs --calibrate.")
     ] = False,
     calibrate: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Videos like those to come, for --int8.")
+        str | None, typer.Option(metavar="SOURCE", help="Videos like those to be predicted, to calibrate --int8.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -50,12 +50,12 @@ def export(
 def bench(
     run: RunOrFile,
     source: Annotated[str, typer.Option(help="A video file, or a folder of frames.")],
-    frames: Annotated[int, typer.Option(min=1, help="How many to measure with at most.")] = 200,
+    frames: Annotated[int, typer.Option(min=1, help="Most frames to measure with.")] = 200,
     batch: Annotated[int, typer.Option(min=1)] = 8,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Measure the way from a file to boxes, stage by stage, by each engine that is installed; a table on stdout."""
+    """Measure each stage from video file to boxes, with every installed engine; prints a table on stdout."""
     from pipelines.bench.engines import BenchRequest
     from pipelines.bench.engines import bench as measure
 

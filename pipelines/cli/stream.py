@@ -1,4 +1,4 @@
-"""The command that localizes in one source as its frames come. Heavy imports happen inside it."""
+"""The command stream. Heavy imports happen inside it."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ class FrameBox:
     ``label`` is the class's number and ``class_name`` its name (empty where nobody named the classes). ``score`` is the
     mean of the map inside the box, ``class_score`` the probability of the class, ``map_peak`` the
     largest value of the map (1 of a CAM, which is divided by it); all in 0..1. Where boxes are followed over time
-    (``tcam.boxes.over_time``), ``box`` is the result, ``raw_box`` what the frame alone gave, and ``track_id``
+    (``tcam.boxes.over_time``), ``box`` is the result, ``raw_box`` the box before that, and ``track_id``
     the same number as long as it seems to be the same object; else both are None. ``map`` is float32 ``[h, w]`` in
     0..1 at the network's input size, where ``tcam.Localizer`` made it; else None.
     """

@@ -113,7 +113,7 @@ def next_steps(output: Path, report: Path, run: Path, videos: Path) -> str:
   {report.with_name("overlay.mp4")}: a test video with its boxes
   {output / "boxes.csv"}: the same boxes, one row per frame
 Try next
-  tcam predict {run} --source {videos} -o {output / "boxes"}
+  tcam predict {run} --source {videos} -o {output / "boxes"}/
   tcam train --videos VIDEOS    (your own videos, in one folder per tag: docs/own-videos.md)
   tcam doctor                   (what this machine has, and how to mend what it lacks)
   docs/README.md                (a guide for each task)"""

@@ -202,7 +202,7 @@ def _torch_checks(report: _Report) -> Iterator[Check]:
 
 def _video_checks(report: _Report) -> Iterator[Check]:
     if report.failure:
-        yield Check("PyAV", "FAILED", report.failure, "pip install --force-reinstall av")
+        yield Check("PyAV", "FAILED", report.failure, "pip install --upgrade --force-reinstall av")
         return
     yield Check("PyAV", "ok", f"{report.found['PyAV']}, wrote and read a video")
     if report.found["decord"]:

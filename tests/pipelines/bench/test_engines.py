@@ -4,8 +4,8 @@ import pytest
 
 from pipelines.models.export import write_export
 from tests.helpers.encoded import encode
+from tests.helpers.exports import some_facts
 from tests.helpers.tiny import tiny_localizer
-from tests.pipelines.models.test_export import some_facts
 
 COLUMNS = ["engine", "decode", "prepare", "network", "box", "sink", "all", "frames/s", "started in s", "added MB"]
 

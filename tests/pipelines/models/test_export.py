@@ -17,11 +17,12 @@ from pipelines.config.schema import load_config
 from pipelines.inference.box_table import read_boxes
 from pipelines.inference.outputs import is_replaceable
 from pipelines.models.export import ExportRequest, check_method, export_run, facts_of, write_export
-from pipelines.models.exported import Facts, open_exported
+from pipelines.models.exported import open_exported
 from pipelines.models.localizer import NetworkLocalizer, build_network
 from pipelines.models.run import load_localizers, load_run
 from pipelines.streaming.localizer import StreamLocalizer
 from tcam.errors import ConfigError
+from tests.helpers.exports import some_facts
 from tests.helpers.other_processes import check_fork, steps, steps_in_spawned
 from tests.helpers.synthetic import TINY_FRAMES
 from tests.helpers.tiny import CPU, SETTINGS, SIDE, TinyRun, tiny_localizer
@@ -35,25 +36,6 @@ pytestmark = [pytest.mark.together, pytest.mark.slow]
 REPO = Path(__file__).parents[3]
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 FORMATS = ["onnx", "openvino", "torch-export"]
-
-
-def some_facts(**changes) -> Facts:
-    known = {
-        "tcam": "0",
-        "run": "tiny",
-        "method": "layercam",
-        "classes": ("beetle", "fish"),
-        "threshold": 0.5,
-        "size": (SIDE, SIDE),
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "numbers": "float32",
-        "precision": "fp32",
-        "memory_limit_mb": 4000.0,
-        "weights_hash": None,
-        "config": {},
-    }
-    return Facts.model_validate({**known, **changes})
 
 
 def some_frames(count: int, *, seed: int = 0) -> np.ndarray:

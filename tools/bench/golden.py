@@ -113,7 +113,7 @@ def run_job(work: Path, code: Path, shared: Path, parts: Sequence[str]) -> None:
         "TCAM_HOME": str(work / "home"),
     }
 
-    def tcam(*arguments: object, stdout: str | None = None) -> None:
+    def tcam(*arguments: object, stdout: str | None = None) -> str:
         began = time.monotonic()
         command = [sys.executable, "-m", "tcam", *map(str, arguments), "--quiet"]
         done = subprocess.run(command, cwd=work, env=environment, stdout=subprocess.PIPE, check=False)
@@ -122,6 +122,7 @@ def run_job(work: Path, code: Path, shared: Path, parts: Sequence[str]) -> None:
         if stdout is not None:
             (work / stdout).write_bytes(done.stdout)
         print(f"golden: {time.monotonic() - began:5.0f} s  tcam {arguments[0]}", file=sys.stderr)
+        return done.stdout.decode("utf-8", "replace")
 
     if "clips" in parts:
         copy_clips(shared / "data" / "webclips", work / "clips")
@@ -131,7 +132,7 @@ def run_job(work: Path, code: Path, shared: Path, parts: Sequence[str]) -> None:
         tcam("demo", "-o", "demo", "--seed", 0, "--device", "cpu")
 
 
-def train_on_clips(tcam: Callable[..., None], weights: Path) -> None:
+def train_on_clips(tcam: Callable[..., str], weights: Path) -> None:
     """Train both methods, evaluate and compare them."""
     for method in ("tcam", "colocam"):
         settings = flags((*SETTINGS, *COLOCAM) if method == "colocam" else SETTINGS)
@@ -139,12 +140,13 @@ def train_on_clips(tcam: Callable[..., None], weights: Path) -> None:
         tcam("train", "--method", method, *where, "--seed", 0, "--device", "cpu", *settings)
         options = ("--split", "val", "-o", f"val-{method}", "--json")
         tcam("evaluate", f"runs/{method}-001", *options, stdout=f"{method}.json")
-    benchmark = ("--protocol", "benchmark", "--floor", "ddt")
+    baseline = "--baseline" if "--baseline" in tcam("evaluate", "--help") else "--floor"  # its name until issue 22
+    benchmark = ("--protocol", "benchmark", baseline, "ddt")
     tcam("evaluate", "runs/tcam-001", "--split", "all", *benchmark, "-o", "all-tcam", "--json", stdout="all.json")
     tcam("compare", "runs/tcam-001", "runs/colocam-001", "-o", "compared", "--json", stdout="compare.json")
 
 
-def use_run(tcam: Callable[..., None], clip: Path) -> None:
+def use_run(tcam: Callable[..., str], clip: Path) -> None:
     """Predict, stream and export with the TCAM run."""
     run, folder = "runs/tcam-001", clip.parent
     for ending in ("csv", "jsonl", "parquet"):

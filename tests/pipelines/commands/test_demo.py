@@ -33,6 +33,8 @@ def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path, monkeypatc
     assert "cams: unchanged, taken from demo-tcam-001" in " ".join(found.err.split())
     named = {word for word in found.err.replace(":", " ").split() if word.startswith(str(tmp_path))}
     assert {tmp_path / "report" / "report.html", tmp_path / "report" / "overlay.mp4"} <= set(map(Path, named))
+    advice = next(line for line in found.err.splitlines() if line.startswith("  tcam predict "))
+    assert tcam(*advice.split()[1:], "--quiet").code == 0
     rows = pd.read_csv(tmp_path / "report" / "table.csv")
     learnt = ["layercam", "tcam", "colocam"]
     assert list(rows["method"]) == ["centre box (50 %)", "full frame", *learnt, *learnt, *learnt]  # three thresholds

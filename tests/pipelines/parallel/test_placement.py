@@ -19,7 +19,7 @@ from tests.helpers.synthetic import TINY_FRAMES
 from tests.helpers.tiny import SIDE, files_of, spoil, tiny_config, tiny_localizer
 
 OTHERS = [
-    pytest.param(Placement(2), id="processes"),
+    pytest.param(Placement(2), id="processes", marks=pytest.mark.busy),
     pytest.param(Placement(2, ray=True, actors=2), id="ray", marks=[pytest.mark.busy, pytest.mark.slow]),
 ]
 FLAGS = {
@@ -73,7 +73,8 @@ def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, method, ray_kept,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.busy)])
+@pytest.mark.busy
+@pytest.mark.parametrize("name", ["processes", "ray"])
 def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
     sources = tmp_path / "sources"
     shutil.copytree(tiny_run.videos / "fish", sources)
@@ -93,7 +94,8 @@ def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, ray_kept, tcam,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.busy)])
+@pytest.mark.busy
+@pytest.mark.parametrize("name", ["processes", "ray"])
 def test_evaluations_are_the_same_bytes(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
     calls = ["evaluate", tiny_run.folder, "--videos", tiny_run.videos, "--split", "all", "--device", "cpu", "-o"]
     here = tcam(*calls, tmp_path / "a", "--workers", "0", "--json")

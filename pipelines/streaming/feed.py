@@ -1,4 +1,4 @@
-"""Frames of one source, read by a thread of their own through a queue that never grows."""
+"""Read the frames of one source in a thread, through a queue of limited length."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from tcam.video.live import LiveSource, LiveStream, open_live
 from tcam.video.reader import DecodedFrame, stream_frames
 
 ROOM: Final = 32
-"""Frames that wait for the network at most: four batches, 4.8 MB at 224 x 224."""
+"""Maximum number of frames in the queue: four batches, 4.8 MB at 224 x 224."""
 _LONGEST_WAIT_S: Final = 10.0
-"""Between two attempts to reach a lost source."""
+"""Longest wait between two attempts to reconnect."""
 _DRIFT: Final = 1e-4
-"""How much slower than ours a source's clock may run: without this, its frames would seem later every day."""
+"""How much slower than ours a source's clock may run; without this, its frames would seem later every day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Which frames are left out: all but the newest one where the network is slower, or all but every N-th."""
+    """Which frames to drop: ``latest`` keeps only the newest waiting frame, ``every`` keeps each N-th frame."""
 
     latest: bool = False
     every: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Drop:
-        """Read ``--drop``.
+        """Parse the value of ``--drop``: ``latest``, ``none`` or ``every:N``.
 
         Raises:
-            ConfigError: it is none of the three forms.
+            ConfigError: it has none of these forms.
         """
         if text in ("latest", "none"):
             return cls(latest=text == "latest")
@@ -49,7 +49,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a live source may be silent, in seconds, and how often in a row it is called again after a loss."""
+    """Timeouts of a live source in seconds, and how many attempts in a row are made to reconnect."""
 
     open_timeout_s: float = 10.0
     read_timeout_s: float = 10.0
@@ -58,7 +58,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class FedFrame:
-    """A frame, the ``time.monotonic`` at which it was there to be seen, and how many were left out up to it."""
+    """A frame, the ``time.monotonic`` at which it became available, and the number of frames dropped so far."""
 
     frame: DecodedFrame
     due_s: float
@@ -66,18 +66,18 @@ class FedFrame:
 
 
 class FrameFeed:
-    """Reads a source in a thread; iterating gives its frames until it ends, is lost or a signal comes.
+    """Reads a source in a thread; iterating yields its frames until it ends, is lost or a signal arrives.
 
-    It ends without an error so that what was made of the frames can be finished; ``check`` then raises it.
+    Iteration ends without an error, so that the frames already read can be finished; ``check`` then raises the error.
 
     Args:
         source: a video file, a frame folder, or a live source.
-        size: (height, width) of the frames given.
-        drop: which frames are left out; None: ``latest`` for a source without an end of its own, else none.
-        keep_original: also give every frame at its own size.
-        patience: with a live source.
-        budget_s: how long after a live frame was there to be seen its box is wanted: one that would come later is left
-            out where another waits. It takes the place of ``latest`` as what a live source does where ``drop`` is None.
+        size: (height, width) of the frames.
+        drop: which frames to drop; None: ``latest`` for an endless source, otherwise none.
+        keep_original: also keep every frame at its original size.
+        patience: timeouts and reconnects of a live source.
+        budget_s: longest time in seconds from when a live frame becomes available to its box. A frame that would miss
+            it is dropped if a newer one is waiting. Where ``drop`` is None, the budget is used instead of ``latest``.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class FrameFeed:
 
     @property
     def dropped(self) -> int:
-        """Frames left out so far."""
+        """Number of frames dropped so far."""
         return self._dropped + self._late
 
     def __enter__(self) -> FrameFeed:
@@ -121,7 +121,7 @@ class FrameFeed:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(timeout=1.0)  # one that hangs in a read ends with the process
+        self._thread.join(timeout=1.0)  # a thread stuck in a read ends with the process
 
     def __iter__(self) -> Iterator[FedFrame]:
         work_s = 0.0
@@ -137,10 +137,10 @@ class FrameFeed:
                 self._changed.notify_all()
             began_s = time.monotonic()
             yield replace(fed, dropped=fed.dropped + self._late)
-            work_s = time.monotonic() - began_s  # until the next frame is asked for
+            work_s = time.monotonic() - began_s  # until the caller asks for the next frame
 
     def check(self) -> None:
-        """Raise what ended the source, where that was not its end.
+        """Raise the error that ended the source, if there was one.
 
         Raises:
             StreamError: a live source could not be reached, or was lost for good.
@@ -162,7 +162,7 @@ class FrameFeed:
                 for frame in stream_frames(self.source, size=self._size, keep_original=self._keep_original):
                     if not self._put(frame, time.monotonic()):
                         return
-        except Exception as error:  # raised again by check, in the thread that asked
+        except Exception as error:  # re-raised by check, in the caller's thread
             self._error = error
         finally:
             with self._changed:
@@ -170,7 +170,7 @@ class FrameFeed:
                 self._changed.notify_all()
 
     def _put(self, frame: DecodedFrame, due_s: float) -> bool:
-        """Hand a frame over, waiting for room unless only the newest counts; False: nobody wants more."""
+        """Queue a frame, waiting for room unless only the newest is kept; return False once the feed is closed."""
         with self._changed:
             if frame.index % self._drop.every:
                 self._dropped += 1
@@ -196,7 +196,7 @@ class FrameFeed:
                         return
             except (StreamError, VideoError) as error:
                 if not self._clock.frames or not self._clock.live:
-                    raise  # a wrong address is said at once; what has an end cannot be taken up in its middle
+                    raise  # report a wrong address at once; a finite source cannot be resumed in the middle
                 why = str(error)
             attempts = 0 if self._clock.heard else attempts
             if attempts >= patience.reconnects:
@@ -206,7 +206,7 @@ class FrameFeed:
                 return
 
     def _read_on(self, stream: LiveStream, *, again: bool) -> bool:
-        """Hand over what an open source gives; False: nobody wants more."""
+        """Queue the frames of an open source; return False once the feed is closed."""
         self._clock.restart(live=stream.endless)
         if self._chosen_drop is None:
             self._drop = Drop(latest=stream.endless and self._budget_s is None)
@@ -223,10 +223,10 @@ class FrameFeed:
 
 
 class _Clock:
-    """Numbers the frames of a live source over its losses, and says when each was there to be seen.
+    """Numbers the frames of a live source across reconnects, and computes when each became available.
 
-    Of a live source that is its time, counted from the least delayed frame so far: a frame that waited in a socket or
-    in the decoder is late although it has just arrived. Of one with an end it is the arrival.
+    For a live source this is the source's own time, relative to the least delayed frame so far: a frame that waited in
+    a socket or in the decoder is late although it has just arrived. For a finite source it is the time of arrival.
     """
 
     def __init__(self) -> None:
@@ -235,13 +235,13 @@ class _Clock:
         self._offset_s, self._zero_s, self._last_s = 0.0, float("inf"), float("-inf")
 
     def restart(self, *, live: bool) -> None:
-        """Begin a connection: its times start again at 0."""
+        """Start a connection: the times of the source begin at 0 again."""
         now = time.monotonic()
         self.live, self._zero_s, self._last_s = live, float("inf"), float("-inf")
         self._offset_s = 0.0 if self._began_s is None else now - self._began_s
 
     def place(self, frame: DecodedFrame) -> tuple[DecodedFrame, float]:
-        """Return a frame with its number and time in the whole stream, and when it was there to be seen."""
+        """Return a frame with its number and time in the whole stream, and when it became available."""
         now = time.monotonic()
         self._began_s = now if self._began_s is None else self._began_s
         if frame.time_s < self._last_s:

@@ -1,7 +1,7 @@
 """The live page of ``tcam stream``: the newest frame with its box and map, for browsers on this machine.
 
-A browser asks for what is newer than what it has, draws it and asks again, so that no frame ever waits for it. Pictures
-are encoded in the thread that answers: once per frame for all browsers, and not where nobody asks.
+A browser requests anything newer than what it has, draws it and requests again, so no frame ever waits for a browser.
+Pictures are encoded in the thread that answers: once per frame for all browsers, and only on request.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from tcam.errors import ConfigError, StreamError
 from tcam.video.pixels import Pixels
 
 _WIDEST: Final = 1280
-"""Pixels of a frame shown; wider ones are scaled down."""
+"""Largest width of the picture in pixels; wider frames are scaled down."""
 _QUALITY: Final = 80
 _WAIT_S: Final = 1.0
-"""How long an answer waits for a newer frame, and how long the end waits for browsers that have yet to hear of it."""
+"""How long a request waits for a newer frame, and how long closing waits until all browsers know of the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """The newest frame: what was found in it, its line of JSON, how to get the figures, when it came."""
+    """The newest frame: its prediction, its JSON row, a function that returns the figures, and its time of arrival."""
 
     frame: FramePrediction
     row: Mapping[str, object]
@@ -50,14 +50,14 @@ class _Shown:
 
 
 class LiveView:
-    """Serves the page on 127.0.0.1 inside its ``with`` block; what ends the block is the last thing the page says.
+    """Serves the page on 127.0.0.1 inside its ``with`` block; when the block ends, the page shows why.
 
     Args:
         port: of 127.0.0.1; 0 takes a free one.
-        name: of the source, for people.
+        name: of the source, shown as the title.
 
     Raises:
-        ConfigError: the port cannot be had.
+        ConfigError: the port is not free.
     """
 
     def __init__(self, port: int, name: str) -> None:
@@ -99,26 +99,26 @@ class LiveView:
     def show(
         self, frame: FramePrediction, row: Mapping[str, object], figures: Callable[[], Mapping[str, float]]
     ) -> None:
-        """Make this the newest frame; costs next to nothing.
+        """Set the newest frame; takes almost no time.
 
         Args:
             frame: with its original pixels.
-            row: what is said of it.
-            figures: gives those of the whole stream; called in another thread, when somebody looks.
+            row: its JSON row.
+            figures: returns the figures of the whole stream; called in another thread, when a browser asks.
         """
         with self._changed:
             self._shown, self._number = _Shown(frame, row, figures, time.monotonic()), self._number + 1
             self._changed.notify_all()
 
     def newer_than(self, number: int, *, watcher: object) -> tuple[bytes, bool]:
-        """Wait a little for something newer than what a browser has; give the state as JSON, and if it is the last.
+        """Wait for a frame newer than the browser's; return the state as JSON, and whether it is the last.
 
-        The pictures are left out where there is nothing newer.
+        The pictures are left out if there is nothing newer.
         """
         with self._changed:
             self._watching.add(watcher)
             self._changed.wait_for(lambda: self._number != number, timeout=_WAIT_S)
-        with self._encoding:  # whoever had to wait here gives what is the newest by now
+        with self._encoding:  # after a wait for this lock, answer with the newest frame
             with self._changed:
                 shown, newest, ended = self._shown, self._number, self._ended
             state: dict[str, object] = {"number": newest, "ended": ended}
@@ -129,7 +129,7 @@ class LiveView:
         return json.dumps(state).encode(), bool(ended)
 
     def forget(self, watcher: object) -> None:
-        """Note that a browser has gone, or has heard of the end."""
+        """Note that a browser has disconnected, or knows of the end."""
         with self._changed:
             self._watching.discard(watcher)
             self._changed.notify_all()
@@ -148,10 +148,10 @@ class LiveView:
 
 
 def open_view(port: int | None, name: str, *, show: bool) -> contextlib.AbstractContextManager[LiveView | None]:
-    """Make the page and say where it is, or do nothing without a port; ``show`` opens it in the browser.
+    """Serve the page and print its address, or do nothing without a port; ``show`` opens it in a browser.
 
     Raises:
-        ConfigError: the port cannot be had.
+        ConfigError: the port is not free.
     """
     if port is None:
         return contextlib.nullcontext()
@@ -164,7 +164,7 @@ def open_view(port: int | None, name: str, *, show: bool) -> contextlib.Abstract
 
 def encode_frame(frame: Pixels) -> bytes:
     """Encode a frame, uint8 ``[3, H, W]`` RGB, as a JPEG of at most 1280 columns."""
-    planes = [Image.fromarray(plane) for plane in frame]  # joined as late as can be: a third of the time
+    planes = [Image.fromarray(plane) for plane in frame]  # merged after resizing, which takes a third of the time
     _, height, width = frame.shape
     if width > _WIDEST:
         size = (_WIDEST, max(1, round(height * _WIDEST / width)))
@@ -187,7 +187,7 @@ def _why(error: BaseException | None) -> str:
 
 
 def _open_browser(address: str) -> None:
-    # In a process of its own: a browser would write into our standard output, keep it open and be ended by our Ctrl-C.
+    # In a process of its own: a browser would write to our standard output, hold it open and receive our Ctrl-C.
     code = "import sys, webbrowser; sys.exit(not webbrowser.open(sys.argv[1]))"
     nothing = subprocess.DEVNULL
     opening = subprocess.Popen(  # noqa: S603 (this Python, and our own address)
@@ -211,12 +211,12 @@ class _Server(ThreadingHTTPServer):
         )
 
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), OSError):  # a browser that went away is no fault
+        if not isinstance(sys.exception(), OSError):  # a browser that disconnects is not an error
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one connection of a browser; there is nothing but the page and its state."""
+    """Answers one connection of a browser, with the page or its state."""
 
     server: _Server
     protocol_version = "HTTP/1.1"
@@ -228,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
         view = self.server.view
         asked = re.fullmatch(r"/next\?after=([0-9]{1,15})", self.path)
         if self.headers.get("Host", "").lower() not in self.server.hosts:
-            # Another name for this machine: a foreign site may have made it up to read what is here (DNS rebinding).
+            # Another host name: a foreign site may have pointed it at this machine to read the page (DNS rebinding).
             self._reply(HTTPStatus.FORBIDDEN, "text/plain", b"expected the address that tcam stream printed\n")
         elif asked:
             state, is_last = view.newer_than(int(asked[1]), watcher=self)
@@ -245,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name of the standard library)
-        """Say nothing: standard error is for the stream."""
+        """Log nothing: standard error is for the stream."""
 
     def _reply(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)

@@ -27,20 +27,19 @@ if TYPE_CHECKING:
 
 
 class StreamLocalizer:
-    """Localizes in the frames of one stream, in order; make one for each stream.
+    """Localizes objects in the frames of one stream, in order; each stream needs its own.
 
-    It can be pickled, and works in a process forked from this one: a copy of its own, which goes on from where the
-    stream was, with the number of the next frame and the boxes followed so far. Where it is unpickled, an exported file
-    is loaded from its path again.
+    It can be pickled, and works in a forked process. Either copy continues where the stream was, with the number of the
+    next frame and the boxes followed so far. Unpickling loads an exported file from its path again.
 
     Args:
-        engine: what makes maps of frames.
-        class_names: names behind the labels.
+        engine: computes the maps of frames.
+        class_names: names of the labels.
         size: (height, width) of the network's input.
         threshold: of the map, relative to its maximum, 0..1.
         label: the class to look for; None takes the most probable one in each frame.
-        over_time: follow boxes over time; None leaves every frame to itself.
-        video_id: what the stream is called.
+        over_time: how boxes are followed over time; None treats each frame separately.
+        video_id: name of the stream.
     """
 
     def __init__(
@@ -83,14 +82,14 @@ class StreamLocalizer:
         presence: bool = False,
         video_id: str = "stream",
     ) -> StreamLocalizer:
-        """Load a finished run or an exported file; a threshold of None is its own, ``half`` is of a run alone.
+        """Load a finished run or an exported file; without ``threshold`` use its own. ``half`` is for runs only.
 
-        With ``presence``, the run's own level takes the place of ``min_score`` of ``over_time``. With ``compiled_for``,
-        the network of a run is compiled for batches of so many frames (``torch.compile``), which takes a while; several
-        of a file then go side by side.
+        With ``presence``, the run's presence level replaces ``min_score`` of ``over_time``. With ``compiled_for``, the
+        network of a run is compiled for batches of that many frames (``torch.compile``), which takes a while; several
+        batches of a file then run in parallel.
 
         Raises:
-            DataError: it is neither, or has no level of presence.
+            DataError: it is neither, or has no presence level.
             ConfigError: no such device, a class the run does not know, or an exported file to be compiled.
             MissingPartError: its weights are missing or damaged, or the package that runs the file is not installed;
                 or torch.compile does not work here.
@@ -121,11 +120,11 @@ class StreamLocalizer:
         )
 
     def step(self, frame: Tensor | NDArray[np.uint8], *, time_s: float | None = None) -> FrameBox:
-        """Localize in the next frame.
+        """Localize the object in the next frame.
 
         Args:
             frame: uint8 ``[H, W, 3]``, RGB, of any size.
-            time_s: when it was filmed, for boxes over time; None counts 25 frames to the second.
+            time_s: its capture time in seconds, for boxes over time; None assumes 25 frames per second.
 
         Raises:
             ValueError: another shape or type.
@@ -137,7 +136,7 @@ class StreamLocalizer:
         return next(self.through(iter([decoded]))).box
 
     def new_stream(self) -> StreamLocalizer:
-        """Return a localizer for another stream, at its first frame: the same settings and the same model in memory."""
+        """Return a localizer for another stream, at its first frame, with the same settings; it shares the model."""
         return StreamLocalizer(
             self._engine_here(),
             class_names=self.class_names,
@@ -151,10 +150,10 @@ class StreamLocalizer:
     def through(
         self, frames: Iterator[DecodedFrame], *, batch: int = 1, at_once: int | None = None
     ) -> Iterator[FramePrediction]:
-        """Localize in decoded frames of the network's size, ``batch`` at a time; each is given once.
+        """Localize in decoded frames of the network's input size, ``batch`` at a time; yields one prediction per frame.
 
-        With ``at_once``, that happens in threads of their own: so many batches side by side where the engine gains by
-        it, and the next one while boxes are made.
+        With ``at_once``, the network runs in separate threads: up to that many batches in parallel if the engine
+        benefits, and the next batch while boxes are extracted.
         """
         found = self._found(frames, batch) if at_once is None else self._found_by_threads(frames, batch, at_once)
         if self._follow is None:
@@ -194,7 +193,7 @@ class StreamLocalizer:
 def resize_frame(
     scale: FrameScaler, pixels: Pixels, size: Size, *, index: int, time_s: float | None = None
 ) -> DecodedFrame:
-    """Resize a frame of the caller, uint8 ``[H, W, 3]``, as frames of a video are; 25 frames make a second."""
+    """Resize a caller's frame, uint8 ``[H, W, 3]``, like frames of a video; the default is 25 frames per second."""
     return DecodedFrame(
         index=index,
         time_s=index / FOLDER_FPS if time_s is None else time_s,
@@ -205,10 +204,10 @@ def resize_frame(
 
 
 def check_pixels(frames: Tensor | NDArray[np.uint8], name: str, shape: str, *, hint: str = "") -> Pixels:
-    """Return frames of the caller as an array; ``shape`` is such as ``[H, W, 3]``, its last axis RGB.
+    """Return the caller's frames as an array; ``shape`` is, for example, ``[H, W, 3]``, with RGB as the last axis.
 
     Raises:
-        ValueError: another type, shape or dtype; ``hint`` ends the message.
+        ValueError: another type, shape or dtype; ``hint`` is appended to the message.
     """
     pixels = np.asarray(frames.cpu() if hasattr(frames, "cpu") else frames)
     axes = shape.split(", ")

@@ -1,4 +1,4 @@
-"""Threads that look at batches while another one reads frames and makes boxes."""
+"""Threads that run the network while another thread reads frames and extracts boxes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipelines.models.engine import Threads
 
 @contextmanager
 def network_threads(kind: Threads, most: int) -> Iterator[tuple[Executor, int]]:
-    """Return threads for an engine, and how many they are: one, or (``each``) as many as torch may use, but ``most``.
+    """Yield threads for an engine, and their number: one, or for ``each`` as many as torch may use, at most ``most``.
 
-    Unless the engine is one for ``all``, each of them computes on one processor; how many torch uses elsewhere stays.
+    Unless the engine's kind is ``all``, each thread uses one processor; torch's setting for other threads stays.
     """
     torch = sys.modules.get("torch")
     if torch is None or kind == "all":
@@ -27,8 +27,8 @@ def network_threads(kind: Threads, most: int) -> Iterator[tuple[Executor, int]]:
     begun = threading.Barrier(count + 1)
 
     def begin() -> None:
-        torch.get_num_threads()  # else the first use of torch in this thread would set it to the number of the others
-        torch.set_num_threads(1)  # of this thread, and of those that begin later
+        torch.get_num_threads()  # else the first use of torch in this thread would override the next line
+        torch.set_num_threads(1)  # for this thread, and for threads that start later
         begun.wait()
 
     with ThreadPoolExecutor(count, thread_name_prefix="network", initializer=begin) as pool:

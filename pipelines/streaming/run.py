@@ -1,4 +1,4 @@
-"""A source in, one line of JSON per frame out, as soon as it is known: what ``tcam stream`` does."""
+"""What ``tcam stream`` does: localize in a source and write one line of JSON per frame, as soon as it is known."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tcam.video.live import LiveSource
 from tcam.video.reader import DecodedFrame
 
 BATCH: Final = 8
-"""Frames of a file per forward pass, as ``tcam predict`` has it by default; a live source gives one at a time."""
+"""Frames of a file per forward pass, the default of ``tcam predict``; a live source uses 1."""
 MOST_AT_ONCE: Final = 8
-"""Batches of a file in the network side by side, on as many processors; more would hold many frames."""
+"""Maximum number of batches of a file in the network in parallel; more would hold many frames in memory."""
 _WINDOW: Final = 512
-"""Frames that the rates and lags of the status line are of."""
+"""Number of latest frames that the rates and lags of the status line are computed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class StreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class StreamedFrame:
-    """What was found in a frame, how long after it was there to be seen, and how many were left out up to it."""
+    """The prediction for a frame, its lag since it became available, and the number of frames dropped so far."""
 
     prediction: FramePrediction
     lag_s: float
@@ -87,24 +87,24 @@ def find_source(text: str) -> Path | LiveSource:
 
 
 def batch_of(source: Path | LiveSource, *, latest: bool) -> int:
-    """Describe how many frames of a source go through the network at once: one where only the newest counts."""
+    """Return how many frames go through the network at once: 1 for a live source, or if only the newest is kept."""
     return BATCH if isinstance(source, Path) and not latest else 1
 
 
 def localize(localizer: StreamLocalizer, feed: FrameFeed, *, save_video: Path | None = None) -> Iterator[StreamedFrame]:
-    """Localize in what an open feed gives, in order; a file in batches, and with the boxes of ``tcam predict``.
+    """Localize in the frames of an open feed, in order; files in batches, with the same boxes as ``tcam predict``.
 
     Args:
-        localizer: of this stream alone.
-        feed: inside its ``with`` block; its own pixels are kept where a video is asked for.
-        save_video: an mp4 with map and box drawn over every frame given.
+        localizer: of this stream only.
+        feed: inside its ``with`` block; it must keep the original pixels if a video is saved.
+        save_video: mp4 to write, with map and box drawn over every frame.
 
     Raises:
         StreamError: a live source could not be reached, or was lost for good.
         VideoError: a file, camera or standard input cannot be read.
     """
     is_file = isinstance(feed.source, Path)
-    passing: deque[FedFrame] = deque()  # frames inside the network; every one comes out, in order
+    passing: deque[FedFrame] = deque()  # frames in the network; they come out in order
     batch = batch_of(feed.source, latest=feed.latest)  # threads give a file the boxes of `tcam predict`
     found = localizer.through(_remember(feed, passing), batch=batch, at_once=MOST_AT_ONCE if is_file else None)
     if save_video is not None:
@@ -122,11 +122,11 @@ def _remember(feed: FrameFeed, passing: deque[FedFrame]) -> Iterator[DecodedFram
 
 
 def predict_live(source: Source, live: LiveSource, work: Predict) -> Iterator[FramePrediction]:
-    """Localize in every frame of a live source until it ends: what ``tcam predict`` does with an address.
+    """Localize in every frame of a live source until it ends, for ``tcam predict`` with an address.
 
     Raises:
         StreamError: it could not be reached, or was lost for good.
-        VideoError: there is no video in it.
+        VideoError: it holds no video.
     """
     localizer = StreamLocalizer(
         work.engine.unpack(),
@@ -142,12 +142,12 @@ def predict_live(source: Source, live: LiveSource, work: Predict) -> Iterator[Fr
 
 
 def stream_source(request: StreamRequest, *, quiet: bool) -> None:
-    """Localize in a source until it ends, is lost or a signal comes; the last line says which.
+    """Localize in a source until it ends, is lost or a signal arrives; the last line tells which.
 
     Raises:
         StreamError: the source could not be reached, or was lost for good.
         ConfigError: the port for the page is not free.
-        Interrupted: a signal came; all that was begun is written.
+        Interrupted: a signal arrived; all that was started is written.
     """
     console.quiet = quiet
     source = find_source(request.source)
@@ -205,10 +205,10 @@ def _stream(request: StreamRequest, source: Path | LiveSource, view: LiveView | 
 
 
 def stream_row(frame: StreamedFrame, threshold: float) -> dict[str, object]:
-    """Return the line of a frame: the row of a box table, and what only a stream knows.
+    """Return the JSON line of a frame: the row of a box table, and fields that only a stream has.
 
-    ``raw_box`` is the box that the frame alone gave, where boxes are followed over time. ``lag_ms`` is the time since
-    the frame was there to be seen, ``dropped`` counts the frames left out so far.
+    ``raw_box`` is the box of this frame before boxes are followed over time. ``lag_ms`` is the time since the frame
+    became available, ``dropped`` the number of frames dropped so far.
     """
     found = frame.prediction
     return {
@@ -220,7 +220,7 @@ def stream_row(frame: StreamedFrame, threshold: float) -> dict[str, object]:
 
 
 class _Writing:
-    """Writes JSON Lines, each flushed at once: who reads them waits for every one."""
+    """Writes JSON Lines, flushing after each line, as readers wait for every one."""
 
     def __init__(self, stream: IO[str], name: str) -> None:
         self._stream, self._name = stream, name
@@ -231,13 +231,13 @@ class _Writing:
             self._stream.flush()
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # whoever read the pipe has gone: no fault of the disk
+                raise  # the reader of the pipe is gone: not a disk error
             raise cannot_write(Path(self._name), error) from None
 
 
 @contextlib.contextmanager
 def _open_lines(target: str) -> Iterator[_Writing]:
-    """Open the output; a file grows line by line, as a stream has no end at which it would be whole."""
+    """Open the output; a file is written line by line, as an endless stream is never complete."""
     if target == "-":
         yield _Writing(sys.stdout, "standard output")
         return
@@ -254,7 +254,7 @@ def _open_lines(target: str) -> Iterator[_Writing]:
 
 
 class _Status:
-    """Rates, lags and losses, shown on stderr: each second on a terminal, each half minute in a log."""
+    """Rates, lags and losses, printed on stderr: every second on a terminal, every 30 seconds in a log."""
 
     def __init__(self, feed: FrameFeed) -> None:
         self._feed, self._frames = feed, 0
@@ -274,15 +274,15 @@ class _Status:
             console.print(self._line(), end="\r" if console.is_terminal else "\n")
 
     def finish(self) -> None:
-        """Show the last line."""
+        """Print the last line."""
         console.print(self._line())
 
     def totals(self) -> dict[str, int]:
-        """Return what the last line of JSON says beside the reason."""
+        """Return what the last line of JSON holds besides the reason."""
         return {"frames": self._frames, "dropped": self._feed.dropped, "reconnects": self._feed.reconnected}
 
     def figures(self) -> dict[str, float]:
-        """Return the totals, and frames per second and lag of the last frames; any thread may ask."""
+        """Return the totals, and the frame rate and lags of the latest frames; any thread may call this."""
         times_s, lags_ms = tuple(self._times_s), tuple(self._lags_ms)
         span_s = times_s[-1] - times_s[0] if len(times_s) > 1 else 0.0
         cuts = quantiles(lags_ms, n=20, method="inclusive") if len(lags_ms) > 1 else [0.0] * 19

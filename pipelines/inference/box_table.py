@@ -1,4 +1,4 @@
-"""The box table: a row per frame (``rows.py``), in any format of ``SINKS``, written in chunks, whole or not at all."""
+"""The box table: a row per frame (``rows.py``) in a format of ``SINKS``, written in chunks, complete or not at all."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ class BoxSink:
         write_json(sidecar(self._path), {**self._metadata, **about})
 
     def _abandon(self) -> None:
-        """Leave nothing open and no unfinished file; after a clean end there is nothing left to do."""
-        # An error while tidying up would only hide the error that brought us here.
+        """Close the writer and remove the unfinished file; does nothing after a clean end."""
+        # An error during the clean-up would hide the original error.
         if self._writer is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._writer.close()
@@ -115,13 +115,13 @@ class BoxSink:
         try:
             yield
         except BrokenPipeError:
-            raise  # the reader of the pipe has gone: no fault of the disk
+            raise  # the reader of the pipe is gone: not a disk error
         except OSError as error:
             raise cannot_write(self._path or Path("standard output"), error) from None
 
 
 def sidecar(path: Path) -> Path:
-    """Return the file that tells where a box table comes from: ``boxes.csv.meta.json`` for ``boxes.csv``."""
+    """Return the path of a box table's metadata: ``boxes.csv.meta.json`` for ``boxes.csv``."""
     return path.with_name(f"{path.name}.meta.json")
 
 
@@ -130,7 +130,7 @@ def open_box_sink(target: str, *, metadata: Mapping[str, object]) -> BoxSink:
 
     Args:
         target: a file name with an ending of ``SINKS``, or ``-`` for JSON Lines on standard output.
-        metadata: what the sidecar ``<target>.meta.json`` says beside rows and videos; standard output has no sidecar.
+        metadata: written to the sidecar ``<target>.meta.json`` with rows and videos; standard output has no sidecar.
 
     Raises:
         ConfigError: the name has another ending.

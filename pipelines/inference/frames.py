@@ -1,4 +1,4 @@
-"""Videos in, one row per frame out: batches of a few frames, whatever the length of the video."""
+"""From a video to one row per frame, in batches of a few frames, whatever the length of the video."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tcam.video.pixels import Pixels
 from tcam.video.reader import DecodedFrame
 
 _MOST_ON_CPU: Final = 8
-"""Frames: as many as `stream` takes of a file at a time (`stream.BATCH`), so that both give the same bits."""
+"""Frames per batch, as many as ``stream`` takes of a file (``stream.BATCH``), so that both compute the same bits."""
 
 _Chunk = list[DecodedFrame]
 
 
 @dataclass(frozen=True, slots=True)
 class FramePrediction:
-    """One frame: its box, its original size (height, width) and, where they are kept, its pixels and its map."""
+    """The prediction for one frame: its box, original size (height, width) and, if kept, its pixels and its map."""
 
     box: FrameBox
     size: Size
@@ -50,15 +50,15 @@ def predict_video(
 
     Args:
         engine: the trained run, or an exported file.
-        video_id: what the rows are called.
-        frames: of the video, at the size of the network's input, as ``stream_frames`` gives them.
+        video_id: name of the video in the rows.
+        frames: of the video, at the network's input size, as ``stream_frames`` yields them.
         threshold: of the map, relative to its maximum, 0..1.
-        class_names: names behind the labels.
-        batch: frames per forward pass; of a network in PyTorch on a CPU 8 at most, as more are no faster there, and
-            from some number on give other last bits.
+        class_names: names of the labels.
+        batch: frames per forward pass. A PyTorch network on a CPU takes at most 8: more are no faster there, and can
+            change the last bits of the result.
         label: the class to look for; None takes the most probable one in each frame.
-        threads: where the engine is called, see ``network_threads``; None: here.
-        ahead: batches that are there, with the one whose boxes are made, before more frames are taken.
+        threads: where the engine runs, see ``network_threads``; None: in this thread.
+        ahead: maximum number of batches in progress, including the one whose boxes are extracted next.
 
     Raises:
         VideoError: the video cannot be read.
@@ -76,7 +76,7 @@ def predict_video(
 def _ahead(
     threads: Executor, find: Callable[[_Chunk], ArrayMaps], chunks: Iterator[_Chunk], ahead: int
 ) -> Iterator[tuple[_Chunk, ArrayMaps]]:
-    """Look at some chunks ahead of the one that is given."""
+    """Keep some chunks running ahead of the one that is yielded."""
     running: deque[tuple[_Chunk, Future[ArrayMaps]]] = deque()
     try:
         for chunk in chunks:
@@ -105,7 +105,7 @@ def find_boxes(
     threshold: float,
     class_names: Sequence[str],
 ) -> Iterator[FramePrediction]:
-    """Make the boxes of the frames that some maps are of."""
+    """Extract the boxes of frames from their maps."""
     input_size = (result.maps.shape[1], result.maps.shape[2])
     geometries = [FrameGeometry.plain_resize(frame.original_size, input_size) for frame in chunk]
     boxes = extract_boxes(result.maps, threshold, geometries)

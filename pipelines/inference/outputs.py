@@ -1,4 +1,4 @@
-"""Before anything runs: no output may take the place of an input, or of a file that tcam did not write."""
+"""Check, before anything runs, that no output replaces an input or a file that tcam did not write."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tcam.errors import ConfigError
 from tcam.video.writer import is_drawn
 
 _MARK: Final = ".tcam"
-"""File that marks a folder of tcam's results: what it holds under tcam's names may be replaced."""
+"""File that marks a folder of tcam's results; files in it that have the names of results may be replaced."""
 _EXPORT_KEY: Final = b'weights_hash"'
-"""In the metadata of every exported file (in XML, quotes are written otherwise but for the end of this)."""
+"""Part of the metadata of every exported file; XML escapes the quote."""
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], *, flag: str) -> None:
@@ -31,7 +31,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], *, flag: str)
         flag: of the command line, for the message.
 
     Raises:
-        ConfigError: names the first file concerned.
+        ConfigError: an output is refused; the message names the first one.
     """
     sources = {_identity(path): path for path in inputs}
     for output in outputs:
@@ -50,7 +50,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], *, flag: str)
 
 
 def check_output_folder(folder: Path, names: Sequence[str], inputs: Iterable[Path], *, flag: str) -> None:
-    """Refuse a folder for results that is an input or lies in one, or that holds such files of somebody else.
+    """Refuse a folder for results that is an input, lies in one, or holds files of these names that tcam did not write.
 
     Args:
         folder: where a command will write its results.
@@ -89,14 +89,14 @@ def mark_output_folder(folder: Path) -> None:
 
 
 def free_names(names: Iterable[str], suffix: str, *, reserved: Iterable[str] = ()) -> dict[str, str]:
-    """Choose a file name for every video: its own with the suffix, and a number where another one has that.
+    """Choose a file name for every video: its own with the suffix, plus a number if that is taken.
 
     Names that differ only in case or Unicode form count as the same, as they do on some disks.
 
     Args:
         names: of the videos; one that has the suffix already keeps its name.
         suffix: of the files.
-        reserved: file names that are not free.
+        reserved: file names that are taken.
     """
     taken = {_folded(name) for name in reserved}
     chosen: dict[str, str] = {}
@@ -109,22 +109,22 @@ def free_names(names: Iterable[str], suffix: str, *, reserved: Iterable[str] = (
 
 
 def is_replaceable(path: Path) -> bool:
-    """Whether there is no such file, an empty one, a device or pipe, or one that tcam wrote."""
+    """Whether a path is unused, an empty file, a device or pipe, or a file that tcam wrote."""
     try:
         if not path.is_file() or path.stat().st_size == 0:
             return not path.is_dir()
     except OSError:
-        return True  # no such name can be: writing it says so
+        return True  # an impossible name: writing to it raises the error
     suffix = path.suffix.lower()
     with suppress(OSError, ValueError):
-        if suffix in SINKS:  # a table that was cut off has its sidecar
+        if suffix in SINKS:  # a truncated table still has its sidecar
             return sidecar(path).is_file() or SINKS[suffix].wrote(path)
         return suffix in _WRITTEN_BY_TCAM and _WRITTEN_BY_TCAM[suffix](path)
     return False
 
 
 def _identity(path: Path) -> object:
-    """Name a file alike by whatever path: its place on the disk, or where it would lie."""
+    """Return the same identity for every path to a file: its inode, or its real path if it does not exist."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Draw what was found over a frame: the map as heat, the box found, the true boxes, a caption."""
+"""Draw a prediction over a frame: the map as a heat map, its box, the ground-truth boxes, a caption."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tcam.types import Box
 from tcam.video.pixels import Pixels
 
 FOUND_COLOUR: Final = (0, 229, 255)
-"""Of the box found: cyan, which the heat colours never take."""
+"""Colour of the predicted box: cyan, which the heat map never uses."""
 TRUTH_COLOUR: Final = (255, 255, 255)
-"""Of true boxes; they are dashed as well, so that colour alone does not tell them apart."""
+"""Colour of ground-truth boxes; they are dashed too, so that they differ in more than colour."""
 _OUTLINE: Final = (16, 16, 20)
 _HEAT: Final = (
     (0.0, (40, 10, 90)),
@@ -27,7 +27,7 @@ _HEAT: Final = (
     (1.0, (255, 250, 160)),
 )
 HEAT_STRENGTH: Final = 0.62
-"""Opacity of the heat where the map is 1; it falls to nothing with the map, so that the background stays clear."""
+"""Opacity of the heat map where the map is 1; it falls to 0 with the map, so that the background stays clear."""
 
 
 def draw_overlay(
@@ -42,9 +42,9 @@ def draw_overlay(
 
     Args:
         frame: uint8 ``[3, H, W]``, RGB.
-        box: what was found, in pixels of the frame; None draws none.
-        map: ``[h, w]`` in 0..1, of any size: it is stretched over the frame.
-        truth: the true boxes, drawn dashed.
+        box: the predicted box, in pixels of the frame, or None.
+        map: ``[h, w]`` in 0..1, of any size; it is stretched over the frame.
+        truth: the ground-truth boxes, drawn dashed.
         caption: one line in the upper left corner.
 
     Returns:
@@ -72,14 +72,14 @@ def draw_overlay(
 
 
 def line_width(height: int, width: int) -> int:
-    """Return the width of a box's line, in pixels: 2 at 240 rows, 3 at 480, 6 at 1080."""
+    """Return the line width of boxes, in pixels: 2 at 240 rows, 3 at 480, 6 at 1080."""
     return max(1, round(0.005 * min(height, width) + 0.6))
 
 
 def encode_heat(heat: NDArray[np.floating]) -> bytes:
-    """Encode a map ``[h, w]``, in 0..1, as a PNG of heat colours to lie over its frame.
+    """Encode a map ``[h, w]``, in 0..1, as a PNG heat map to show over its frame.
 
-    It is opaque where the map is 1; seen through at ``HEAT_STRENGTH``, it is the heat that ``draw_overlay`` draws.
+    It is opaque where the map is 1; shown with opacity ``HEAT_STRENGTH``, it equals what ``draw_overlay`` draws.
     """
     picture = _levels(heat)
     colours, opacity = _heat_table(1.0)
@@ -90,7 +90,7 @@ def encode_heat(heat: NDArray[np.floating]) -> bytes:
 
 
 def _blend_heat(picture: Image.Image, heat: NDArray[np.floating]) -> None:
-    # All in Pillow, several times as fast here as arrays of floats: overlay videos wait for it.
+    # Pillow is several times faster here than float arrays, and overlay videos wait for this.
     stretched = _levels(heat).resize(picture.size, Image.Resampling.BILINEAR)
     colours, opacity = _heat_table(HEAT_STRENGTH)
     mask = stretched.point(opacity)
@@ -104,7 +104,7 @@ def _levels(heat: NDArray[np.floating]) -> Image.Image:
 
 @functools.cache
 def _heat_table(strength: float) -> tuple[list[int], list[int]]:
-    """Return red, green, blue (768 values) and opacity (256) of the levels of a map, all 0..255."""
+    """Return RGB (768 values) and opacity (256 values) of the levels of a map, all 0..255."""
     level = np.linspace(0, 1, 256)
     stops = [stop for stop, _ in _HEAT]
     channels = [np.interp(level, stops, [colour[c] for _, colour in _HEAT]) for c in range(3)]
@@ -115,7 +115,7 @@ def _heat_table(strength: float) -> tuple[list[int], list[int]]:
 def _draw_box(
     pen: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int], width: int, *, dash: int | None
 ) -> None:
-    """Draw a rectangle whose line lies inside the box, over a dark rim that shows on any background."""
+    """Draw a rectangle with its line inside the box, over a dark rim that is visible on any background."""
     x0, y0, x1, y1 = round(box.x0), round(box.y0), round(box.x1) - 1, round(box.y1) - 1
     x1, y1 = max(x0, x1), max(y0, y1)
     rim = max(1, width // 2)
@@ -135,7 +135,7 @@ def _draw_box(
 
 
 def _draw_caption(pen: ImageDraw.ImageDraw, caption: str, size: tuple[int, int]) -> None:
-    """Write one line on a dark plate, shortened where the frame is too narrow for it."""
+    """Write one line on a dark plate, shortened if the frame is too narrow for it."""
     font = _font(max(11, round(0.055 * min(size))))
     margin = max(2, round(font.size * 0.3))
     text = caption.splitlines()[0]

@@ -1,4 +1,4 @@
-"""A video with maps and boxes drawn, written by a thread while frames pass through."""
+"""Write a video with maps and boxes drawn, in a thread, while frames pass through."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tcam.video.pixels import FrameScaler
 from tcam.video.writer import VideoWriter
 
 _WAITING: Final = 4
-"""Frames that wait to be drawn and encoded at most, at their original size: 25 MB of Full HD."""
+"""Maximum number of frames that wait to be drawn and encoded, at their original size: 25 MB in Full HD."""
 
 
 def save_overlay(
@@ -26,19 +26,19 @@ def save_overlay(
     truth: Mapping[int, Sequence[Box]] | None = None,
     uneven: bool = False,
 ) -> Iterator[FramePrediction]:
-    """Hand predictions on while an mp4 with map, box and (where known) true boxes is written.
+    """Yield predictions unchanged while writing an mp4 with map, box and (if given) ground-truth boxes.
 
-    Drawing and encoding take turns in a thread of their own; who takes the frames waits only where it cannot keep up.
+    Drawing and encoding run in a thread of their own; the caller waits only if that thread falls behind.
 
     Args:
         frames: predictions with their original pixels, in order.
-        target: the mp4; it appears when the last frame is through.
-        class_names: names behind the labels.
-        truth: boxes by frame index.
-        uneven: show every frame at its own time, as where some were left out.
+        target: the mp4; it appears after the last frame.
+        class_names: names of the labels.
+        truth: ground-truth boxes by frame index.
+        uneven: show every frame at its own time, for streams with dropped frames.
 
     Raises:
-        DataError: the disk refuses the video.
+        DataError: the video cannot be written.
     """
     first = next(frames, None)
     if first is None:
@@ -59,7 +59,7 @@ def save_overlay(
             drawn = scale.resize(drawn.transpose(1, 2, 0), first.size)
         writer.write(drawn, time_s=frame.box.time_s - first.box.time_s)
 
-    # The pool is the inner block: it ends, all drawn, before the video is closed.
+    # The pool is the inner block, so that all frames are drawn before the video is closed.
     with (
         VideoWriter(target, size=first.size, fps=fps, uneven=uneven, drawn=True) as writer,
         ThreadPoolExecutor(1, thread_name_prefix="overlay") as artist,

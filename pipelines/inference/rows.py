@@ -72,5 +72,5 @@ def as_dict(row: Row) -> dict[str, Cell]:
 
 
 def printable(name: str) -> str:
-    """Spell out the bytes of a file name that is not UTF-8, so that every format can hold it."""
+    """Escape the bytes of a file name that is not UTF-8, so that every format can hold it."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

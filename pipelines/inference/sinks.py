@@ -1,4 +1,4 @@
-"""The formats of a box table: the table ``SINKS``, from the ending of a file name to its writer and reader."""
+"""The file formats of a box table: ``SINKS`` maps the ending of a file name to its writer and reader."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Sink:
     """A row of ``SINKS``.
 
     Attributes:
-        open: creates the file and returns its writer. The file is not yet at its final name.
-        read: the file as a table with the columns of ``rows.py``. Raises ``OSError`` or ``ValueError`` where damaged.
-        wrote: whether a file that lost its sidecar is still known as written by tcam, and so may be replaced.
+        open: creates the file, not yet at its final name, and returns its writer.
+        read: returns a table with the columns of ``rows.py``. Raises ``OSError`` or ``ValueError`` for a damaged file.
+        wrote: whether a file without its sidecar was written by tcam, and so may be replaced.
     """
 
     open: Callable[[Path], RowWriter]
@@ -63,7 +63,7 @@ class CsvWriter:
 
 
 class JsonLinesWriter:
-    """Rows as JSON objects, one a line, each flushed at once; a stream that was handed in stays open."""
+    """Rows as JSON objects, one per line, flushed after every write; a stream that was passed in stays open."""
 
     def __init__(self, target: Path | IO[str]) -> None:
         self._owned = isinstance(target, Path)
@@ -82,7 +82,7 @@ class JsonLinesWriter:
 
 
 class ParquetWriter:
-    """Rows as Parquet, one row group a call."""
+    """Rows as Parquet, one row group per write."""
 
     def __init__(self, path: Path) -> None:
         kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
@@ -133,4 +133,4 @@ SINKS: Final[dict[str, Sink]] = {
     ".jsonl": Sink(open=JsonLinesWriter, read=_read_json_lines, wrote=_is_json_lines),
     ".parquet": Sink(open=ParquetWriter, read=pd.read_parquet, wrote=_is_parquet),
 }
-"""By the ending of the file name, in lower case. A file of yours may add a row: see docs/extending.md."""
+"""Formats by file name ending, in lower case. Your own file may add a row: see docs/extending.md."""

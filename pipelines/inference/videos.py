@@ -1,4 +1,4 @@
-"""Many videos, or long ones, shared out among workers: looked at first, cut into ranges of frames, joined in order."""
+"""Distribute many or long videos over workers: count their frames, cut them into ranges, join the results in order."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tcam.video.frame_files import ImageSequence, is_image_sequence
 from tcam.video.reader import DecodedFrame, RangeStream, count_frames, stream_frames
 
 _LONGEST_S = 3 * 3600.0
-"""Wall clock of a video that cannot be cut: its number of frames is not known beforehand."""
+"""Time limit of a video that cannot be cut, because its number of frames is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a first look found.
+    """What is known of a video before prediction.
 
-    ``content`` is a hash of it (where asked for), ``num_frames`` 0 where they are unsure; ``notes`` say how pictures
+    ``content`` is a hash of its content (if requested), ``num_frames`` is 0 if uncertain; ``notes`` say how pictures
     are read.
     """
 
@@ -41,7 +41,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """Some frames of a video, or (``frames`` None) all from ``first`` on, read in order: the work item."""
+    """A work item: a range of frames of a video, or (``frames`` None) all frames from ``first`` on, read in order."""
 
     source: Source
     frames: range | None
@@ -55,14 +55,14 @@ class VideoPart:
 
 @dataclass(frozen=True, slots=True)
 class Predict:
-    """Gives the function that predicts a part, with the model loaded.
+    """Settings of a prediction; a call loads the model and returns the function that predicts a part.
 
     Attributes:
         engine: the trained run, or an exported file.
         size: network input, (height, width).
         threshold: of the map, relative to its maximum.
         batch: frames per forward pass.
-        class_names: names behind the labels.
+        class_names: names of the labels.
         label: the class to look for; None takes the most probable one in each frame.
     """
 
@@ -79,7 +79,7 @@ class Predict:
 
 
 class Predictor:
-    """Holds the model, and the file it read last; gives None for a part of a video that proves damaged."""
+    """Holds the model and the file read last; returns None for a part of a video that turns out to be damaged."""
 
     def __init__(self, settings: Predict) -> None:
         self._settings = settings
@@ -102,7 +102,7 @@ class Predictor:
             return None
 
     def _read_on(self, source: Source, first: int) -> list[FramePrediction]:
-        """Predict a video from a frame on, reading it in order from its start: right whatever is damaged."""
+        """Predict a video from a frame on, reading it in order from its start: correct even if it is damaged."""
         frames = stream_frames(source.path, size=self._settings.size, keep_original=source.overlay is not None)
         found = self._predict(source, (frame for frame in frames if frame.index >= first))
         if source.overlay is not None:
@@ -123,14 +123,14 @@ class Predictor:
 
 
 def _row(frame: FramePrediction) -> FramePrediction:
-    """Leave out pixels and map: rows wait in memory and travel between processes."""
+    """Drop pixels and map: rows wait in memory and are sent between processes."""
     return FramePrediction(frame.box, frame.size)
 
 
 def look_at(
     sources: Sequence[Source], *, placement: Placement, memory_limit_mb: float, hashed: bool
 ) -> list[Known | str]:
-    """Count the frames of videos and, where asked for, hash their content; a text says why one cannot be looked at."""
+    """Count the frames of videos and optionally hash their content; a string says why a video cannot be read."""
     with item_bar("look") as progress:
         results = ordered_map(
             _start_hashing if hashed else _start_counting,
@@ -138,14 +138,14 @@ def look_at(
             placement=placement,
             time_limit_s=lambda source: 60.0 + file_size(source.path) / 5e6,
             memory_limit_mb=memory_limit_mb,
-            holds_model=True,  # actors: on Ray they end with this map
+            holds_model=True,  # on Ray, these are actors that end with this map
             progress=progress,
         )
         return [result.reason if isinstance(result, ItemFailure) else result for result in results]
 
 
 def _start_counting() -> Callable[[Source], Known]:
-    return lambda source: _look(source.path, hashed=False)  # made in the worker: it need not pickle
+    return lambda source: _look(source.path, hashed=False)  # created in the worker: it need not be pickled
 
 
 def _start_hashing() -> Callable[[Source], Known]:
@@ -160,21 +160,21 @@ def _look(path: Path, *, hashed: bool) -> Known:
                 return Known(content, len(images), images.notes())
         return Known(content, count_frames(path))
     except VideoError:
-        return Known(content, 0)  # predicting it says what is wrong with it
+        return Known(content, 0)  # predicting it raises the error
 
 
 def predict_all(
     videos: Sequence[tuple[Source, Known]], work: Predict, *, placement: Placement, memory_limit_mb: float
 ) -> Iterator[tuple[Source, Iterator[FramePrediction]]]:
-    """Return the rows of every video, in order; the rows are the same bytes however the work is distributed.
+    """Yield the rows of every video, in order; they are byte-identical however the work is distributed.
 
-    Those of one video must be taken before the next video is; taking them raises ``VideoError`` where it cannot be read
-    or a worker failed.
+    Consume the rows of one video before taking the next. Consuming them raises ``VideoError`` if the video cannot be
+    read or a worker failed.
     """
     parts = [part for source, known in videos for part in _cut(source, known, work)]
     frames = sum(known.num_frames for _, known in videos)
     settled = placement.settled(work.engine.device_type, frames)
-    # The rest of a damaged video is for a process of its own: all workers are taken.
+    # The rest of a damaged video gets a process of its own, as all workers are busy.
     alone = settled if settled.here else Placement(1)
     run = functools.partial(ordered_map, work, time_limit_s=_time_limit_s, memory_limit_mb=memory_limit_mb)
     with item_bar("predict") as progress:
@@ -202,7 +202,7 @@ def _join(
 ) -> Iterator[FramePrediction]:
     for part, rows in found:
         if rows is None and part.frames is not None:
-            # The packets before this part all gave their frame; what comes now can only be counted in order.
+            # All packets before this part gave their frame; from here on, frames can only be counted in order.
             yield from _checked(read_on(VideoPart(part.source, None, part.num_frames, part.frames.start)))
             return
         yield from _checked(rows)

@@ -1,4 +1,4 @@
-"""Videos of one content: under two tags they contradict each other, in two splits they leak."""
+"""Videos with the same content: under two tags they contradict each other, in two splits they leak."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tcam.video.data_folder.scan import FolderEntry
 from tcam.video.frame_files import list_frame_files
 
 Copies = Sequence[Sequence[FolderEntry]]
-"""Groups of videos that have the same content, the first of each before its copies."""
+"""Groups of videos with the same content; each lists the original first, then its copies."""
 
 
 def find_copies(entries: Sequence[FolderEntry]) -> Copies:
-    """Group videos that have the same content; only files whose size another one has are read."""
+    """Group videos with the same content; only files that share their size with another are read."""
     return [group for alike in _groups(entries, _size) for group in _groups(alike, hash_content)]
 
 
 def without_copies(entries: Sequence[FolderEntry], copies: Copies) -> tuple[FolderEntry, ...]:
-    """Leave out the copies of a video of the same class whose split is still to be drawn."""
+    """Leave out copies of a video of the same class whose split is not assigned yet."""
     leaders = _leaders(copies)
     return tuple(entry for entry in entries if entry.split is not None or entry.video_id not in leaders)
 
@@ -31,7 +31,7 @@ def without_copies(entries: Sequence[FolderEntry], copies: Copies) -> tuple[Fold
 def with_copies(
     entries: Sequence[FolderEntry], drawn: Sequence[FolderEntry], copies: Copies
 ) -> tuple[FolderEntry, ...]:
-    """Return all videos the splits that were ``drawn`` without copies: no draw lets a test video into the training."""
+    """Return all videos with their splits from ``drawn``; a copy gets the split of its original, so that none leaks."""
     leaders, splits = _leaders(copies), {entry.video_id: entry.split for entry in drawn}
     return tuple(
         replace(entry, split=splits[entry.video_id if entry.video_id in splits else leaders[entry.video_id]])
@@ -40,7 +40,7 @@ def with_copies(
 
 
 def _leaders(copies: Copies) -> dict[str, str]:
-    """Return for every copy of a video of the same class the id of that video."""
+    """Map every copy of a video of the same class to the id of that video."""
     leaders = {}
     for group in copies:
         first: dict[str, str] = {}
@@ -51,7 +51,7 @@ def _leaders(copies: Copies) -> dict[str, str]:
 
 
 def describe_copies(entries: Sequence[FolderEntry], copies: Copies) -> Iterator[tuple[str, str]]:
-    """Describe of every copy which video it repeats, and how the two differ: pairs of video id and a line."""
+    """Yield for every copy its video id, and a line that names the original and how the two differ."""
     known = {entry.video_id: entry for entry in entries}
     for first, *others in copies:
         for other in others:
@@ -59,7 +59,7 @@ def describe_copies(entries: Sequence[FolderEntry], copies: Copies) -> Iterator[
 
 
 def _groups(entries: Sequence[FolderEntry], key: Callable[[Path], Hashable]) -> Iterator[list[FolderEntry]]:
-    """Return the entries that share what ``key`` makes of their path, where there are several."""
+    """Group the entries whose paths have the same ``key``; groups of one are left out."""
     found: defaultdict[Hashable, list[FolderEntry]] = defaultdict(list)
     for entry in entries:
         with suppress(OSError, VideoError):

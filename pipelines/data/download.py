@@ -1,6 +1,6 @@
-"""Fetch files so that a broken connection costs little, and unpack archives so that nothing lands outside.
+"""Download files, resuming after a lost connection, and unpack archives without writing outside their folder.
 
-pooch would begin at byte 0 after a lost connection (decision 0017).
+pooch would start again at byte 0 after a lost connection (decision 0017).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tcam.errors import DataError, NetworkError
 from tcam.files import file_size
 
 Progress = Callable[[int, int | None], None]
-"""Called with (bytes there, all bytes or None where the server does not say)."""
+"""Called with (bytes downloaded, all bytes or None if the server does not say)."""
 
 _TIMEOUT_S: Final = 30.0
 _ATTEMPTS: Final = 5
@@ -28,15 +28,15 @@ _BLOCK: Final = 2**20
 
 
 def download(url: str, target: Path, *, progress: Progress | None = None) -> None:
-    """Fetch a file; what a lost connection left (``<target>.part``) is gone on from, also in a later call.
+    """Download a file; resume from ``<target>.part``, what a lost connection left, also in a later call.
 
     Args:
         url: http or https.
-        target: gets its name only when the file is whole.
-        progress: told after each block.
+        target: gets its name only when the file is complete.
+        progress: called after each block.
 
     Raises:
-        NetworkError: ``TCAM_OFFLINE=1``, no network, a file that is not there, or five attempts without a byte.
+        NetworkError: ``TCAM_OFFLINE=1``, no network, a missing file, or five attempts in a row without a byte.
         DataError: the disk is full or cannot be written.
     """
     if os.environ.get("TCAM_OFFLINE") == "1":
@@ -55,7 +55,7 @@ def download(url: str, target: Path, *, progress: Progress | None = None) -> Non
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and before:
-                part.unlink(missing_ok=True)  # it was whole when a kill came before its name; or the file has changed
+                part.unlink(missing_ok=True)  # complete but killed before its renaming, or the file has changed
                 failed += 1
                 continue
             raise NetworkError(f"{url}: the server says {error.code} {error.reason}; {_remedy(part)}") from None
@@ -73,7 +73,7 @@ def _remedy(part: Path) -> str:
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> bool:
-    """Add to the part file what the server has beyond it; says whether it is whole now."""
+    """Append to the part file what the server has beyond it; return whether it is complete."""
     start, tag = file_size(part), _read_tag(part)
     headers = {"User-Agent": "tcam"}
     if start and tag:
@@ -81,7 +81,7 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> bool:
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  # the schemes are those of DATASETS or --url
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
-            start = 0  # a new file: the server knows no ranges, or its file has changed
+            start = 0  # start over: the server supports no ranges, or its file has changed
             part.unlink(missing_ok=True)
         _tag_file(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
         length = answer.headers.get("Content-Length")
@@ -106,9 +106,9 @@ def _read_tag(part: Path) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive as ``folder``, whole or not at all; what lies in a folder of that name inside goes up.
+    """Unpack a tar archive as ``folder``, complete or not at all; an inner folder of the same name is moved up.
 
-    Members with absolute names, with ``..``, links that lead out, and devices refuse the whole archive.
+    An archive with absolute names, ``..``, links that lead out, or devices is refused as a whole.
 
     Raises:
         DataError: the archive is damaged or not safe, or the disk is full.

@@ -12,7 +12,7 @@ from tcam.video.index import write_whole
 
 @dataclass(frozen=True, slots=True)
 class VideoFailure:
-    """A video and what is wrong with it, in one line; ``class_name`` is its tag, where it is known."""
+    """A video and what is wrong with it, in one line; ``class_name`` is its tag, if known."""
 
     video_id: str
     reason: str
@@ -20,7 +20,7 @@ class VideoFailure:
 
 
 def write_failures(failures: Sequence[VideoFailure], path: Path) -> None:
-    """Write errors.csv (video, reason), whole or not at all; with its header only where there are none.
+    """Write errors.csv (video, reason), complete or not at all; without failures, only its header.
 
     Raises:
         DataError: the file cannot be written.

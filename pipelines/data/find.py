@@ -1,4 +1,4 @@
-"""What ``--source`` names: video files, frame folders, folders of videos, globs, addresses, or a text file of those."""
+"""Find the videos of ``--source``: files, frame folders, folders of videos, globs, addresses, or a list of those."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPECTED: Final = "expected a video file, a folder of videos or a glob"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A video to predict: a file, a frame folder, or (``live``) an address; ``overlay`` is the video to be drawn."""
+    """A video to predict: a file, a frame folder, or (``live``) an address; ``overlay`` is the video to draw."""
 
     video_id: str
     path: Path
@@ -33,15 +33,15 @@ class Source:
 
     @property
     def output_name(self) -> str:
-        """What files made of it are called, before their ending; below the folder of the output where it has a /."""
+        """Name of its output files, without their ending; a ``/`` in it means a subfolder of the output."""
         return self.video_id if self.live is None else re.sub(r"[^\w.-]+", "_", self.video_id)
 
 
 @dataclass(frozen=True, slots=True)
 class FoundSources:
-    """What ``--source`` named.
+    """The videos that ``--source`` names.
 
-    ``missing`` are the lines of a list that name nothing, ``passed`` the files of folders that are no videos, and
+    ``missing`` are the lines of a list that match nothing, ``passed`` the files of folders that are not videos, and
     ``folders`` those that were searched for videos.
     """
 
@@ -56,8 +56,8 @@ def find_sources(source: str) -> FoundSources:
 
     Args:
         source: a file, a frame folder, a folder of videos, a glob, an address such as ``http://host/a.mp4``, or a text
-            file (.txt, .lst) with one of these a line; there, names are below the folder of the list or the working
-            directory, and lines that begin with # are left out.
+            file (.txt, .lst) with one of these per line. Names are relative to the folder of the list or the working
+            directory; lines that begin with # are ignored.
 
     Raises:
         DataError: there is no such file, or no video in the folder.
@@ -75,7 +75,7 @@ def find_sources(source: str) -> FoundSources:
 
 
 def find_files(source: str) -> list[Path]:
-    """Find the files and frame folders that ``--source`` names, where no address will do.
+    """Find the files and frame folders that ``--source`` names; addresses are refused.
 
     Raises:
         DataError: it names an address, there is no such file, or no video in the folder.
@@ -109,13 +109,13 @@ def _find(source: str) -> FoundSources:
 
 
 def _match(path: Path) -> Iterator[Source]:
-    """Take a match of a glob that is a video or a frame folder; folders of videos and files beside them are none."""
+    """Yield a match of a glob if it is a video or a frame folder, not a folder of videos or a file beside them."""
     if find_videos(path).paths == (path,) if path.is_dir() else path.suffix.lower() not in _BESIDE:
         yield Source(path.name, path)
 
 
 _BESIDE: Final = frozenset({".csv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".html", ".yaml"})
-"""Endings of files beside videos that a glob may match but that are none."""
+"""Endings of files that a glob may match beside videos, but that are not videos."""
 
 
 def _read_list(path: Path) -> FoundSources:
@@ -141,7 +141,7 @@ def _read_list(path: Path) -> FoundSources:
 
 
 def _named_apart(found: Sequence[FoundSources]) -> FoundSources:
-    """Put sources together, each once, named by their paths below the folder that they share."""
+    """Merge sources without duplicates, named by their paths below the folder that they share."""
     files = {os.path.realpath(s.path): s for item in found for s in item.sources if s.live is None}
     live = {s.video_id: s for item in found for s in item.sources if s.live is not None}
     places = [s.path.absolute() for s in files.values()]

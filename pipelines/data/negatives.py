@@ -1,4 +1,4 @@
-"""Frames known to hold no object (method ``negev``): videos of nothing, and frames of training videos marked so."""
+"""Frames without any object (method ``negev``): background videos, and frames of training videos that are marked so."""
 
 from __future__ import annotations
 
@@ -28,11 +28,7 @@ _WAY_OUT: Final = (
 def prepare_background(
     config: RunConfig, folder: Path, *, cache_dir: Path | None, placement: Placement | None
 ) -> Prepared:
-    """Probe and cache the videos without any object; leaves background.json in the folder.
-
-    Raises:
-        DataError: none of them can be used.
-    """
+    """Probe and cache the videos without any object; write background.json into the folder."""
     root = Path(str(config.data.background))
     with item_bar("background") as progress:
         prepared = prepare(
@@ -53,11 +49,7 @@ def prepare_background(
 
 
 def read_background(folder: Path, config: RunConfig) -> tuple[VideoRecord, ...]:
-    """Read what ``prepare_background`` left, where the settings name a background.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """Read what ``prepare_background`` wrote; nothing if the settings name no background."""
     return () if config.data.background is None else read_index(folder / _FILE).records
 
 
@@ -67,10 +59,10 @@ def find_negatives(
     """List the shots without any object: those of background videos, then each marked frame of the training videos.
 
     Returns:
-        Slots whose videos have the label ``NO_CLASS``; none for a method that does not ask.
+        Slots whose videos have the label ``NO_CLASS``; none for a method that does not need them.
 
     Raises:
-        DataError: the method asks, and there is none.
+        DataError: the method needs them, and there are none.
     """
     if not METHODS[config.method].negatives:
         return ()
@@ -87,7 +79,7 @@ def find_negatives(
 
 
 def check_negatives(videos: Path, config: RunConfig, *, marked: bool) -> None:
-    """Check, without opening a video, that there can be frames without any object where the method needs them.
+    """Check, without opening a video, that there can be frames without any object if the method needs them.
 
     Args:
         videos: the data folder.
@@ -106,7 +98,7 @@ def check_negatives(videos: Path, config: RunConfig, *, marked: bool) -> None:
 
 
 def negatives_fingerprint(negatives: Sequence[Slot]) -> str:
-    """Hash what a training sees of these shots (cache files are named by content)."""
+    """Hash what training sees of these shots (cache files are named by content)."""
     return hash_json(
         [(Path(r.cache_path).name if r.cache_path else r.path, shot.start, shot.stop) for r, shot in negatives]
     )
@@ -117,4 +109,4 @@ def _without_class(record: VideoRecord) -> VideoRecord:
 
 
 Slot = tuple[VideoRecord, Shot]
-"""A shot that clips are drawn from, and its video; its label is ``NO_CLASS`` where it holds no object."""
+"""A video, and the shot that clips are drawn from; its label is ``NO_CLASS`` if the shot holds no object."""

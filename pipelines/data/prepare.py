@@ -1,7 +1,7 @@
-"""From a folder of tagged videos to an index that training can trust: probe all, list the broken, write clean copies.
+"""Turn a folder of tagged videos into an index for training: probe all, list broken ones, write clean copies.
 
-Every file is opened in a child process with a time limit. The clean copy has every frame as a key frame and at most the
-short side asked for, so that a random frame costs one frame; it is named after the content, and a rerun skips it.
+Every file is opened in a child process with a time limit. In a clean copy every frame is a key frame, so that a random
+frame is read by decoding one, and the short side is limited. Copies are named by content, and a rerun skips them.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from tcam.video.data_folder.scan import FolderEntry, FolderSource, assign_splits
 from tcam.video.frame_files import is_image_sequence
 
 _BYTES_PER_S: Final = 200_000
-"""Slowest pace that is still progress: large files get more time, small ones that decode for ever do not."""
+"""Slowest pace that counts as progress: large files get more time, small ones that decode forever do not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What ``prepare`` found.
+    """The result of ``prepare``.
 
-    ``failures`` are the videos left out; ``warnings`` name what is used in part only, boxes outside their frame, copies
-    of one video and columns that nothing reads; ``split_note`` says where the splits came from and which boxes were
-    dropped; ``variable_rate`` are the ids of videos whose frames last differently. ``passed`` are the files that are
-    part of nothing, ``files`` counts all by what they are.
+    ``failures`` are the videos left out; ``warnings`` list videos used only in part, boxes outside their frame, copies
+    of a video and unused columns; ``split_note`` tells where the splits came from and which boxes were dropped;
+    ``variable_rate`` are the ids of videos with a variable frame rate. ``passed`` are the files that belong to nothing,
+    ``files`` counts all files by kind.
     """
 
     index: VideoIndex
@@ -59,10 +59,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """What a reader of a data set is asked for.
+    """The arguments for the reader of a data set.
 
-    ``cache_dir`` takes clean copies (None: read the originals). ``for_training`` requires two classes, each with a
-    usable training video. ``placement`` says where videos are probed, and ``progress`` is told after each.
+    ``cache_dir`` is the folder for clean copies (None: read the originals). ``for_training`` requires two classes, each
+    with a usable training video. ``placement`` says where videos are probed; ``progress`` is called after each.
     """
 
     config: RunConfig
@@ -80,7 +80,7 @@ class _Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was found of the videos: usable ones, others, copies of one; ``origin`` says who chose the splits."""
+    """What is known of the videos: usable ones, failures, copies; ``origin`` says who chose the splits."""
 
     good: Mapping[str, GoodVideo]
     failures: tuple[VideoFailure, ...]
@@ -109,24 +109,24 @@ def prepare(
 
     Args:
         root: ``<root>/<class>/<clip>``, see ``tcam.video.data_folder.scan``.
-        cache_dir: where clean copies go; None reads the originals in place (slower, more memory).
-        placement: where the work is done; this process alone keeps no limits.
+        cache_dir: folder for clean copies; None reads the originals in place (slower, more memory).
+        placement: where the work runs; in this process itself, the limits are not enforced.
         short_side: of the copies; never scaled up.
-        seed: of the splits drawn where ``clips.csv`` gives none.
+        seed: of the splits, drawn if ``clips.csv`` has none.
         val_fraction: share of videos drawn for validation, per class.
         test_fraction: share of videos drawn for testing, per class.
         time_limit_s: per video, plus a second per 200 kB.
         memory_limit_mb: of a process that works on a video.
-        progress: told after every video.
+        progress: called after every video.
         follow_links: also use videos that are links to places outside ``root``.
         for_training: require two classes, each with a usable training video; data to evaluate on needs neither.
-        source: what the folder holds; None takes its sub-folders as classes.
+        source: the contents of the folder; None takes its sub-folders as classes.
         convention: of its table of boxes.
 
     Raises:
         DataError: no usable videos, or a class without a training video.
         MissingPartError: PyAV is not installed.
-        ValueError: a short side below 16, or fractions that leave nothing.
+        ValueError: a short side below 16, or fractions that leave nothing for training.
     """
     source = source or scan_class_folders(Path(root), min_classes=2 if for_training else 1, convention=convention)
     if any(not is_image_sequence(entry.path) for entry in source.entries):
@@ -151,7 +151,7 @@ def prepare(
 def _draw(
     videos: Sequence[FolderEntry], copies: Copies, seed: int, val_fraction: float, test_fraction: float
 ) -> tuple[FolderEntry, ...]:
-    """Draw the splits that nobody gave; copies of one video share one."""
+    """Draw the splits that are not given; copies of a video share its split."""
     generator, own = torch.Generator().manual_seed(seed), without_copies(videos, copies)
     drawn = assign_splits(own, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
     return with_copies(videos, drawn, copies)
@@ -176,7 +176,7 @@ def _build(
     known: _Known,
     convention: BoxConvention,
 ) -> Prepared:
-    """Make the index and the table of boxes of the videos that can be used."""
+    """Build the index and the table of boxes of the usable videos."""
     good = known.good
     index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
     truth, dropped, outside = collect_truth(source, index, convention)
@@ -190,7 +190,7 @@ def _build(
 
 
 def _open_cache(cache_dir: Path, short_side: int) -> None:
-    """Make the cache folder and sweep what killed runs left there."""
+    """Create the cache folder and remove what killed runs left there."""
     if short_side < 16:
         raise ValueError(f"short_side must be at least 16, got {short_side}")
     try:
@@ -208,7 +208,7 @@ def _open_cache(cache_dir: Path, short_side: int) -> None:
 def _plan(
     source: FolderSource, cache_dir: Path | None, short_side: int, follow_links: bool
 ) -> tuple[list[VideoJob], dict[str, GoodVideo | str]]:
-    """Return what to check, and what is wrong with the links that lead out of the folder."""
+    """Return the jobs, and the problems of links that lead out of the folder."""
     real_root = source.root.resolve()
     jobs: list[VideoJob] = []
     strays: dict[str, GoodVideo | str] = {}
@@ -226,7 +226,7 @@ def _plan(
 def _check_all(
     jobs: Sequence[VideoJob], placement: Placement, limits: _Limits, progress: Callable[[Progress], None] | None
 ) -> dict[str, GoodVideo | str]:
-    """Return what is known of every video, or what is wrong with it."""
+    """Return for each video what the check found, or the reason why it cannot be used."""
     results = ordered_map(
         _start_checking,
         jobs,
@@ -246,7 +246,7 @@ def _start_checking() -> Callable[[VideoJob], GoodVideo]:
 
 
 def _find_stray_link(path: Path, real_root: Path) -> str | None:
-    """Name what leads out of the data folder: the video itself, or an image of a frame folder."""
+    """Return the name of what leads out of the data folder: the video itself, or an image of a frame folder."""
     inside = [path, *(child for child in _children(path) if child.is_symlink())]
     for candidate in inside:
         with suppress(OSError, RuntimeError):
@@ -275,7 +275,7 @@ def require_training(names: Sequence[str], videos: Sequence[tuple[str, Split | N
     """Check that every class has a training video; ``videos`` are (class, split), ``where`` says who assigns splits.
 
     Raises:
-        DataError: one has none.
+        DataError: a class has none.
     """
     trained = {name for name, split in videos if split == "train"}
     missing = [name for name in names if name not in trained]

@@ -1,4 +1,4 @@
-"""What ``prepare`` does with one video, in whatever process: probe it and write its clean copy, named by content."""
+"""What ``prepare`` does with one video, in any process: probe it and write its clean copy, named by content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CACHE_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class VideoJob:
-    """One whole video: its clean copy comes out of one encoder, from the first frame to the last."""
+    """One whole video; its clean copy is encoded in one go, from the first frame to the last."""
 
     video_id: str
     path: Path
@@ -35,14 +35,14 @@ class VideoJob:
 
 @dataclass(frozen=True, slots=True)
 class GoodVideo:
-    """A video that can be used, and its clean copy where there is one."""
+    """A usable video, and its clean copy if there is one."""
 
     probe: VideoProbe
     cache_path: str | None
 
 
 def check_video(job: VideoJob) -> GoodVideo:
-    """Probe one video and, where a cache is wanted, write its clean copy (unless it is there already).
+    """Probe one video and, if there is a cache, write its clean copy, unless that exists.
 
     Raises:
         VideoError: it cannot be used.
@@ -79,7 +79,7 @@ def _content_key(job: VideoJob) -> str:
 
 
 def _read_note(copy: Path) -> VideoProbe | None:
-    """Read what an earlier run noted beside its copy; None where either is missing or not whole."""
+    """Read the note that an earlier run wrote beside its copy; None if either is missing or incomplete."""
     try:
         values = json.loads(copy.with_suffix(".json").read_text(encoding="utf-8"))
         values["size"] = (int(values["size"][0]), int(values["size"][1]))

@@ -32,9 +32,9 @@ class Dataset:
 
     Attributes:
         detect: whether a folder holds this data set; cheap, opens no video.
-        read: from the folder to videos and boxes. Raises a ``DataError`` where they cannot be used.
-        check: raises a ``DataError``, before a run folder is made, where there is nothing to train from.
-        names: what ``--videos`` may call it, where ``tcam data get`` has put it below ``data_folder()``.
+        read: reads the videos and boxes of a folder. Raises a ``DataError`` if they cannot be used.
+        check: raises a ``DataError`` if there is nothing to train from. Called before a run folder is made.
+        names: names that ``--videos`` accepts for it, once ``tcam data get`` has put it below ``data_folder()``.
     """
 
     detect: Callable[[Path], bool]
@@ -53,22 +53,22 @@ DATASETS: Final[dict[str, Dataset]] = {
 }
 """The data sets with a layout of their own. Any other folder is one of tagged videos.
 
-A file of yours may add a row: see docs/extending.md.
+Your own file may add a row: see docs/extending.md.
 """
 
 _TAGGED_FOLDER: Final = Dataset(detect=Path.is_dir, read=read_tagged_folder, check=check_tagged_folder)
 
 
 def find_dataset(videos: Path) -> Dataset:
-    """Return the row that a folder belongs to; a folder of tagged videos where no other row knows it."""
+    """Return the row that a folder belongs to; by default, a folder of tagged videos."""
     return next((dataset for dataset in DATASETS.values() if dataset.detect(videos)), _TAGGED_FOLDER)
 
 
 def resolve_videos(videos: Path) -> Path:
-    """Return the folder that ``--videos`` means; a folder of that name wins over the name of a data set.
+    """Return the folder that ``--videos`` means; an existing folder wins over a data set of the same name.
 
     Raises:
-        DataError: the data set is not there yet.
+        DataError: the data set has not been downloaded yet.
     """
     name = str(videos)
     known = next((dataset for dataset in DATASETS.values() if name in dataset.names), None)
@@ -87,7 +87,7 @@ def check_videos(videos: Path, config: RunConfig) -> None:
     """Check, without opening a video, that there are videos to train from.
 
     Raises:
-        DataError: there are none, their tables do not fit them, or the method lacks frames without an object.
+        DataError: there are none, their tables do not match them, or frames without an object are needed and missing.
     """
     find_dataset(videos).check(videos, config)
 
@@ -95,12 +95,12 @@ def check_videos(videos: Path, config: RunConfig) -> None:
 def read_source(
     videos: Path, config: RunConfig, *, cache_dir: Path | None, for_training: bool, placement: Placement | None = None
 ) -> Prepared:
-    """Read the videos and boxes of a folder, whichever data set it is.
+    """Read the videos and boxes of a folder of any data set.
 
     Args:
         videos: the folder.
         config: all settings.
-        cache_dir: where clean copies go; None reads the originals.
+        cache_dir: folder for clean copies; None reads the originals.
         for_training: require two classes, each with a usable training video.
         placement: where videos are probed; None uses the processes that the settings name.
 

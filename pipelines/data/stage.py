@@ -1,4 +1,4 @@
-"""Stage "prepare" of a run: the videos of its folder, and those without any object, as index, boxes and errors."""
+"""Stage "prepare" of a run: write index, boxes and errors of its videos, and of those without any object."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prepare_data(
     for_training: bool = True,
     placement: Placement | None = None,
 ) -> Prepared:
-    """Probe, cache and index the videos; leaves index.json, truth.csv and errors.csv in the folder."""
+    """Probe, cache and index the videos; write index.json, truth.csv and errors.csv into the folder."""
     prepared = read_source(videos, config, cache_dir=cache_dir, for_training=for_training, placement=placement)
     folder.mkdir(parents=True, exist_ok=True)
     write_index(prepared.index, folder / "index.json")

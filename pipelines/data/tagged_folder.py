@@ -1,4 +1,4 @@
-"""The data set that most people have: a folder of videos with one sub-folder per tag."""
+"""The most common data set: a folder of videos with one sub-folder per tag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_tagged_folder(videos: Path, config: RunConfig) -> None:
     """Check, without opening a video, that there is something to train from.
 
     Raises:
-        DataError: there are no videos, their tables do not fit them, or the method lacks frames without an object.
+        DataError: there are none, their tables do not match them, or frames without an object are needed and missing.
     """
     source = scan_class_folders(videos, convention=config.data.convention)
     may_be_empty = bool(source.masks) or not all(source.boxes.values())
@@ -25,7 +25,7 @@ def read_tagged_folder(videos: Path, request: ReadRequest) -> Prepared:
     """Probe the videos, write their clean copies, and build the index and the table of boxes.
 
     Raises:
-        DataError: the data cannot be used; for training, each class needs a training video.
+        DataError: the data cannot be used or, for training, a class has no training video.
     """
     settings = request.config.data
     return prepare(

@@ -1,4 +1,4 @@
-"""True boxes and masks of a data folder, joined to the videos that can be used."""
+"""Ground-truth boxes and masks of a data folder, matched to its usable videos."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from tcam.video.index import clean_box
 def collect_truth(
     source: FolderSource, index: VideoIndex, convention: BoxConvention
 ) -> tuple[tuple[FrameTruth, ...], int, tuple[tuple[str, str], ...]]:
-    """Return the boxes of the videos kept, clipped; how many frames lie past the end of their video; what is left out.
+    """Return the boxes of usable videos, clipped; the number of frames past the end of their video; what is left out.
 
-    The last are pairs of video id and reason.
-
-    A frame with a mask and no row in the table of boxes has the box around its mask.
+    The last are pairs of video id and reason. A frame with a mask but no row in the table of boxes gets the box around
+    its mask.
 
     Raises:
-        DataError: frames seem to be counted from 1, and nobody says so.
+        DataError: frames seem to be counted from 1, and ``convention`` does not say so.
     """
     records = {record.video_id: record for record in index.records}
     if convention.first_frame is None:
@@ -54,7 +53,7 @@ def collect_truth(
 
 
 def _refuse_frames_from_1(source: FolderSource, records: dict[str, VideoRecord]) -> None:
-    """Refuse boxes of no first frame but of one just past the last: the table must count from 1."""
+    """Raise if frames seem to be counted from 1: none is 0, and some are just past the last one, none beyond that."""
     frames = [(video_id, frame) for video_id, frame in source.boxes if video_id in records]
     past = sorted(key for key in frames if key[1] == records[key[0]].num_frames)
     beyond = any(frame > records[video_id].num_frames for video_id, frame in frames)

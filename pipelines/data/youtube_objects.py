@@ -1,4 +1,4 @@
-"""YouTube-Objects v1.0 and v2.2: read where they lie, image by image; nothing is copied."""
+"""YouTube-Objects v1.0 and v2.2, read in place, image by image; nothing is copied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tcam.video.youtube_objects.dataset import YoutubeObjects, read_youtube_obje
 from tcam.video.youtube_objects.layout import Version, find_youtube_objects
 
 VERSIONS: Final[dict[str, Version]] = {"yto_v1": "v1.0", "yto_v2.2": "v2.2"}
-"""Names of the data set below ``data_folder()``, and the version each holds."""
+"""Names of the data set below ``data_folder()``, each with its version."""
 
 SPLITS_FOLDER: Final = "splits"
 
@@ -26,10 +26,10 @@ def detect_youtube_objects(videos: Path) -> bool:
 
 
 def check_youtube_objects(videos: Path, config: RunConfig) -> None:
-    """Check that the method does not need frames without any object: the data set marks none.
+    """Check that the method needs no frames without any object, as the data set marks none.
 
     Raises:
-        DataError: it does, and the settings name no background.
+        DataError: it needs them, and the settings name no background.
     """
     check_negatives(videos, config, marked=False)
 
@@ -38,7 +38,7 @@ def read_youtube_objects_folder(videos: Path, request: ReadRequest) -> Prepared:
     """Index the images and read their boxes.
 
     Raises:
-        DataError: nothing usable in it or, for training, fewer than two classes or a class without a training video.
+        DataError: no video is usable or, for training, there are fewer than two classes or one has no training video.
     """
     found = find_youtube_objects(videos)
     if found is None:
@@ -56,10 +56,10 @@ def find_split_lists(folder: Path, version: Version) -> Path | None:
 
 
 def prepare_known(dataset: YoutubeObjects, *, for_training: bool) -> Prepared:
-    """Check a data set that was read and describe it.
+    """Check a data set after reading, and describe it.
 
     Raises:
-        DataError: nothing usable in it or, for training, fewer than two classes or a class without a training video.
+        DataError: no video is usable or, for training, there are fewer than two classes or one has no training video.
     """
     index = dataset.index
     failures = tuple(VideoFailure(*failure, failure[0].partition("/")[0]) for failure in dataset.failures)

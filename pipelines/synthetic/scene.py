@@ -13,14 +13,14 @@ from pipelines.synthetic.shapes import BODY_COLOURS, DISTRACTORS, Array, ObjectC
 from tcam.types import Box, Size
 
 _VISIBLE: Final = 0.25
-"""An object of which less than this part is inside the frame has no true box."""
+"""Smallest visible share of an object that has a true box."""
 _RAMP: Final = 5
 """Frames an object takes to slide in or out of the frame."""
 
 
 @dataclass(frozen=True)
 class SyntheticVideo:
-    """One rendered video: uint8 ``[T, H, W, 3]`` RGB, and the true box of each frame, None where it is out of view."""
+    """One rendered video: uint8 ``[T, H, W, 3]`` RGB, and the true box of each frame, None if it is out of view."""
 
     frames: NDArray[np.uint8]
     boxes: tuple[Box | None, ...]
@@ -46,8 +46,8 @@ def render_video(
         kind: the class.
         frames: how many, at least 1.
         size: (height, width) in pixels, even (for yuv420p), at least 32.
-        scenery: the randomness of background and distractors.
-        generator: the randomness of the object and the noise.
+        scenery: random generator of background and distractors.
+        generator: random generator of the object and the noise.
 
     Raises:
         ValueError: a count or a size out of range.
@@ -91,7 +91,7 @@ def _muted_colours(generator: Generator) -> Array:
 
 
 def _body_colour(kind: ObjectClass, muted: Array, generator: Generator) -> Array:
-    """Draw one of the class's body colours, at least 70 levels away from the background's or the farthest there is."""
+    """Draw one of the class's body colours, at least 70 levels away from the background's, or else the farthest."""
     colours = np.asarray([BODY_COLOURS[place] for place in generator.permutation(kind.body_colours)], np.float32)
     distance = np.linalg.norm(colours[:, None] - muted, axis=2).min(axis=1)
     chosen = colours[int(np.argmax(np.minimum(distance, 70)))]  # the first that is far enough
@@ -107,7 +107,7 @@ def _noise(size: Size, exponent: float, generator: Generator) -> Array:
 
 
 def _draw_distractor(scene: Array, generator: Generator) -> None:
-    """Paint a thing without a tag behind the object; every class has the same ones."""
+    """Paint an untagged object behind the tagged one; every class has the same ones."""
     frames, height, width = scene.shape[:3]
     outline, colours = DISTRACTORS[generator.integers(len(DISTRACTORS))]
     half_length = np.full(frames, width * generator.uniform(0.04, 0.08), np.float32)
@@ -120,7 +120,7 @@ def _draw_distractor(scene: Array, generator: Generator) -> None:
 
 
 def _draw_object(scene: Array, kind: ObjectClass, body: Array, generator: Generator) -> tuple[Box | None, ...]:
-    """Paint the tagged object and give its true boxes."""
+    """Paint the tagged object and return its true boxes."""
     frames, height, width = scene.shape[:3]
     pose = _object_pose(frames, (height, width), generator)
     half_height = pose.half_length / kind.aspect
@@ -145,7 +145,7 @@ def _object_pose(frames: int, size: Size, generator: Generator) -> _Pose:
     growth = np.linspace(1, generator.uniform(0.75, 1.35), frames)
     half_length = size[1] * generator.uniform(0.2, 0.28) * growth / np.sqrt(growth.max())
     speed = generator.uniform(1, 3) * size[1] / 160
-    # Of three ways, the one that stays farthest from the middle: a box in the centre must not be a good guess.
+    # Of three paths, take the one farthest from the middle, so that a box in the centre is not a good guess.
     paths = [_path(frames, size, speed, generator) for _ in range(3)]
     x, y = max(paths, key=lambda path: float(np.hypot(path[0] / size[1] - 0.5, path[1] / size[0] - 0.5).mean()))
     if frames >= 4 * _RAMP and generator.random() < 0.25:
@@ -156,7 +156,7 @@ def _object_pose(frames: int, size: Size, generator: Generator) -> _Pose:
 
 
 def _path(frames: int, size: Size, speed: float, generator: Generator) -> tuple[Array, Array]:
-    """Draw a smooth way that bounces inside the frame: x and y of T frames, in pixels."""
+    """Draw a smooth path that bounces inside the frame: x and y of T frames, in pixels."""
     direction = generator.uniform(0, 2 * np.pi)
     step = np.arange(frames)
     ways = []
@@ -181,7 +181,7 @@ def _leave(x: Array, half_length: NDArray[np.float64], width: int, generator: Ge
 
 
 def _local(pose: _Pose, size: Size, aspect: float) -> tuple[Array, Array]:
-    """Return the place of pixels on the object: u along it, v across it, both -1..1 at its ends: ``[T, H, W]`` each."""
+    """Return pixel positions on the object: u along it, v across it, both -1..1 at its ends: ``[T, H, W]`` each."""
     dy = np.arange(size[0], dtype=np.float32)[:, None] + 0.5 - pose.y[:, None, None]
     dx = np.arange(size[1], dtype=np.float32)[None, :] + 0.5 - pose.x[:, None, None]
     cosine, sine = np.cos(pose.angle)[:, None, None], np.sin(pose.angle)[:, None, None]
@@ -192,7 +192,7 @@ def _local(pose: _Pose, size: Size, aspect: float) -> tuple[Array, Array]:
 
 
 def _cover(level: Array, half_height: Array) -> Array:
-    """Turn an outline level (1 on the edge, less inside) into how much of each pixel is covered, 0..1."""
+    """Convert an outline level (1 on the edge, less inside) to the covered share of each pixel, 0..1."""
     return np.asarray(np.clip(0.5 + (1 - level) * half_height[:, None, None], 0, 1), np.float32)
 
 
@@ -201,7 +201,7 @@ def _paint(scene: Array, cover: Array, paint: Array) -> None:
 
 
 def _boxes(visible: NDArray[np.bool_], whole: Array) -> tuple[Box | None, ...]:
-    """Return the tight box of each mask ``[T, H, W]``; None where less than a quarter of ``whole`` pixels is inside."""
+    """Return the tight box of each mask ``[T, H, W]``; None if less than a quarter of ``whole`` pixels is inside."""
     boxes: list[Box | None] = []
     for mask, area in zip(visible, whole, strict=True):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -1,7 +1,7 @@
-"""What the synthetic objects look like: outlines, patterns and colours, as functions of place on the object.
+"""Outlines, patterns and colours of the synthetic objects, as functions of the position on the object.
 
-Outlines take u (along the object) and v (across it, downwards), both -1..1 at the object's ends, and give a level:
-below 1 inside, 1 on the edge. Patterns take the same relative to a mark of radius 1 and say where its ink is.
+Outlines take u (along the object) and v (across it, downwards), both -1..1 at the object's ends, and return a level:
+below 1 inside, 1 on the edge. Patterns take the same relative to a mark of radius 1 and return where its ink is.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class ObjectClass:
     Attributes:
         name: of the class.
         outline: of the body.
-        aspect: length by height.
-        body_colours: positions in ``BODY_COLOURS``; classes share them, so a colour alone is a weak hint.
-        ripple: how often a faint wave of brightness runs along the body, in radians per half length.
-        pattern: of the mark, which alone tells the class.
+        aspect: length divided by height.
+        body_colours: indices into ``BODY_COLOURS``; classes share them, so a colour is only a weak hint.
+        ripple: frequency of a faint brightness wave along the body, in radians per half length.
+        pattern: of the mark; only this identifies the class.
         ink: colour of the pattern; between its lines the body shows, so mark and body share a colour.
         mark_at: (u, v) of the mark's centre.
     """

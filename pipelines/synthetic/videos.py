@@ -1,9 +1,9 @@
-"""Tagged videos made from nothing, with true boxes: the data of ``tcam demo`` and of the tests.
+"""Generate tagged videos with true boxes: the data of ``tcam demo`` and of the tests.
 
-Each video shows one object that moves, grows and turns over a panning background. What tells its class is a small
-patterned mark; the body around it has one of a few plain colours that classes share, so a classifier looks at the mark
-and the boxes of its CAM are too small. The body is one surface of nearly one colour, so colour edges and time can grow
-the map to the whole object. Video n of every class plays before the same background and the same distractors.
+Each video shows one object that moves, grows and turns over a panning background. Only a small patterned mark
+identifies its class. The body around it has one of a few plain colours that classes share, so a classifier looks at the
+mark and the boxes of its CAM are too small. The body is nearly of one colour, so colour edges and time can grow the map
+to the whole object. Video n of every class has the same background and the same distractors.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def write_synthetic_videos(
 ) -> None:
     """Write a folder of tagged videos: ``<class>/<class>-NN.mp4``, ``clips.csv`` (tags, splits), ``boxes.csv`` (truth).
 
-    The folder appears whole or not at all. The same arguments give the same pictures, whatever else is generated.
+    The folder appears complete or not at all. The same arguments give the same pictures, whatever else is generated.
 
     Args:
         root: must not exist, or be an empty folder.
         classes: how many classes, 2 to 5.
-        videos_per_class: of train, val and test.
+        videos_per_class: number of train, val and test videos.
         frames: of each video.
         size: (height, width) in pixels, even, at least 32.
-        box_every: list the boxes of every so many frames; like annotators, who leave most frames out.
-        seed: of all randomness.
+        box_every: interval of annotated frames; annotators leave most frames out too.
+        seed: of all random numbers.
 
     Raises:
         ValueError: a count or a size out of range.
-        DataError: ``root`` holds something already.
+        DataError: ``root`` is not empty.
     """
     if not 2 <= classes <= len(CLASSES):
         raise ValueError(f"classes must be 2 to {len(CLASSES)}, got {classes}")
@@ -92,8 +92,8 @@ def _write_folder(
         (root / kind.name).mkdir()
         for number, split in enumerate(splits):
             name = f"{kind.name}/{kind.name}-{number:02d}.mp4"
-            # Seeded per video, so that one more video or class leaves the others as they were.
-            # The scenery's seed leaves the class out: video n of every class has the same one, so it cannot be a hint.
+            # Seeded per video, so that one more video or class does not change the others.
+            # The scenery's seed omits the class: video n of every class has the same one, so it cannot be a hint.
             scenery = np.random.default_rng((seed, number))
             generator = np.random.default_rng((seed, number, position + 1))
             video = render_video(kind, frames=frames, size=size, scenery=scenery, generator=generator)

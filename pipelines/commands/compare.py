@@ -21,7 +21,7 @@ from pipelines.run.console import console, print_text_table
 
 
 def compare_finished(runs: Sequence[Path], output: Path, *, as_json: bool, quiet: bool) -> None:
-    """Compare runs, show the tables and write the pages."""
+    """Compare runs, print the tables and write the pages."""
     console.quiet = quiet
     comparison = compare_runs(runs)
     check_output_folder(output, COMPARISON_FILES, runs, flag="-o")

@@ -1,4 +1,4 @@
-"""What ``tcam data`` does: fetch YouTube-Objects, take in split lists, and say what a folder of videos holds."""
+"""What ``tcam data`` does: download YouTube-Objects, import split lists, and describe a folder of videos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tcam.video.youtube_objects.splits import read_split_lists
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """Where a data set comes from: ``<url><archive>`` becomes ``<folder>/<stem>``; ``shared`` belong to no class."""
+    """Where a data set comes from: ``<url><archive>`` becomes ``<folder>/<stem>``; ``shared`` are for all classes."""
 
     url: str
     folder: str
@@ -37,7 +37,7 @@ class Download:
     shared: tuple[str, ...] = ()
 
     def archives(self, classes: Sequence[str]) -> list[str]:
-        """Name the archives of some classes, and those that all classes need."""
+        """Return the archives of some classes, and those that all classes need."""
         return [*self.shared, *(self.class_archive.format(name) for name in classes)]
 
 
@@ -55,11 +55,11 @@ DOWNLOADS: Final = {
 
 
 def get_dataset(name: str, *, source: Path | None, classes: Sequence[str], url: str | None, quiet: bool) -> None:
-    """Bring a data set below ``TCAM_DATA``: fetched, unpacked from archives, or linked where it lies unpacked.
+    """Put a data set below ``TCAM_DATA``: downloaded, unpacked from archives, or linked to an unpacked tree.
 
     Raises:
         ConfigError: an unknown data set or class.
-        NetworkError: it cannot be fetched.
+        NetworkError: it cannot be downloaded.
         DataError: an archive is missing or damaged.
     """
     console.quiet = quiet
@@ -84,7 +84,7 @@ def get_dataset(name: str, *, source: Path | None, classes: Sequence[str], url: 
 
 
 def _link(root: Path, target: Path) -> None:
-    """Make an unpacked tree known under the name its archives give it, without copying it."""
+    """Link an unpacked tree under the name that its archives have, without copying it."""
     home, links = target.parent, {target: root}
     if target.name.endswith("-original") and not (root / "Ranges").is_dir():  # sorted into videos and shots
         links = {target.with_name(target.name.removesuffix("-original")): root}
@@ -104,13 +104,13 @@ def _link(root: Path, target: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed calls left half unpacked."""
+    """Remove partly unpacked folders of killed calls."""
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _bring(name: str, what: Download, home: Path, *, source: Path | None, url: str) -> None:
-    """Fetch (or find) one archive, note its hash, and unpack it, unless it is there."""
+    """Download (or find) one archive, record its hash and unpack it, unless that was done before."""
     manifest = home / "manifest.json"
     known = _read_manifest(manifest)
     stem = Path(name).name.removesuffix(".tar.gz")
@@ -171,12 +171,12 @@ def import_splits(folder: Path, *, data: Path | None, quiet: bool) -> None:
     """Check split lists and store them beside the data set, where later runs find them.
 
     Args:
-        folder: holds train, val and test, or ``YouTube-Objects-v1.0`` and the like that do.
+        folder: holds train, val and test, or folders such as ``YouTube-Objects-v1.0`` that hold these.
         data: a folder of the data set; None is the data set of that version below ``TCAM_DATA``.
-        quiet: say nothing.
+        quiet: print nothing.
 
     Raises:
-        DataError: there are no lists, or they do not keep to the format.
+        DataError: there are no lists, or they do not follow the format.
     """
     console.quiet = quiet
     places = [folder, *sorted(child for child in folder.glob("YouTube-Objects-v*"))]
@@ -213,7 +213,7 @@ def _differs(path: Path, stored: Path) -> bool:
 
 
 def check_dataset(source: Path, overrides: Sequence[str] = (), *, as_json: bool, quiet: bool) -> int:
-    """Show what a source holds, class by class, and what of it cannot be used; returns the number of broken videos."""
+    """Print what a source holds, class by class, and what cannot be used; return the number of broken videos."""
     console.quiet = quiet
     folder = resolve_videos(source)
     prepared = read_source(folder, load_config(None, overrides), cache_dir=None, for_training=False)
@@ -239,7 +239,7 @@ def check_dataset(source: Path, overrides: Sequence[str] = (), *, as_json: bool,
 
 
 def summarize(prepared: Prepared) -> list[dict[str, int | str]]:
-    """Count per class: videos of each split, shots, frames, boxes, rotated, variable rate, broken; then in all."""
+    """Count per class, then in total: videos of each split, shots, frames, boxes, rotated, variable rate, broken."""
     names = list(prepared.index.class_names)
     names += sorted({item.class_name for item in prepared.failures} - set(names))
     rows: dict[str, Counter[str]] = {name: Counter() for name in names}

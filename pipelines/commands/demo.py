@@ -28,7 +28,7 @@ from tcam.metrics.corloc import CorLocResult
 from tcam.video.data_folder.scan import scan_class_folders
 
 BOX_EVERY = 3
-"""Frames of the synthetic videos from one annotated frame to the next; what is not annotated is not evaluated."""
+"""Interval in frames between annotated frames of the synthetic videos; other frames are not evaluated."""
 
 SETTINGS = (
     "model.backbone=resnet10t",
@@ -51,7 +51,7 @@ SETTINGS = (
     "localizer.seeds.foreground_fraction=0.3",
     "evaluation.selection_frames=4",
 )
-"""What differs from the published settings: a small network that learns from nothing on a laptop."""
+"""Differences from the published settings: a small network trained from random weights on a laptop."""
 
 SETTINGS_OF = {
     "tcam": ("localizer.frames_per_shot=6",),
@@ -62,8 +62,8 @@ SETTINGS_OF = {
         "localizer.joint.weight=1.0",
     ),
 }
-"""What differs between the methods besides their defaults: a sequence is four frames, and against
-seeds that are this clean the published joint weight of 4 saturates the maps (validation CorLoc 83 against 96)."""
+"""Differences between the methods besides their defaults: a sequence has four frames, and with such
+clean seeds the published joint weight of 4 saturates the maps (validation CorLoc 83 against 96)."""
 
 
 _FILES = ("boxes.csv", "boxes", "env.json", "report", "runs", "cache", "overlay")
@@ -72,8 +72,8 @@ _FILES = ("boxes.csv", "boxes", "env.json", "report", "runs", "cache", "overlay"
 def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
     """Write videos, train CAM, TCAM and CoLo-CAM, evaluate, predict.
 
-    Leaves videos, runs/ (one run per method, the second with the first one's classifier and CAMs), report/ and
-    boxes.csv in the folder.
+    Writes videos, runs/ (one run per method; the second reuses the classifier and CAMs of the first), report/ and
+    boxes.csv into the folder.
 
     Raises:
         TcamError: the folder cannot be written or the device does not exist.
@@ -107,7 +107,7 @@ def run_demo(output: Path, *, seed: int, device: str, quiet: bool) -> None:
 
 
 def next_steps(output: Path, report: Path, run: Path, videos: Path) -> str:
-    """Return what the demo says at its end: where to look, and what to try next."""
+    """Return the text at the end of the demo: where to look, and what to try next."""
     return f"""Look at
   {report}: scores, frames with their boxes, curves (open it in a browser)
   {report.with_name("overlay.mp4")}: a test video with its boxes
@@ -120,9 +120,9 @@ Try next
 
 
 def join_tables(tables: Sequence[Rows]) -> list[tuple[str, CorLocResult]]:
-    """Lay tables of the same test videos one over the other: a row that several have, such as the CAM's, stands once.
+    """Merge tables of the same test videos; a row that several have, such as the CAM's, is kept once.
 
-    Rows keep their order among those whose threshold was chosen alike: baselines, validation, oracle.
+    Rows keep their order within each way of choosing the threshold: baselines, validation, oracle.
     """
     rows: dict[str, dict[str, CorLocResult]] = {}
     for name, result in itertools.chain.from_iterable(tables):
@@ -131,9 +131,9 @@ def join_tables(tables: Sequence[Rows]) -> list[tuple[str, CorLocResult]]:
 
 
 def write_comparison(folder: Path, rows: Rows, runs: Sequence[Run]) -> Path:
-    """Write ``folder/report`` over runs of the same videos: their table, each localizer's pictures, the last's video.
+    """Write ``folder/report`` for runs on the same videos: table, pictures of each localizer, video of the last run.
 
-    Gives the page's path.
+    Returns the path of the page.
     """
     localizers: dict[str, NetworkLocalizer] = {}
     thresholds: dict[str, float] = {}

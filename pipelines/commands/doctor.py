@@ -1,7 +1,7 @@
-"""What ``tcam doctor`` does: find out in a few seconds what this machine has, and how to mend what it lacks.
+"""What ``tcam doctor`` does: find out in a few seconds what this machine has, and how to fix what is missing.
 
-PyTorch and the video reader are tried in processes of their own, side by side: it saves time, and a library that
-crashes its process becomes a line too. This process loads nothing heavy.
+PyTorch and the video reader are tried in separate processes, in parallel: this saves time, and a library that crashes
+its process is reported too. This process loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SIDE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: ``detail`` is what was found; ``remedy`` what to do about it, where it is not ok."""
+    """One line of the report: ``detail`` is what was found, ``remedy`` how to fix it if it is not ok."""
 
     name: str
     status: Status
@@ -47,7 +47,7 @@ class Check:
     remedy: str = ""
 
     def lines(self) -> str:
-        """Return the line, folded at 80 columns."""
+        """Return the line, wrapped at 80 columns."""
         text = f"{self.detail}: {self.remedy}" if self.remedy else self.detail
         head = f"{self.status:<8}{self.name:<11}"
         return textwrap.fill(
@@ -75,7 +75,7 @@ def check_machine(*, as_json: bool) -> None:
 
 
 def run_checks() -> Iterator[Check]:
-    """Yield the checks in the order of their lines; the slow ones have begun before the first one is yielded."""
+    """Yield the checks in the order of their lines; the slow ones start before the first one is yielded."""
     torch, video = _start("report_torch"), _start("report_video")
     hub = _HubAnswer()
     yield Check("Python", "ok", f"{platform.python_version()} at {sys.executable}")
@@ -106,7 +106,7 @@ def check_packages(
 
 
 def check_folder(name: str, folder: Path, variable: str, *, required: bool) -> Check:
-    """Check that a folder, or the nearest one above it that exists, takes files."""
+    """Check that a folder, or its nearest parent that exists, is writable."""
     place = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
     try:
         with tempfile.TemporaryFile(dir=place) as file:
@@ -120,7 +120,7 @@ def check_folder(name: str, folder: Path, variable: str, *, required: bool) -> C
 
 
 class _HubAnswer:
-    """Whether the hub of pretrained weights answers; asked in a thread, as a look-up of its name knows no time-out."""
+    """Whether the hub of pretrained weights answers; asked in a thread, as looking up its name has no time-out."""
 
     def __init__(self) -> None:
         self._failure = f"no answer within {HUB_TIMEOUT_S:.0f} s"
@@ -157,7 +157,7 @@ class _HubAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What a process of ours found; ``failure`` says why it found nothing."""
+    """What a child process found; ``failure`` says why it found nothing."""
 
     found: Mapping[str, str]
     failure: str = ""
@@ -178,9 +178,9 @@ class _Report:
 
 
 def _start(function: str) -> subprocess.Popen[str]:
-    # Without garbage collection PyTorch is imported in 0.4 s less.
+    # Disabling garbage collection saves 0.4 s when PyTorch is imported.
     code = f"import gc; gc.disable(); from pipelines.commands import doctor; doctor.{function}()"
-    # -P: a file called torch.py in the user's folder is not ours to import.
+    # -P: a file called torch.py in the user's folder must not be imported.
     return subprocess.Popen(  # noqa: S603 (our own interpreter and code)
         [sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -226,7 +226,7 @@ def _short(path: Path) -> str:
 
 
 def report_torch() -> None:
-    """Print as JSON what PyTorch computes on (runs in a process of its own)."""
+    """Print as JSON what PyTorch computes on (runs in its own process)."""
     import torch
 
     from pipelines.models.device import choose_compute
@@ -244,7 +244,7 @@ def report_torch() -> None:
 
 
 def report_video() -> None:
-    """Write a short video, read it again and print as JSON by what (runs in a process of its own)."""
+    """Write a short video, read it back and print the readers' versions as JSON (runs in its own process)."""
     import numpy as np
 
     from tcam.video.reader import ClipReader, DecordReader, has_decord

@@ -51,7 +51,7 @@ class Evaluated:
         return [{"method": name, **result.as_dict()} for name, result in self.rows]
 
     def as_frame(self) -> pandas.DataFrame:
-        """Return the rows as a table, groups as columns such as ``per_class.dog``; per_video is left out."""
+        """Return the rows as a table, with groups as columns such as ``per_class.dog``; per_video is left out."""
         import pandas
 
         rows = []
@@ -67,7 +67,7 @@ class Evaluated:
                 "interval": {"low": low, "high": high},
                 "thresholds_per_class": dict(result.thresholds_per_class or {}),
             }
-            known = {**values, **result.as_dict(), **values}  # first the columns that people look at
+            known = {**values, **result.as_dict(), **values}  # the most important columns come first
             rows.append({key: value for key, value in known.items() if key != "per_video"})
         table = pandas.json_normalize(rows)
         table.attrs["failures"] = {failure.video_id: failure.reason for failure in self.failures}
@@ -88,10 +88,10 @@ def evaluate_run(
     placement: Placement = AUTO,
     quiet: bool = False,
 ) -> Evaluated:
-    """Score a run on videos with boxes, and leave results and report; the arguments are the flags of ``tcam evaluate``.
+    """Score a run on videos with boxes, write results and report; the arguments are the flags of ``tcam evaluate``.
 
     Raises:
-        TcamError: the run is not finished, the videos have no boxes or other classes, or ``output`` is somebody's.
+        TcamError: the run is not finished, the videos have no boxes or other classes, or ``output`` is not tcam's.
     """
     console.quiet = quiet
     if overrides and videos is None:
@@ -103,7 +103,7 @@ def evaluate_run(
     stored = run.folder / "evaluation" / "thresholds.json"
     refined = refined_localizers(plain, read_thresholds(stored)[0]) if refine else {}
     localizers = {**plain, **refined}
-    if benchmark:  # a rule of boxes has thresholds of its own, and so have refined maps
+    if benchmark:  # other box rules and refined maps need thresholds of their own
         thresholds, chosen_on = choose_thresholds(run, localizers, components=components, placement=placement)
     else:
         thresholds, chosen_on = read_thresholds(stored)
@@ -151,18 +151,18 @@ def _write_report(
 
 
 def _own_results(run: Path, split: str, special: Sequence[str], *, own_videos: bool) -> Path:
-    """Choose the folder of an evaluation in its run; the run itself for its own test videos and usual settings."""
+    """Return the folder of an evaluation in its run: the run itself for its own test videos and usual settings."""
     if own_videos and split == "test" and not special:
         return run
     return run / "-".join(["evaluation", split, *special])
 
 
 def _claim_results(run: Path, output: Path | None, videos: Path | None) -> None:
-    """Mark the folder of an evaluation as tcam's; refuses one that holds somebody's files or lies among the videos."""
+    """Mark the folder of an evaluation as tcam's; refuse one that holds other files or lies among the videos."""
     if output is None or output.resolve() == run.resolve():
         return
     inputs = [resolve_videos(videos)] if videos is not None else []
-    with suppress(DataError):  # a run that does not say where its videos lie
+    with suppress(DataError):  # a run that does not record where its videos are
         inputs.append(videos_of_run(run))
     check_output_folder(output, EVALUATION_FILES, inputs, flag="-o")
     mark_output_folder(output)
@@ -171,7 +171,7 @@ def _claim_results(run: Path, output: Path | None, videos: Path | None) -> None:
 def _with_videos(
     run: Run, videos: Path, overrides: Sequence[str], output: Path, placement: Placement
 ) -> tuple[Run, tuple[VideoFailure, ...]]:
-    """Put other videos in the place of the run's own; their index is left in ``output``."""
+    """Replace the run's videos by others; their index is written to ``output``."""
     source = resolve_videos(videos)
     config = load_config(run.folder / "config.yaml", overrides)
     prepared = prepare_data(
@@ -184,7 +184,7 @@ def _with_videos(
 def _with_classes_of(
     run: Run, index: VideoIndex, truth: tuple[FrameTruth, ...]
 ) -> tuple[VideoIndex, tuple[FrameTruth, ...]]:
-    """Renumber the labels of other data by the run's classes."""
+    """Renumber the labels of other data to match the run's classes."""
     unknown = [name for name in index.class_names if name not in run.index.class_names]
     if unknown:
         raise DataError(f"the videos hold class '{unknown[0]}'; the run knows {', '.join(run.index.class_names)}")

@@ -10,11 +10,7 @@ from pipelines.models.export import ExportRequest, export_run, target_of
 
 
 def export(request: ExportRequest, *, quiet: bool) -> Path:
-    """Export a run unless that would take the place of an input, or of a file that tcam did not write.
-
-    Raises:
-        TcamError: see ``export_run``.
-    """
+    """Export a run, unless that would replace an input or a file that tcam did not write."""
     target = target_of(request)
     weights = [target.with_suffix(".bin")] if request.format == "openvino" else []
     inputs = [] if request.calibrate is None else find_files(request.calibrate)

@@ -31,7 +31,7 @@ from tcam.video.data_folder.find import summarize_passed
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files that a prediction writes: one table, or one for each source (``tables``), and the list of failures."""
+    """The files that a prediction writes: one table, or one per source (``tables``), and the list of failures."""
 
     table: str | None
     tables: dict[Source, Path]
@@ -54,11 +54,11 @@ def predict_sources(
     track: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Localize in every source and write the box table, or one per video; returns the number of videos that failed.
+    """Localize in every source and write the box table, or one per video; return the number of videos that failed.
 
     Raises:
         DataError: no such source, or no finished run.
-        ConfigError: an output would take the place of a source, or of a file that is not tcam's.
+        ConfigError: an output would replace a source, or a file that tcam did not write.
     """
     console.quiet = quiet
     found = find_sources(source)
@@ -82,7 +82,7 @@ def predict_sources(
 
 
 def _with_overlays(found: FoundSources, folder: Path | None) -> Iterator[Source]:
-    """Return each source the video to be drawn of it, none of which may lie where videos are looked for."""
+    """Yield each source with the path of its overlay video, which must not be in a folder searched for videos."""
     names = free_names([source.output_name for source in found.sources], ".mp4")
     for source in found.sources:
         path = source.path.absolute()
@@ -101,7 +101,7 @@ def _lies_in(folder: Path, other: Path) -> bool:
 
 
 def _plan_outputs(sources: Sequence[Source], output: str) -> Outputs:
-    """Name every file that will be written; refuses those that are an input or not tcam's."""
+    """Return all files to write; refuse those that are an input or that tcam did not write."""
     inputs = [source.path for source in sources if source.live is None]
     check_outputs([s.overlay for s in sources if s.overlay is not None], inputs, flag="--save-video")
     if output == "-":
@@ -117,7 +117,7 @@ def _plan_outputs(sources: Sequence[Source], output: str) -> Outputs:
 
 
 def _errors_file(folder: Path, tables: Sequence[Path]) -> Path:
-    """Choose the name of the list of failures: errors.csv, or with a number where that is a table or not tcam's."""
+    """Return the path of the list of failures: errors.csv, with a number if that is a table or not tcam's."""
     paths = (folder / ("errors.csv" if number == 1 else f"errors-{number}.csv") for number in itertools.count(1))
     return next(path for path in paths if path not in tables and is_replaceable(path))
 
@@ -132,7 +132,7 @@ class _Prediction:
         self._failures: list[VideoFailure] = []
 
     def run(self, found: FoundSources) -> int:
-        """Predict all sources; returns the number of those that failed."""
+        """Predict all sources; return the number of those that failed."""
         for missing in found.missing:
             self._fail(missing.video_id, missing.reason)
         (self._into_table if self._outputs.table is not None else self._into_folder)(found.sources)
@@ -154,8 +154,8 @@ class _Prediction:
                     self._fail(source.video_id, str(error))
 
     def _into_folder(self, sources: Sequence[Source]) -> None:
-        """Write ``<folder>/<video>.csv`` for each video; one with a table of the same bytes and model is skipped."""
-        folder = self._outputs.errors.parent  # of the tables too
+        """Write ``<folder>/<video>.csv`` for each video, unless it was made from the same bytes and model before."""
+        folder = self._outputs.errors.parent  # also of the tables
         if folder.is_dir():
             sweep_leftovers(folder)
         videos = self._look(sources, hashed=True)
@@ -168,8 +168,8 @@ class _Prediction:
             console.print(f"{len(videos) - len(todo)} of {len(sources)} videos are done already and skipped")
         for source, rows in self._predict(todo):
             table = tables[source]
-            with suppress(OSError):  # a name that is too long is said when the table is opened
-                sidecar(table).unlink(missing_ok=True)  # until the new table is whole, nothing says that it is done
+            with suppress(OSError):  # opening the table reports a name that is too long
+                sidecar(table).unlink(missing_ok=True)  # until the new table is complete, none counts as done
             try:
                 with open_box_sink(str(table), metadata={**self._metadata, "key": keys[source]}) as sink:
                     self._write_rows(rows, sink, source)
@@ -209,7 +209,7 @@ class _Prediction:
             for found in rows:
                 box = found.box if follow is None else follow(found.box, found.size)
                 sink.write(box, size=found.size, threshold=self._work.threshold)
-        except StreamError as error:  # the rows that came before stay
+        except StreamError as error:  # rows found before are kept
             self._fail(source.video_id, str(error))
 
     def _fail(self, video_id: str, reason: str) -> None:

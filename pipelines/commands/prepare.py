@@ -28,7 +28,7 @@ PREPARED_FILES = ("index.json", "truth.csv", "errors.csv", "background.json")
 def prepare_videos(
     source: Path, config: Path | None, overrides: Sequence[str], *, output: Path, placement: Placement, quiet: bool
 ) -> int:
-    """Probe and cache videos, leave their index in ``output``, show the splits; returns the number of broken ones."""
+    """Probe and cache videos, write their index to ``output``, print the splits; return the number of broken videos."""
     console.quiet = quiet
     settings = load_config(config, list(overrides))
     videos = resolve_videos(source)
@@ -46,7 +46,7 @@ def prepare_videos(
 
 
 def cache_cams(folder: Path, *, device: str, placement: Placement, quiet: bool) -> None:
-    """Make the CAM cache of a run, unless it is there.
+    """Compute the CAM cache of a run, unless it exists.
 
     Raises:
         DataError: another process works in the run, or a training video cannot be read.

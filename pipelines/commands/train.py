@@ -23,7 +23,7 @@ from pipelines.training.run_stage import TrainStage
 from tcam.errors import ConfigError, DataError
 
 _LONGEST_NAME = 60
-"""Characters of a run's name that come from its videos: a folder's name has an end, in bytes."""
+"""Characters of a run's name taken from its videos: folder names have a limit, in bytes."""
 
 
 def start_or_resume(
@@ -37,9 +37,9 @@ def start_or_resume(
     num_workers: int = 1,
     quiet: bool = False,
 ) -> RunResult:
-    """Train a new run, or go on with ``resume``; the arguments are the flags of ``tcam train``.
+    """Train a new run, or continue ``resume``; the arguments are the flags of ``tcam train``.
 
-    Where torchrun started several processes, one of them does all this and the others help it to train.
+    If torchrun started several processes, one of them does all this and the others only help to train.
 
     Raises:
         TcamError: data, weights or settings do not allow it, or another process works in the run.
@@ -69,7 +69,7 @@ def start_or_resume(
 
 
 def _check_all(videos: Path, config: RunConfig, name: str | None) -> str:
-    """Find out before anything is written whether a run is possible; returns its name without the number."""
+    """Check before anything is written that a run is possible; return its name without the number."""
     own_name = re.sub(r"[^\w.+]+", "-", videos.resolve().name).strip("-.+")[:_LONGEST_NAME] or "videos"
     run_name = check_run_name(name or f"{own_name}-{config.method}")
     check_videos(videos, config)
@@ -91,7 +91,7 @@ def _train(videos: Path, folder: Path, train_stage: TrainStage, *, is_new: bool)
         result = train_run(videos, config, folder, cache_dir=cache_folder(), train_stage=train_stage)
     except DataError:
         if is_new and not (folder / "index").exists():
-            shutil.rmtree(folder)  # the videos are unusable: nothing was begun
+            shutil.rmtree(folder)  # the videos are unusable: nothing was started
         raise
     if result.rows:
         print_table(result.rows, f"test split of {videos}")
@@ -104,7 +104,7 @@ def _train(videos: Path, folder: Path, train_stage: TrainStage, *, is_new: bool)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Let a run find its weight file and its background from any working directory later."""
+    """Make the paths of weight file and background absolute, so that the run works from any directory."""
     model, data = config.model, config.data
     if Path(model.weights).is_file():
         model = model.model_copy(update={"weights": str(Path(model.weights).resolve())})

@@ -1,4 +1,4 @@
-"""Which settings say what a stage came from."""
+"""The settings that determine the result of a stage."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pipelines.config.schema import ClassifierSettings
 
 
 def settings_that_count(classifier: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of the classifier without the constants of other baselines.
+    """Return the classifier's settings without the constants of other baselines.
 
-    A finished classifier is found again by what counts.
+    A finished classifier is looked up by these.
     """
     known = get_args(ClassifierSettings.model_fields["baseline"].annotation)
     unused = {*known} - {classifier["baseline"]}  # a baseline's group of constants has its name

@@ -13,7 +13,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 
 class Settings(BaseModel):
-    """A group of settings: no other keys, no change afterwards."""
+    """A group of settings: unknown keys are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -62,7 +62,7 @@ ACOL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "model": {"pooling": "acol"},
     "cam": {"method": "cam"},
 }
-"""What either of the first two brings along."""
+"""Defaults of all three, if the baseline or the pooling is acol."""
 
 
 def asks_for_acol(values: Mapping[str, Any]) -> bool:

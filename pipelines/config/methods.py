@@ -1,6 +1,6 @@
-"""What each localizer method is: its settings, defaults, clips and loss. ``METHODS`` is the one table of them.
+"""The localizer methods with their settings, defaults, clips and losses. ``METHODS`` is the one table of them.
 
-The losses are imported where they are built: the command line reads this table, and must not load PyTorch for it.
+The losses are imported where they are built: the command line reads this table and must not load PyTorch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SeedSettings(Settings):
         return self
 
     def sampler(self) -> SeedSampler:
-        """Return what draws the pseudo-labels."""
+        """Return the sampler of the pseudo-labels."""
         from tcam.supervision.pseudo_labels import SeedSampler
 
         return SeedSampler(**self.model_dump(exclude={"weight"}))
@@ -210,9 +210,9 @@ class Method:
     Attributes:
         summary: what it trains, for ``tcam train --help``.
         localizer: whether it trains the second stage; without one, the CAM of the classifier is the result.
-        clips: from settings to what draws the frames of a training clip.
-        objective: from settings to the loss. Its second argument returns the class logits of masked frames.
-        learns: the decoder only, or all of the network, the encoder as in the classifier stage.
+        clips: returns the sampler of a training clip's frames, given the settings.
+        objective: returns the loss, given the settings and a function for the class logits of masked frames.
+        learns: the decoder only, or the whole network, with the encoder as in the classifier stage.
         negatives: whether it needs frames known to hold no object.
         defaults: its published settings, where they differ from those of TCAM. Files and ``--set`` win over them.
         own: settings of this method only, such as ``localizer.joint.weight``. Other methods refuse them.
@@ -232,7 +232,7 @@ _FCAM: Final[Mapping[str, Any]] = {
     "seeds": {"foreground_fraction": 1.0, "weighted": False, "erosion": 11},
     "temporal": {"neighbours": 0},
 }
-"""Seeds of F-CAM (arXiv 2109.07069): drawn uniformly from the whole of an eroded region, one frame at a time."""
+"""Seeds of F-CAM (arXiv 2109.07069): drawn uniformly from a whole eroded region of a single frame."""
 
 METHODS: Final[dict[str, Method]] = {
     "cam": Method(summary="the classifier and its CAM only", localizer=False),
@@ -311,4 +311,4 @@ METHODS: Final[dict[str, Method]] = {
         },
     ),
 }
-"""By name, in the order of ``tcam train --help``. A file of yours may add a row: see docs/extending.md."""
+"""By name, in the order of ``tcam train --help``. Your own file may add a row: see docs/extending.md."""

@@ -1,4 +1,4 @@
-"""Every setting of a run and its default, once; read from YAML and ``--set a.b=c``, checked before anything runs.
+"""All settings of a run and their defaults; read from YAML and ``--set a.b=c``, checked before anything runs.
 
 The defaults are the published settings of TCAM (arXiv 2208.14542) with a ResNet-50. ``METHODS`` in
 ``config/methods.py`` holds what other methods change. Files under ``configs/`` change what data and hardware need.
@@ -36,7 +36,7 @@ from tcam.video.data_folder.clip_tables import BoxConvention
 
 
 def _one_of(table: Collection[str]) -> AfterValidator:
-    """Accept only the names of a table, also those added to it later."""
+    """Accept only the names in a table, including those added to it later."""
 
     def check(name: str) -> str:
         if name not in table:
@@ -68,7 +68,7 @@ class DataSettings(_Settings):
 
     @property
     def convention(self) -> BoxConvention:
-        """How boxes.csv counts."""
+        """Units and first frame number of boxes.csv."""
         return BoxConvention(self.units, self.first_frame)
 
     @model_validator(mode="after")
@@ -159,7 +159,7 @@ class EvaluationSettings(_Settings):
 
 
 class RunConfig(_Settings):
-    """One run, whole."""
+    """All settings of one run."""
 
     method: Annotated[str, _one_of(METHODS)] = Field("tcam", description="what is trained: a name of METHODS")
     seed: int = Field(0, ge=0, description="of all randomness; the same seed gives the same result")
@@ -183,7 +183,7 @@ class RunConfig(_Settings):
 
     @property
     def has_localizer(self) -> bool:
-        """Whether a second stage trains a localizer; else the classifier's CAM is the result."""
+        """Whether a second stage trains a localizer; otherwise the classifier's CAM is the result."""
         return METHODS[self.method].localizer
 
     @model_validator(mode="after")
@@ -225,7 +225,7 @@ class RunConfig(_Settings):
 
 
 def _merge(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay settings over defaults, group by group."""
+    """Merge settings into defaults, group by group."""
     merged = {**defaults, **values}
     for key in defaults.keys() & values.keys():
         if isinstance(values[key], Mapping) and isinstance(defaults[key], Mapping):
@@ -234,10 +234,10 @@ def _merge(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read settings from a YAML file (or none: the defaults) and ``a.b=c`` overrides, later ones winning.
+    """Read settings from a YAML file (None: the defaults) and ``a.b=c`` overrides; later ones win.
 
     Raises:
-        ConfigError: the file is missing or not YAML, a key is unknown (the known ones are listed) or a value is off.
+        ConfigError: the file is missing or not YAML, a key is unknown (known ones are listed) or a value is invalid.
     """
     values: dict[str, Any] = {}
     if path is not None:

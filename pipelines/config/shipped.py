@@ -1,4 +1,4 @@
-"""The configs that come with tcam: in a checkout the folder ``configs``, installed ``share/tcam/configs``."""
+"""The configs shipped with tcam: in a checkout the folder ``configs``, installed ``share/tcam/configs``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tcam.errors import ConfigError, DataError
 
 
 def configs_folder() -> Path:
-    """Describe where the shipped configs lie.
+    """Return the folder of the shipped configs.
 
     Raises:
-        DataError: they are nowhere.
+        DataError: they are not installed.
     """
     checkout = Path(__file__).parents[2] / "configs"
     if (checkout / "README.md").is_file():
@@ -34,7 +34,7 @@ def read_config(name: str) -> str:
     """Return the text of one config.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no config of that name.
     """
     known = list_configs()
     if name not in known:

@@ -1,4 +1,4 @@
-"""YAML files and ``a.b=c`` overrides as nested settings, and what is wrong with them in one line."""
+"""Read YAML files and ``a.b=c`` overrides as nested settings, and describe errors in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tcam.errors import ConfigError, one_line
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file of settings; an empty one holds none.
+    """Read a file of settings; an empty file holds none.
 
     Raises:
         ConfigError: it is missing, not YAML, or not a table of settings.
@@ -32,10 +32,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put one ``a.b=c`` into nested settings, in place; the value is read as YAML.
+    """Set one ``a.b=c`` in nested settings, in place; the value is read as YAML.
 
     Raises:
-        ConfigError: another form, or ``a`` is a single value.
+        ConfigError: it has another form, or ``a`` is a single value.
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -53,7 +53,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def explain(error: ValidationError, model: type[BaseModel], path: Path | None) -> str:
-    """Describe the first thing that is wrong with settings of a model in one line."""
+    """Describe in one line the first thing that is wrong with the settings of a model."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     where = f" in {path}" if path is not None else ""

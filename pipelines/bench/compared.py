@@ -32,16 +32,16 @@ def engines_of_run(
     threads: Threads = "all",
     calibrate: str | None = None,
 ) -> dict[str, Callable[[], Engine]]:
-    """Name the engines, each with what starts it.
+    """Return the engines by name, each as a function that starts it.
 
     Args:
         folder: of the run.
-        workspace: where its exported files are written now; a format whose packages are missing is named on stderr.
+        workspace: where exported files are written now; a format whose packages are missing is reported on stderr.
         device: of PyTorch; the exported files run on the CPU and are left out elsewhere.
-        size: of the frames to come.
-        batch: how many of them at a time.
+        size: of the frames.
+        batch: frames per batch.
         threads: what the network is compiled for, see ``compile_localizer``.
-        calibrate: videos to find the range of 8-bit numbers on; None leaves OpenVINO with 8 bits out.
+        calibrate: videos to calibrate 8-bit quantization on; None leaves OpenVINO with 8 bits out.
     """
     run = load_run(open_run(folder), device=device)
     localizer = load_localizers(run)[main_localizer(run)]

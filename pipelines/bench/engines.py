@@ -1,6 +1,6 @@
-"""What ``tcam bench`` does: the way from a file to boxes, stage by stage, by every engine that is here.
+"""What ``tcam bench`` does: time the way from a file to boxes, stage by stage, with every engine available here.
 
-The engines take turns batch by batch in one process, so that whatever else the machine does falls on all of them alike.
+The engines take turns batch by batch in one process, so that other load on the machine affects all of them equally.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from tcam.video.reader import DecodedFrame
 
 T = TypeVar("T")
 Start = Callable[[], Engine]
-"""Loads an engine; raises ``MissingPartError`` where it is not there."""
+"""Loads an engine; raises ``MissingPartError`` if it is not available."""
 
 STAGES: Final = ("decode", "prepare", "network", "box", "sink")
 _FEWEST: Final = 3
-"""Batches: the first one only warms up."""
+"""Minimum number of batches; the first one only warms up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class BenchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some frames, and what decoding and scaling one of them took, in ms."""
+    """Some frames, and the time in ms to decode and to scale one of them."""
 
     frames: list[DecodedFrame]
     decode_ms: float
@@ -63,9 +63,9 @@ class Batch:
 
 @dataclass(slots=True)
 class Runner:
-    """An engine that is loaded, and its times: ms per frame by stage, a number for each batch.
+    """A loaded engine and its times in ms per frame, by stage; one value per batch.
 
-    ``first_s`` is what loading and the first batch took, ``memory_mb`` what they added to the process.
+    ``first_s`` is the time for loading and the first batch, ``memory_mb`` the memory that both added to the process.
     """
 
     engine: Engine
@@ -75,15 +75,15 @@ class Runner:
 
     @property
     def total_ms(self) -> list[float]:
-        """All stages together, for each batch."""
+        """Sum of all stages, for each batch."""
         return [sum(stages) for stages in zip(*self.ms.values(), strict=True)]
 
 
 def bench(request: BenchRequest, *, quiet: bool) -> str:
-    """Measure, and give the table as Markdown.
+    """Measure, and return the table as Markdown.
 
     Raises:
-        TcamError: the model or the source is not there, no engine can run, or the source is too short.
+        TcamError: the model or the source is missing, no engine can run, or the source is too short.
     """
     console.quiet = quiet
     path, *more = find_files(request.source)
@@ -103,7 +103,7 @@ def bench(request: BenchRequest, *, quiet: bool) -> str:
 
 
 def read_frames(path: Path, size: Size) -> Iterator[Batch]:
-    """Decode a video, or a folder of images (whose scaling counts as decoding), frame by frame and timed.
+    """Decode a video or a folder of images frame by frame, with times; scaling of images counts as decoding.
 
     Raises:
         VideoError: it cannot be read.
@@ -128,14 +128,14 @@ def read_frames(path: Path, size: Size) -> Iterator[Batch]:
 
 
 def group(frames: Iterator[Batch], batch: int) -> Iterator[Batch]:
-    """Put single frames together to whole batches, with the means of their times."""
+    """Group single frames into full batches, with the means of their times."""
     while len(some := list(itertools.islice(frames, batch))) == batch:
         decode_ms, prepare_ms = fmean(one.decode_ms for one in some), fmean(one.prepare_ms for one in some)
         yield Batch([one.frames[0] for one in some], decode_ms, prepare_ms)
 
 
 def engines_of(request: BenchRequest, model: Model, folder: Path) -> Mapping[str, Start]:
-    """Name the engines that a model can run on; those of a run are exported into the folder as they are started."""
+    """Return the engines that a model can run on; for a run, exported files are written into the folder."""
     if isinstance(model.packed, PackedExport):
         return {model.packed.path.name: model.packed.unpack}
     from pipelines.bench.compared import engines_of_run
@@ -144,9 +144,9 @@ def engines_of(request: BenchRequest, model: Model, folder: Path) -> Mapping[str
 
 
 def start_all(starts: Mapping[str, Start], first: Batch, names: Sequence[str]) -> Iterator[tuple[str, Runner]]:
-    """Start engines one after the other, each with its first batch; one that cannot start is named on stderr.
+    """Start engines one after the other, each with its first batch; report those that cannot start on stderr.
 
-    ``names`` are those of the classes.
+    ``names`` are the class names.
     """
     for name, start in starts.items():
         console.print(f"starting {name}")
@@ -163,7 +163,7 @@ def start_all(starts: Mapping[str, Start], first: Batch, names: Sequence[str]) -
 
 
 def measure(runners: Mapping[str, Runner], batches: Sequence[Batch], model: Model, folder: Path) -> None:
-    """Return every batch to every engine in turn; another one begins each time."""
+    """Run every batch on every engine in turn; a different engine goes first each time."""
     names = list(runners)
     with open_box_sink(str(folder / "boxes.jsonl"), metadata={}) as sink, progress_bar("note") as bar:
         task = bar.add_task("bench", total=len(batches), note="")
@@ -191,7 +191,7 @@ def _look(runner: Runner, batch: Batch, model: Model, sink: BoxSink) -> None:
 
 
 def table_of(runners: Mapping[str, Runner], path: Path, request: BenchRequest, *, frames: int) -> str:
-    """Write the table: medians over batches, with the 95th percentile in brackets."""
+    """Return the table: medians over batches, with the 95th percentile in brackets."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("OMP_NUM_THREADS") or processors
     lines = [

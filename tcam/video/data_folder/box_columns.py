@@ -1,4 +1,4 @@
-"""Read tables of boxes: sides as corners, or with a width and height, in the units that the table names."""
+"""Read tables of boxes: corners, or a position with width and height, in the units that the table names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tcam.types import Size
 from tcam.video.data_folder.tables import CLIP_COLUMNS, Columns, Row, Table, as_frame, find_columns, read_table
 
 Units = Literal["pixels", "pixels-from-1", "relative", "percent"]
-"""What sides are measured in: our pixels (from 0, half-open); pixels whose first is 1, with x1 and y1 the last ones
-inside (MATLAB, VOC); 0..1 of the frame; 0..100 of it."""
+"""Units of sides: pixels from 0, half-open (ours); pixels from 1, where x1 and y1 are the last ones inside
+(MATLAB, VOC); 0..1 of the frame; 0..100 of it."""
 UNITS: Final[tuple[Units, ...]] = ("pixels", "pixels-from-1", "relative", "percent")
 
 Corners = tuple[float, float, float, float]
@@ -30,7 +30,7 @@ _LAYOUTS: Final[tuple[tuple[_Kind, list[str]], ...]] = (
     *(("sized", f"{names} {extent}".split()) for names in _ORIGINS for extent in _EXTENTS),
     *(("centred", f"{_CENTRE} {extent}".split()) for extent in _EXTENTS),
 )
-"""How the four columns of a box may be called; where ``w`` is there, ``width`` is left to the width of the frame."""
+"""Accepted names of the four columns of a box; if there is ``w``, ``width`` means the width of the frame."""
 _SIZES: Final = frozenset(" ".join(_EXTENTS).split())
 _SIDES: Final = tuple(dict.fromkeys(name for _, names in _LAYOUTS for name in names))
 _CENTRE_NAMES: Final = ("{}_center", "center_{}", "{}_centre", "centre_{}", "{}c")
@@ -47,14 +47,14 @@ BOX_COLUMNS: Final[Columns] = {
         for side in _SIDES
     },
 }
-"""Of a table of boxes, with the sides of all layouts."""
+"""Columns of a table of boxes, with the sides of all layouts."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoxRow:
-    """One row of a table of boxes; ``corners`` are in ``units``, and None where the frame holds no object.
+    """One row of a table of boxes; ``corners`` are in ``units``, or None if the frame holds no object.
 
-    ``units`` is None where the row does not say it.
+    ``units`` is None if the row does not name them.
     """
 
     row: Row
@@ -65,7 +65,7 @@ class BoxRow:
 
 @dataclass(frozen=True, slots=True)
 class BoxTable:
-    """The boxes of a table; ``to_pixels`` makes pixels of them where the size of a video's frames is known.
+    """The boxes of a table; ``to_pixels`` converts them once the size of a video's frames is known.
 
     ``looks_relative``: there are boxes without units, and all their sides lie within 0..1.
     """
@@ -76,14 +76,14 @@ class BoxTable:
 
 
 def read_box_table(path: Path, *, units: Units | None = None) -> BoxTable:
-    """Return the boxes of a table in any of the layouts and any of the units.
+    """Read the boxes of a table in any of the layouts and units.
 
     Args:
         path: of the table.
-        units: of the rows that do not name them; None leaves that open.
+        units: of the rows that do not name them; None leaves them open.
 
     Raises:
-        DataError: no table with a video, a frame and one layout of sides, or a row that is no box.
+        DataError: the columns video, frame or those of one layout are missing, or a row is not a box.
     """
     layout = _find_layout(find_columns(path, BOX_COLUMNS).keys())
     if layout is None:
@@ -116,7 +116,7 @@ def to_pixels(corners: Corners, units: Units, size: Size) -> Corners:
 
 
 def _find_layout(names: Collection[str]) -> tuple[_Kind, list[str]] | None:
-    """Return the layout that has all its columns, and takes all that say where a box lies: else two are mixed."""
+    """Return the layout that has all its columns and uses every position column; None if two layouts are mixed."""
     places = {name for name in names if name in _SIDES} - _SIZES
     fitting = (item for item in _LAYOUTS if set(item[1]) <= set(names) and set(item[1]) - _SIZES == places)
     return next(fitting, None)
@@ -131,7 +131,7 @@ def _as_units(row: Row) -> Units | None:
 
 
 def _as_sides(row: Row, names: Sequence[str], *, decimal_comma: bool) -> Corners | None:
-    """Return the four numbers of a row as written; None where all are left empty."""
+    """Return the four numbers of a row as written; None if all are empty."""
     texts = [row[name].replace(",", ".") if decimal_comma else row[name] for name in names]
     if not any(texts):
         return None
@@ -143,7 +143,7 @@ def _as_sides(row: Row, names: Sequence[str], *, decimal_comma: bool) -> Corners
 
 
 def _as_corners(row: Row, kind: _Kind, names: Sequence[str], sides: Corners, units: Units | None) -> Corners:
-    """Return the corners that the sides of a layout stand for, in the same units."""
+    """Convert the sides of a layout to corners, in the same units."""
     last = 1 if units == "pixels-from-1" else 0  # the last of w pixels from x on is x + w - 1
     x0, y0, x1, y1 = sides
     if kind == "centred":

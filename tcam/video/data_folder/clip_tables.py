@@ -1,4 +1,4 @@
-"""The tables of a data folder, joined to its videos: tags and splits (``clips.csv``), boxes (``boxes.csv``)."""
+"""The tables of a data folder, matched to its videos: tags and splits (``clips.csv``), boxes (``boxes.csv``)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BOXES: Final = "boxes.csv"
 _TABLE_SUFFIXES: Final = (".csv", ".tsv")
 
 Notes = tuple[tuple[str, str], ...]
-"""What a person should know of tables: the table's name, and a line."""
+"""Remarks on tables for the user: the table's name, and a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoxConvention:
-    """How a table of boxes counts, where it does not say so itself; None is to be found out.
+    """How a table of boxes counts, if it does not say so itself; None means to find out.
 
     ``first_frame`` is the number of the first frame, 0 or 1; ``units`` are those of the sides.
     """
@@ -45,7 +45,7 @@ class TableBox:
 
 @dataclass(frozen=True, slots=True)
 class ClipRow:
-    """What a table says of a video; ``where`` names file and line."""
+    """What a table says about a video; ``where`` names file and line."""
 
     where: str
     class_name: str | None
@@ -53,14 +53,14 @@ class ClipRow:
 
 
 def find_clip_table(root: Path, *, flat: bool) -> Table | None:
-    """Read the table of tags and splits: clips.csv, or the one table of a folder that has a video and a class.
+    """Read the table of tags and splits: clips.csv, or the only table in the folder with a video and a class column.
 
     Args:
         root: the data folder.
-        flat: there are no folders of classes, so the table may also lie beside the data folder.
+        flat: there are no class folders, so the table may also lie beside the data folder.
 
     Raises:
-        DataError: the table cannot be read, or several could be meant.
+        DataError: the table cannot be read, or several tables qualify.
     """
     path = root / CLIPS
     if not path.exists():
@@ -84,10 +84,10 @@ def _tables_of_tags(folder: Path) -> list[Path]:
 
 
 def read_clips(table: Table, root: Path, video_ids: Sequence[str]) -> tuple[dict[str, ClipRow], Notes]:
-    """Join a table of tags to the videos.
+    """Match a table of tags to the videos.
 
     Raises:
-        DataError: a row names no video or another split, or two rows of a video contradict each other.
+        DataError: a row names an unknown video or split, or two rows of a video contradict each other.
     """
     names, twice = VideoNames(root, video_ids), 0
     rows: dict[str, ClipRow] = {}
@@ -108,11 +108,11 @@ def read_clips(table: Table, root: Path, video_ids: Sequence[str]) -> tuple[dict
 def read_boxes(
     path: Path, root: Path, video_ids: Sequence[str], convention: BoxConvention
 ) -> tuple[dict[tuple[str, int], tuple[TableBox, ...]], Notes]:
-    """Join the table of boxes, where there is one, to the videos; frames are counted from 0 afterwards.
+    """Match the table of boxes, if there is one, to the videos; the returned frames count from 0.
 
     Raises:
-        DataError: the table cannot be read, a row names no video, or the sides seem to be shares of the frame and
-            nobody says so.
+        DataError: the table cannot be read, a row names an unknown video, or the sides look relative to the frame and
+            no units are given.
     """
     if not path.exists():
         return {}, ()
@@ -135,7 +135,7 @@ def read_boxes(
 
 
 def few(names: Collection[str]) -> str:
-    """Write the first names of many."""
+    """Return the first names of many as text."""
     shown = ", ".join(repr(name) for name in sorted(names)[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 

@@ -1,7 +1,7 @@
-"""Which files and folders below a folder are videos, by their names (and, of pictures, by how many frames they hold).
+"""Find the files and folders that are videos, by their names (and, for pictures, by how many frames they hold).
 
-A folder whose own images are no pictures beside videos is itself a video. All other files are passed over, and counted:
-what was taken and what was passed over add up to what is there.
+A folder that holds images and no videos is itself a video. All other files are passed over and counted, so that files
+taken and files passed over add up to all files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DEVICE_FOLDERS: Final = frozenset(
     {"@eadir", "#recycle", "@recycle", "$recycle.bin", "__macosx", "lost+found", "system volume information"}
     | {"thumbnails", "thumbs", "@tmp", "#snapshot", "@recently-snapshot"}
 )
-"""Folders of storage devices and viewers, in lower case; like hidden ones they are not looked into."""
+"""Folders of storage devices and viewers, in lower case; like hidden ones they are not searched."""
 _RUN_FILES: Final = frozenset({"config.yaml", "env.json"})
 _EXAMPLES: Final = 3
 
@@ -47,7 +47,7 @@ OTHER: Final = "no video or picture that is known by its ending"
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Files of one folder that are not part of a video: where, why, how many, and the names of the first few."""
+    """Files of one folder that belong to no video: where, why, how many, and the names of the first few."""
 
     folder: str
     reason: str
@@ -61,10 +61,10 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class FoundVideos:
-    """What a search found.
+    """The result of a search.
 
-    ``paths`` are video files, files of several pictures, and frame folders, sorted. ``taken`` counts the files that
-    they consist of, ``passed`` are the others.
+    ``paths`` are video files, files of several pictures, and frame folders, sorted. ``taken`` is the number of files
+    that they consist of, ``passed`` are the others.
     """
 
     paths: tuple[Path, ...]
@@ -75,13 +75,13 @@ class FoundVideos:
 def find_videos(root: Path, *, below: bool = False, skip: Sequence[str] = ()) -> FoundVideos:
     """Find the video files and frame folders in a folder. Every file with a video's suffix counts, whatever it holds.
 
-    A folder that holds videos and some pictures is a folder of videos. Images with folders of images below them are
-    frames where they are at least as many as in any of those.
+    A folder that holds videos and some pictures is a folder of videos. Images beside folders of images are frames if
+    they are at least as many as in any of those folders.
 
     Args:
-        root: where to look; it is itself the only video where it is a frame folder.
-        below: take no notice of what lies in ``root`` itself, only of its folders.
-        skip: folders of ``root`` to take no notice of.
+        root: where to look; if it is a frame folder, it is the only video.
+        below: ignore the files of ``root`` itself, search only its folders.
+        skip: folders of ``root`` to ignore.
     """
     search = _Search(root, frozenset(skip))
     paths, taken = search.look_into(root, depth=0, only_folders=below)
@@ -89,7 +89,7 @@ def find_videos(root: Path, *, below: bool = False, skip: Sequence[str] = ()) ->
 
 
 def pass_over(root: Path, reason: str, files: Sequence[Path]) -> list[PassedOver]:
-    """Group files that are passed over for one reason by their folder below ``root``."""
+    """Group files that are passed over for the same reason by their folder below ``root``."""
     search = _Search(root, frozenset())
     for file in files:
         search.pass_names(file.parent, reason, [file.name])
@@ -97,7 +97,7 @@ def pass_over(root: Path, reason: str, files: Sequence[Path]) -> list[PassedOver
 
 
 def summarize_passed(passed: Sequence[PassedOver], *, most: int = 5) -> str | None:
-    """Describe in one line how many files were passed over, and where; None where there are none."""
+    """Describe in one line how many files were passed over, and where; None if there are none."""
     if not passed:
         return None
     reasons = Counter[str]()
@@ -111,7 +111,7 @@ def summarize_passed(passed: Sequence[PassedOver], *, most: int = 5) -> str | No
 
 @dataclass
 class _Search:
-    """One search, and what it passed over, by folder and reason."""
+    """One search, with the files passed over by folder and reason."""
 
     root: Path
     skip: frozenset[str]
@@ -120,7 +120,7 @@ class _Search:
     names: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def look_into(self, folder: Path, *, depth: int, only_folders: bool = False) -> tuple[list[Path], int]:
-        """Return the videos of a folder, and how many files they consist of."""
+        """Return the videos of a folder, and the number of files that they consist of."""
         files, folders = self._list(folder)
         self.seen.add(os.path.realpath(folder))
         if files is None:
@@ -151,7 +151,7 @@ class _Search:
         )
 
     def _list(self, folder: Path) -> tuple[list[str] | None, list[str]]:
-        """Return the names of files and of the folders to look into; other folders are passed over here."""
+        """Return the names of files and of folders to search; other folders are passed over here."""
         try:
             with os.scandir(folder) as children:
                 entries = sorted((child.name, child.is_dir()) for child in children)
@@ -181,12 +181,12 @@ class _Search:
 
     @staticmethod
     def _are_frames(images: Sequence[str], below: dict[str, tuple[list[Path], int]]) -> bool:
-        """Whether images are frames though there are folders beside them: those hold images only, and no more each."""
+        """Whether images beside folders are frames: the folders hold only images, and none of them more."""
         inside = [(path, taken) for paths, taken in below.values() for path in paths]
         return all(path.is_dir() and taken <= len(images) for path, taken in inside) and (not inside or len(images) > 1)
 
     def pass_names(self, folder: Path, reason: str, names: Iterable[str]) -> None:
-        """Note files of a folder that are part of no video."""
+        """Record files of a folder that belong to no video."""
         where = folder.relative_to(self.root).as_posix() if folder.is_relative_to(self.root) else "."
         for name in names:
             self.counts[where, reason] += 1
@@ -201,13 +201,13 @@ class _Search:
             self.pass_names(Path(place), reason, sorted([*files, *links]))
 
     def _forget(self, folder: Path) -> None:
-        """Take back what was passed over below a folder."""
+        """Remove what was recorded as passed over below a folder."""
         for where, reason in [key for key in self.counts if (self.root / key[0]).is_relative_to(folder)]:
             del self.counts[where, reason], self.names[where, reason]
 
 
 def _of_several_pages(folder: Path, images: Sequence[str]) -> list[str]:
-    """Find files of several frames; all are opened only where the first, the last or the largest one is such a file."""
+    """Find files of several frames; opens all only if the first, the last or the largest one is such a file."""
     maybe = [name for name in images if _suffix(name) in PAGED_SUFFIXES]
     if not maybe:
         return []

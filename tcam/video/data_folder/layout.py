@@ -1,4 +1,4 @@
-"""Read the tag of a video, and perhaps its split, from the folders of a data set."""
+"""Read the tag of a video, and its split if there is one, from the folders of a data set."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from tcam.types import Split
 from tcam.video.data_folder.tables import SPLIT_WORDS
 
 Place = tuple[str | None, Split | None]
-"""Tag and split of a video, None where its folders do not say."""
+"""Tag and split of a video; None if its folders do not name it."""
 
 
 def read_layout(videos: Sequence[PurePath]) -> list[Place]:
-    """Read tags and splits off the paths of all videos of a data set, relative to it.
+    """Read tags and splits from the paths of all videos of a data set, relative to it.
 
-    ``<class>/...`` is the rule. Where all videos lie in ``<split>/<class>/...`` or all in ``<class>/<split>/...``, the
-    folders are splits too. A folder called ``train`` beside others that name no split is a class.
+    The default is ``<class>/...``. If all videos lie in ``<split>/<class>/...`` or all in ``<class>/<split>/...``, the
+    folders name splits too. A folder ``train`` beside folders that are not splits is a class.
 
     Returns:
-        For each video its tag, in Unicode's composed form, and its split.
+        For each video its tag, in Unicode NFC, and its split.
     """
     parts = [video.parts for video in videos]
     if _splits_first(parts):

@@ -20,10 +20,10 @@ from tcam.video.pictures.image import IMAGE_SUFFIXES, read_image
 
 
 def find_masks(root: Path, videos: Sequence[str]) -> dict[tuple[str, int], Path]:
-    """List the masks of a data folder by video id and frame, unopened.
+    """List the masks of a data folder by video id and frame, without opening them.
 
     Raises:
-        DataError: a mask of no such video, or a name that is no frame number.
+        DataError: a mask belongs to no video, or its name is not a frame number.
     """
     folder = root / MASKS
     by_name = {_composed(str(Path(video).with_suffix(""))): video for video in videos}

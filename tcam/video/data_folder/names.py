@@ -16,10 +16,10 @@ _SHOWN: Final = 5
 
 
 class VideoNames:
-    """The videos below a folder, to be found by the names that people write for them in tables."""
+    """Finds the videos below a folder by the names that people write for them in tables."""
 
     def __init__(self, root: Path, video_ids: Sequence[str]) -> None:
-        """Take the folder and its videos: paths below it, with ``/``."""
+        """Index the videos of a folder; their ids are paths below it, with ``/``."""
         self._root = root
         self._roots = [_clean(str(path)) for path in (root.absolute(), root.resolve())]
         self._ids = frozenset(video_ids)
@@ -33,13 +33,13 @@ class VideoNames:
                 self._levels.append((fold, level))
 
     def find(self, text: str) -> str | None:
-        """Return the id of the video that a text means, or None.
+        """Return the id of the video that a text refers to, or None.
 
-        An id itself wins; then paths in another spelling, absolute or with the folder's own name in front; paths
-        without the suffix; a bare file name; one without its suffix; and last all of these without case.
+        Tried in this order: an exact id; paths in another spelling, absolute or with the folder's own name in front;
+        paths without the suffix; a bare file name; one without its suffix; then all of these ignoring case.
 
         Raises:
-            DataError: the text means several videos.
+            DataError: the text fits several videos.
         """
         if text in self._ids:
             return text
@@ -57,14 +57,14 @@ class VideoNames:
         return None
 
     def _below_root(self, path: str) -> list[str]:
-        """Return a path as it is and what of it may lie below the folder; one made elsewhere knows the name only."""
+        """Return a path and what of it may lie below the folder; one from another machine only shares its name."""
         below = [path.removeprefix(f"{root}/") for root in self._roots]
         named = [f"/{path}".partition(f"/{posixpath.basename(root)}/")[2] for root in self._roots]
         return list(dict.fromkeys(form.lstrip("/") for form in (path, *below, *named)))
 
 
 def _clean(text: str) -> str:
-    """Return a path in Unicode NFC with ``/``, without ``.`` and doubled or closing slashes."""
+    """Normalize a path: Unicode NFC with ``/``, without ``.`` and doubled or trailing slashes."""
     return posixpath.normpath(normalize("NFC", text).replace("\\", "/"))
 
 

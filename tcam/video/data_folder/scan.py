@@ -46,13 +46,13 @@ from tcam.video.frame_files import holds_pages
 from tcam.video.pictures.image import IMAGE_SUFFIXES
 
 BACKGROUND: Final = "background"
-"""Stands for the class of videos without any object."""
+"""Class name of videos without any object."""
 _EXPECTED: Final = "expected <class>/<clip>.mp4 or <class>/<clip>/frame0001.jpg"
 
 
 @dataclass(frozen=True, slots=True)
 class FolderEntry:
-    """One video (file or frame folder); ``split`` is None where neither folder nor table says it."""
+    """One video (file or frame folder); ``split`` is None if neither folder nor table names it."""
 
     video_id: str
     path: Path
@@ -62,12 +62,11 @@ class FolderEntry:
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """What a data folder holds.
+    """The contents of a data folder.
 
-    ``boxes`` by video and frame are in the units of their table; a frame with an empty tuple is known to hold no
-    object. ``masks`` are image files by video and frame. ``passed`` are the files that are part of nothing, ``files``
-    counts all by what they are: ``videos``, ``tables``, ``masks``, ``passed over``. ``notes`` say what a person should
-    know of the tables, by the name of the table.
+    ``boxes`` by video and frame are in the units of their table; an empty tuple marks a frame without any object.
+    ``masks`` are image files by video and frame. ``passed`` are the files that belong to nothing, ``files`` counts all
+    by kind: ``videos``, ``tables``, ``masks``, ``passed over``. ``notes`` are remarks on the tables, by table name.
     """
 
     root: Path
@@ -85,11 +84,11 @@ def scan_class_folders(root: Path, *, min_classes: int = 2, convention: BoxConve
 
     Args:
         root: ``<root>/<class>/<clip>``, or another of the layouts of this package.
-        min_classes: how many classes there must be; learning from tags takes two.
-        convention: what the table of boxes counts in, where it does not say so itself.
+        min_classes: minimum number of classes; learning from tags needs two.
+        convention: how the table of boxes counts, if it does not say so itself.
 
     Raises:
-        DataError: no videos, too few classes, or a table that does not fit the files.
+        DataError: no videos, too few classes, or a table that does not match the files.
     """
     loose = _list_root(root)
     found = find_videos(root, below=True, skip=(MASKS,))
@@ -117,10 +116,10 @@ def scan_class_folders(root: Path, *, min_classes: int = 2, convention: BoxConve
 
 
 def scan_background(root: Path) -> FolderSource:
-    """List the videos of a folder, at any depth, that show no object; all are for training.
+    """List the videos of a folder, at any depth, that show no object; all are used for training.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     if not root.is_dir():
         raise DataError(f"expected a folder of videos without any object, found no folder {root}")
@@ -128,7 +127,7 @@ def scan_background(root: Path) -> FolderSource:
     if not found.paths:
         raise DataError(f"expected videos without any object in {root}, found none")
     entries = tuple(
-        # The colon keeps the name apart from all videos of classes: it stands in no path below a data folder's class.
+        # The colon keeps these ids apart from those of tagged videos, which begin with the folder of their class.
         FolderEntry(f"{BACKGROUND}:{path.relative_to(root).as_posix()}", path, BACKGROUND, "train")
         for path in found.paths
     )
@@ -145,7 +144,7 @@ def assign_splits(
     """Draw a split for every video that has none, class by class; every class keeps at least one training video.
 
     Raises:
-        ValueError: fractions below 0 or with nothing left for training.
+        ValueError: fractions below 0, or that leave nothing for training.
     """
     if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
         raise ValueError(f"expected fractions of 0 or more, below 1 in sum, got {val_fraction} and {test_fraction}")
@@ -160,7 +159,7 @@ def assign_splits(
 
 
 def _deal(count: int, val_fraction: float, test_fraction: float, trained: bool) -> list[Split]:
-    """Return ``count`` splits: the first for training where the class has none there, then test, val, train."""
+    """Return ``count`` splits: first one for training if the class has none there, then test, val, train."""
     spare = count if trained else max(count - 1, 0)
     test = min(max(round(count * test_fraction), int(test_fraction > 0)), spare)
     val = min(max(round(count * val_fraction), int(val_fraction > 0)), spare - test)
@@ -170,7 +169,7 @@ def _deal(count: int, val_fraction: float, test_fraction: float, trained: bool) 
 
 @dataclass(frozen=True, slots=True)
 class _Loose:
-    """What lies in the data folder itself, but for hidden files: video files, other files."""
+    """Files of the data folder itself, except hidden ones: video files, other files."""
 
     videos: tuple[Path, ...]
     others: tuple[str, ...]
@@ -187,13 +186,13 @@ def _list_root(root: Path) -> _Loose:
 
 
 def _tag(root: Path, paths: Sequence[Path], table: Table | None) -> tuple[tuple[FolderEntry, ...], list[Path], Notes]:
-    """Return every video its tag and split, by its folders and by the table; those without a tag come second."""
+    """Assign a tag and split to every video, from its folders and the table; those without a tag come second."""
     relative = [path.relative_to(root) for path in paths]
     inside = [path for path in relative if len(path.parts) > 1 or (root / path).is_dir()]
     known = dict(zip(inside, read_layout(inside), strict=True))
     places = {path.as_posix(): known.get(path, (None, None)) for path in relative}
     rows, notes = ({}, ()) if table is None else read_clips(table, root, list(places))
-    if rows:  # a frame folder right in the data folder is called like a class only where no table says otherwise
+    if rows:  # with a table, a frame folder directly in the data folder does not name a class
         places |= {path.as_posix(): (None, None) for path in relative if len(path.parts) == 1}
     classes = {class_name for class_name, _ in places.values() if class_name is not None}
     by_table = _tags_are_in_table(places, rows)
@@ -213,7 +212,7 @@ def _tag(root: Path, paths: Sequence[Path], table: Table | None) -> tuple[tuple[
 
 
 def _tags_are_in_table(places: Mapping[str, Place], rows: Mapping[str, ClipRow]) -> bool:
-    """Whether the table names the tag of every video, and no folder is called like one of those tags."""
+    """Whether the table names the tag of every video, and no folder has the name of one of those tags."""
     tags = {row.class_name for row in rows.values()}
     folders = {class_name for class_name, _ in places.values()}
     return bool(rows) and rows.keys() == places.keys() and None not in tags and not tags & folders
@@ -228,7 +227,7 @@ def _refuse_class(row: ClipRow, video_id: str, folder_class: str, classes: Set[s
 def _passed_over(
     root: Path, found: FoundVideos, loose: _Loose, *, untagged: Sequence[Path], tables: Set[str], masks: Set[Path]
 ) -> tuple[PassedOver, ...]:
-    """List all files that are part of nothing, those of the search and those that were not searched."""
+    """List all files that belong to nothing, from the search and from places that were not searched."""
     lost = [file for path in untagged for file in (_images(path) if path.is_dir() else [path])]
     others = [name for name in loose.others if name not in tables]
     below_masks = [path for path in (root / MASKS).rglob("*") if not path.is_dir() and path not in masks]

@@ -1,4 +1,4 @@
-"""Read tables as people write them, as text and with the file and line at hand for messages.
+"""Read tables as people write them, as text, keeping file and line for messages.
 
 Commas, semicolons, tabs or pipes; UTF-8, UTF-16 or Windows-1252; headers in any case, by any of their usual names.
 """
@@ -19,7 +19,7 @@ from tcam.errors import DataError
 from tcam.types import SPLITS, Split
 
 Columns = Mapping[str, tuple[str, ...]]
-"""Names of columns, each with the other headers that are accepted for it, the preferred first."""
+"""Names of columns, each with the other headers accepted for it, preferred ones first."""
 
 CLIP_COLUMNS: Final[Columns] = {
     "video": (
@@ -29,18 +29,18 @@ CLIP_COLUMNS: Final[Columns] = {
     "class": ("class_name", "tag", "label_name", "label", "category_name", "category"),
     "split": ("set", "subset", "partition", "phase", "data_split"),
 }
-"""Of a table of videos. Names of classes come before what may be their numbers."""
+"""Columns of a table of videos. Headers of class names come before those that may hold class numbers."""
 
 SPLIT_WORDS: Final[dict[str, Split]] = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""What splits are called, in lower case."""
+"""Accepted words for splits, in lower case."""
 _DELIMITERS: Final = "\x1f,;\t|"
-"""The first stands in no file: a table of one column has no delimiter."""
+"""The first occurs in no file; it stands for a table of one column, which has no delimiter."""
 _HEAD: Final = 1 << 16
-"""Bytes that hold the header of any table."""
+"""Number of bytes that hold the header of any table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as text: ``columns`` gives the header as written of each column found, ``unused`` the other headers.
+    """A table as text: ``columns`` maps each column found to its header as written, ``unused`` are the other headers.
 
-    The values of ``rows`` are stripped, in Unicode NFC and by the names of ``columns``.
+    The values of ``rows`` are stripped, in Unicode NFC, by column name.
     """
 
     path: Path
@@ -69,15 +69,15 @@ class Table:
 
 
 def read_table(path: Path, columns: Columns, *, required: Sequence[str]) -> Table:
-    """Return the rows of a table, without the empty ones and those that start with ``#``.
+    """Read the rows of a table, except empty ones and those that start with ``#``.
 
     Args:
         path: of the file.
         columns: the columns to read; all others are listed as unused.
-        required: those that must be there.
+        required: those that must be present.
 
     Raises:
-        DataError: the file cannot be read or is no table with the required columns, a column is there twice, or a row
+        DataError: the file cannot be read or is no table with the required columns, a column occurs twice, or a row
             has more cells than the header, an open quote or no video.
     """
     try:
@@ -107,7 +107,7 @@ def read_table(path: Path, columns: Columns, *, required: Sequence[str]) -> Tabl
 
 
 def find_columns(path: Path, columns: Columns) -> Mapping[str, str]:
-    """Return the header as written of each column that a file has, reading its head only; none where it is no table."""
+    """Return the header as written of each column found, reading only the head of the file; empty if it is no table."""
     try:
         with path.open("rb") as file:
             lines, delimiters = _split_lines(_decode(file.read(_HEAD), whole=False))
@@ -118,7 +118,7 @@ def find_columns(path: Path, columns: Columns) -> Mapping[str, str]:
 
 
 def as_split(row: Row, column: str = "split") -> Split | None:
-    """Return the split that a row names in any of the usual words; None where it is left empty.
+    """Return the split that a row names in any of the usual words; None if it is empty.
 
     Raises:
         DataError: it is another word.
@@ -143,10 +143,10 @@ def as_frame(row: Row) -> int:
 
 
 def _decode(data: bytes, *, whole: bool = True) -> str:
-    """Return the text of a file's bytes, or of its first ones; UnicodeError where they are none."""
+    """Decode the bytes of a file, or its first ones; raise UnicodeError if they are not text."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ["utf-16"]
-    elif b"\0" in data[:2]:  # half of a first letter
+    elif b"\0" in data[:2]:  # one of the two bytes of the first letter
         encodings = ["utf-16-be" if data.startswith(b"\0") else "utf-16-le"]
     else:
         encodings = ["utf-8-sig", "cp1252"]
@@ -161,15 +161,15 @@ def _decode(data: bytes, *, whole: bool = True) -> str:
 
 
 def _split_lines(text: str) -> tuple[list[str], str]:
-    """Return the lines of a table with the comments blanked, and the delimiters it may have."""
+    """Return the lines of a table with comments blanked, and the delimiters it may have."""
     lines = ["\n" if line.startswith("#") else line for line in io.StringIO(text, newline="")]
-    # Excel's own first line.
+    # Excel's own first line, such as sep=;
     named = re.fullmatch(r'"?sep=([,;\t|:])"?\s*', lines[0], re.IGNORECASE) if lines else None
     return (["\n", *lines[1:]], named[1]) if named else (lines, _DELIMITERS)
 
 
 def _split_header(lines: Sequence[str], delimiter: str) -> list[str]:
-    """Return the cells of the first row that holds text, whether or not all quotes are closed."""
+    """Return the cells of the first row that holds text, even if quotes are not closed."""
     rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         return next((cells for row in rows if any(cells := [cell.strip() for cell in row])), [])
@@ -178,7 +178,7 @@ def _split_header(lines: Sequence[str], delimiter: str) -> list[str]:
 
 
 def _find_delimiter(lines: Sequence[str], delimiters: str, columns: Columns, required: Sequence[str]) -> str:
-    """Return the delimiter that splits the header into most required columns, then most of the others."""
+    """Return the delimiter that finds the most required columns, then the most other columns."""
 
     def count(delimiter: str) -> tuple[int, int, int]:
         header = _split_header(lines, delimiter)
@@ -189,7 +189,7 @@ def _find_delimiter(lines: Sequence[str], delimiters: str, columns: Columns, req
 
 
 def _split_rows(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """Return file and line, and the stripped cells, of each row that holds text; the header is the first."""
+    """Yield file and line, and the stripped cells, of each row that holds text; the header comes first."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     row: list[str] | None = []
     while row is not None:
@@ -203,7 +203,7 @@ def _split_rows(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[tu
 
 
 def _as_row(where: str, cells: Sequence[str], header: Sequence[str], found: Mapping[str, int]) -> Row:
-    """Return the values of a row by column; those that are left off at its end are empty."""
+    """Return the values of a row by column; cells missing at its end are empty."""
     if any(cells[len(header) :]):
         raise DataError(
             f"{where}: expected {len(header)} cells as in the header, found {len(cells)}; "
@@ -216,12 +216,12 @@ def _as_row(where: str, cells: Sequence[str], header: Sequence[str], found: Mapp
 
 
 def _as_key(header: str) -> str:
-    """Return what two headers that mean the same have in common: ``Video Name``, ``videoName`` and "video-name"."""
+    """Return the same key for headers that mean the same: ``Video Name``, ``videoName`` and "video-name"."""
     return re.sub(r"[\s._-]+", "", header).strip("\"'`\ufeff").lower()
 
 
 def _match(header: Sequence[str], columns: Columns) -> dict[str, int]:
-    """Return where in the header each column stands, under the most preferred of its names."""
+    """Return the position of each column in the header, by the most preferred of its names."""
     keys = [_as_key(cell) for cell in header]
     named = {
         column: [key for key in map(_as_key, (column, *others)) if key in keys] for column, others in columns.items()

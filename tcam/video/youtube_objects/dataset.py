@@ -3,9 +3,9 @@
 A video is many shots, each a run of numbered images. Sources: Prest et al., CVPR 2012 (v1.0); Kalogeiton et al., PAMI
 2016 (v2.2); the protocol is that of TCAM (arXiv 2208.14542) and CoLo-CAM (arXiv 2303.09044).
 
-Corners are taken as they stand, x1 and y1 as the edges of a half-open box: that is what the published figures were
-computed with. Those of v1.0 are positions between pixels. Those of v2.2 are first and last pixel counted from 1: boxes
-counted from 0 would begin one pixel earlier, but no one subtracts it. Frame ranges of v2.2 include both ends.
+Corners are used unchanged, with x1 and y1 as the edges of a half-open box, as in the published results. In v1.0 they
+are positions between pixels. In v2.2 they are the first and last pixel, counted from 1; counted from 0, boxes would
+begin one pixel earlier, but the published results do not subtract that pixel. Frame ranges of v2.2 include both ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tcam.video.youtube_objects.layout import (
 from tcam.video.youtube_objects.splits import SplitLists, draw_splits, read_split_lists
 
 _NO_BOX: Final = (0.0, 0.0, 0.0, 0.0)
-"""How the lists mark a frame without truth."""
+"""Marks a frame without ground truth in the lists."""
 _SPLIT_ORIGIN: Final = {
     "v1.0": "test as in sets/test.txt, 5 annotated training videos per class drawn for validation",
     "v2.2": "by its boxes, the first 3 training videos per class for validation",
@@ -42,9 +42,9 @@ _SPLIT_ORIGIN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class YoutubeObjects:
-    """What was read: ``warnings`` and ``failures`` are (video id, what is wrong); videos of ``failures`` are left out.
+    """The data set as read: ``warnings`` and ``failures`` are (video id, problem); videos of ``failures`` are left out.
 
-    ``origin`` says in a few words where the splits came from.
+    ``origin`` describes where the splits came from.
     """
 
     index: VideoIndex
@@ -55,11 +55,11 @@ class YoutubeObjects:
 
 
 def read_youtube_objects(folder: Path, *, splits: Path | None = None) -> YoutubeObjects:
-    """Read a tree of YouTube-Objects, any number of its classes; of each video one image is opened, for the size.
+    """Read a tree of YouTube-Objects, any number of its classes; opens one image per video, for its size.
 
     Args:
-        folder: holds the class folders, or ``YouTube-Objects-v1.0`` or the like that does.
-        splits: folder of the official lists; they then give splits and boxes, and training uses the listed shots only.
+        folder: holds the class folders, or a folder such as ``YouTube-Objects-v1.0`` that does.
+        splits: folder of the official lists; they then define splits and boxes, and only listed shots are trained on.
 
     Raises:
         DataError: there is no such tree, a file of it is damaged, or the lists are of another version.
@@ -83,7 +83,7 @@ def read_youtube_objects(folder: Path, *, splits: Path | None = None) -> Youtube
 
 
 class _Indexer:
-    """Makes records and truth, video by video."""
+    """Builds records and ground truth, video by video."""
 
     def __init__(self, tree: YoutubeTree, split_of: Mapping[str, Split], lists: SplitLists | None) -> None:
         self._split_of, self._lists = split_of, lists
@@ -101,7 +101,7 @@ class _Indexer:
             self._warnings += [(v, "in the split lists but not on the disk; left out") for v in sorted(missing)]
 
     def add(self, video: VideoFolder) -> None:
-        """Add a video that has a split; nothing of one that has none."""
+        """Add a video if it has a split."""
         split = self._split_of.get(video.video_id)
         if split is None:
             return
@@ -128,7 +128,7 @@ class _Indexer:
         self._add_truth(record, shots)
 
     def _used_shots(self, video: VideoFolder, split: Split) -> dict[str, tuple[FrameRun, ...]]:
-        """Return the shots that hold frames; of training videos, those that the lists name."""
+        """Return the shots that hold frames; for training videos, only those in the lists."""
         shots = {name: runs for name, runs in video.shots.items() if runs}
         if self._lists is None or split != "train":
             return shots
@@ -170,7 +170,7 @@ class _Indexer:
 
 
 def _find_size(folder: Path, shots: Mapping[str, Sequence[FrameRun]]) -> Size:
-    """Return the size of the first image that can be read, one per shot being tried."""
+    """Return the size of the first readable image, trying one per shot."""
     problem = VideoError(f"{folder} holds no frames of this video: unpack its class again")
     for runs in shots.values():
         try:
@@ -190,7 +190,7 @@ def _cut(shots: Mapping[str, Sequence[FrameRun]]) -> tuple[Shot, ...]:
 
 
 def _find_frame(shots: Mapping[str, Sequence[FrameRun]], wanted: str, number: int) -> int | None:
-    """Return the position in the video of the frame whose name ends in a number, None where there is no such image."""
+    """Return the position in the video of the frame with this number in its name; None if there is no such image."""
     start = 0
     for shot, runs in shots.items():
         for run in runs:

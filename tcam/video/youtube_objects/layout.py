@@ -1,4 +1,4 @@
-"""How YouTube-Objects lies on disk: which videos, shots, frames and boxes a tree of v1.0 or v2.2 holds.
+"""Read from disk which videos, shots, frames and boxes a tree of YouTube-Objects v1.0 or v2.2 holds.
 
 Three layouts, each read in place:
 
@@ -6,7 +6,7 @@ Three layouts, each read in place:
 * v2.2 as distributed: ``<class>/00000001.jpg``, cut into shots by ``Ranges/ranges_<class>.mat``;
 * v2.2 as the WSOL literature sorts it: ``<class>/video-0001/shot-000000/00000001.jpg``.
 
-Boxes of v2.2 lie in ``GroundTruth/<class>/bb_gt{Training,Test}_<class>.mat``.
+Boxes of v2.2 are in ``GroundTruth/<class>/bb_gt{Training,Test}_<class>.mat``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Version = Literal["v1.0", "v2.2"]
 FrameKey = tuple[str, str, int]
 """A frame of the data set: video id (``cat/data/0003``, ``cat/video-0003``), shot (``017``), number in its name."""
 RawBox = tuple[float, ...]
-"""Corners as a file gives them: not yet checked, ordered or clipped."""
+"""Corners as in a file: not yet checked, ordered or clipped."""
 
 _FOLDERS: Final = ("YouTube-Objects-v1.0", "YouTube-Objects-v2.2", "YouTube-Objects-v2.2-original")
 _STICKS: Final = ".jpg_sticks.mat"
@@ -46,9 +46,9 @@ class VideoFolder:
 
 @dataclass(slots=True)
 class YoutubeTree:
-    """What a tree holds before anyone says which video is for what.
+    """The contents of a tree, before splits are assigned.
 
-    ``parts`` says for each video id whether the data set trains or tests with it (a video of neither is missing).
+    ``parts`` holds for each video id whether the data set trains or tests with it (a video of neither is missing).
     """
 
     root: Path
@@ -60,7 +60,7 @@ class YoutubeTree:
 
 
 def find_youtube_objects(folder: Path) -> tuple[Path, Version] | None:
-    """Describe where in a folder a tree of YouTube-Objects begins, and of which version; None where there is none."""
+    """Return the root of a tree of YouTube-Objects in a folder, and its version; None if there is none."""
     for root in (folder, *(folder / name for name in _FOLDERS)):
         for name in CLASSES:
             if (root / name / "data").is_dir() and (root / name / "sets").is_dir():
@@ -71,7 +71,7 @@ def find_youtube_objects(folder: Path) -> tuple[Path, Version] | None:
 
 
 def read_tree(root: Path, version: Version, *, with_boxes: bool) -> YoutubeTree:
-    """List all videos of a tree and, unless ``with_boxes`` is false, the boxes and parts that its own files give.
+    """List all videos of a tree and, if ``with_boxes``, the boxes and parts from its own files.
 
     Raises:
         DataError: a file of the data set is missing or damaged, or a video is for training and testing.
@@ -100,12 +100,12 @@ def _holds(folder: Path, pattern: str) -> bool:
 
 
 def _subfolders(folder: Path, pattern: str) -> list[str]:
-    """Name the folders in a folder that fit a pattern, sorted."""
+    """Return the names of the folders in a folder that match a pattern, sorted."""
     return sorted(name for name in _names(folder) if re.fullmatch(pattern, name) and (folder / name).is_dir())
 
 
 def _names(folder: Path) -> list[str]:
-    """Name all that lies in a folder; a Path for each of half a million images would take minutes."""
+    """Return all names in a folder; a Path for each of half a million images would take minutes."""
     try:
         with os.scandir(folder) as children:
             return [child.name for child in children]
@@ -173,7 +173,7 @@ def _read_class_v2(tree: YoutubeTree, name: str) -> None:
 
 
 def _cut_by_ranges(root: Path, name: str) -> Iterator[VideoFolder]:
-    """Sort the flat folder of a class into videos and shots; a frame of two ranges belongs to the later one."""
+    """Split the flat folder of a class into videos and shots; a frame in two ranges belongs to the later one."""
     path = root / "Ranges" / f"ranges_{name}.mat"
     ranges = read_matrix(path, "ranges")
     if ranges.ndim != 2 or ranges.shape[0] != 3:
@@ -191,7 +191,7 @@ def _cut_by_ranges(root: Path, name: str) -> Iterator[VideoFolder]:
 
 
 def _read_boxes_v2(tree: YoutubeTree, name: str, folder: Path) -> None:
-    """Note the boxes of a class; a video is for what its boxes are for."""
+    """Read the boxes of a class; they decide whether a video is for training or for testing."""
     shot_of = {
         run.first + position: (video.video_id, shot)
         for video in tree.videos

@@ -1,4 +1,4 @@
-"""Boxes and tables out of the .mat files of YouTube-Objects; field names are not relied on, shapes are checked."""
+"""Read boxes and tables from the .mat files of YouTube-Objects; shapes are checked, field names are not relied on."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def read_matrix(path: Path, name: str) -> np.ndarray:
     import scipy.io
 
     try:
-        with path.open("rb"):  # scipy would look for the name with .mat behind it too
+        with path.open("rb"):  # scipy would also try the name with .mat appended
             values: dict[str, Any] = scipy.io.loadmat(str(path), variable_names=[name])
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror or error}): unpack its archive again") from error
-    except Exception as error:  # scipy lets slip nearly every kind of error on a damaged file
+    except Exception as error:  # scipy raises nearly any kind of error on a damaged file
         raise DataError(f"{path} is not a MATLAB file that can be read ({error}): unpack its archive again") from error
     if name not in values:
         raise DataError(f"{path}: expected the variable {name!r}, found none: unpack its archive again")
@@ -34,7 +34,7 @@ def read_matrix(path: Path, name: str) -> np.ndarray:
 
 
 def read_cell_boxes(path: Path, name: str) -> Boxes:
-    """Read a cell array of vectors x0, y0, x1, y1 (``_sticks.mat`` of v1.0); empty cells are no boxes.
+    """Read a cell array of vectors x0, y0, x1, y1 (``_sticks.mat`` of v1.0); empty cells hold no box.
 
     Raises:
         DataError: the file cannot be read, or a cell holds something else.
@@ -67,7 +67,7 @@ def read_frame_boxes(path: Path, name: str) -> Iterator[tuple[str, Boxes]]:
 
 
 def _unwrap(value: object) -> np.ndarray:
-    """Take a value out of the cells around it."""
+    """Unwrap a value from the cells around it."""
     array = np.asarray(value)
     while array.dtype == object and array.size == 1:
         array = np.asarray(array.ravel()[0])

@@ -1,7 +1,7 @@
-"""Which video of YouTube-Objects trains, validates and tests: by the official lists, or drawn as their authors did.
+"""Assign the videos of YouTube-Objects to splits: by the official lists, or drawn as the authors of TCAM did.
 
-The lists are in the form of "WSOL done right" (Choe et al., arXiv 2001.07437); TCAM (arXiv 2208.14542) and CoLo-CAM
-(arXiv 2303.09044) share them: shots to train with; frames, sizes and boxes to validate and test with.
+The lists are in the format of "WSOL done right" (Choe et al., arXiv 2001.07437); TCAM (arXiv 2208.14542) and CoLo-CAM
+(arXiv 2303.09044) share them: shots for training; frames, sizes and boxes for validation and testing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VAL_VIDEOS: Final = {"v1.0": 5, "v2.2": 3}
 
 @dataclass(slots=True)
 class SplitLists:
-    """The official lists: the shots of training, and the frames of the other splits with their sizes and boxes."""
+    """The official lists: the shots for training, and the frames of the other splits with their sizes and boxes."""
 
     folder: Path
     version: Version
@@ -43,7 +43,7 @@ def read_split_lists(folder: Path) -> SplitLists:
     """Read and check ``<folder>/{train,val,test}/{image_ids,class_labels,image_sizes,localization}.txt``.
 
     Raises:
-        DataError: a list is missing, or a line of it is not what the format says; names file and line.
+        DataError: a list is missing, or a line does not follow the format; the message names file and line.
     """
     first = next((line for _, line in _lines(folder / "train" / "image_ids.txt")), "")
     version: Version = "v2.2" if _FRAME_ID["v2.2"].fullmatch(first) else "v1.0"
@@ -58,7 +58,7 @@ def read_split_lists(folder: Path) -> SplitLists:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Return the lines of a list that are not empty, each with its place for messages."""
+    """Yield the non-empty lines of a list, each with its place for messages."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -72,7 +72,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read_ids(lists: SplitLists, split: Split) -> dict[str, tuple[FrameKey, str]]:
-    """Note the ids of a split; gives key and class by id (a shot of training has frame number -1)."""
+    """Read the ids of a split; return key and class by id (a shot for training has frame number -1)."""
     ids: dict[str, tuple[FrameKey, str]] = {}
     for where, line in _lines(lists.folder / split / "image_ids.txt"):
         parts = _FRAME_ID[lists.version].fullmatch(line)
@@ -140,7 +140,7 @@ def _require_all(lists: SplitLists, split: Split, name: str, missing: set[str]) 
 
 
 def draw_splits(tree: YoutubeTree) -> dict[str, Split]:
-    """Take the validation videos out of the training ones as the authors of TCAM did; returns the split by video id.
+    """Choose validation videos among the training ones as the authors of TCAM did; return the split by video id.
 
     v1.0: of the annotated training videos of a class, sorted, the first 5 after 1000 shuffles seeded with the number
     of the class. v2.2: the first 3 training videos of a class in order of their shots. A class keeps at least one

@@ -134,7 +134,7 @@ def test_a_block_that_does_not_work_fails(block, reason, workspace):
         run_blocks(document, call_tcam)
 
 
-@pytest.mark.parametrize("path", documents()[1:], ids=lambda path: path.relative_to(REPO).as_posix())
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(REPO).as_posix())
 def test_the_links_of_a_document_lead_somewhere(path):
     assert broken_links(path) == []
 

@@ -271,6 +271,7 @@ def test_an_image_of_few_levels_takes_a_smaller_grid_and_errs_little_more():
     assert error.max() < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("sigma_xy", [None, 43.0])
 def test_the_fast_filter_is_near_the_exact_one_on_real_frames(shared_data, sigma_xy):

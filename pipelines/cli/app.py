@@ -28,7 +28,7 @@ from tcam.files import cannot_write
 
 app = typer.Typer(
     name="tcam",
-    help="Learn to box the tagged object in every frame of a video, from tags alone.",
+    help="Learn to box the tagged object in every frame of a video, from tags only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -87,10 +87,10 @@ class SequenceSettings(Settings):
 
 
 class JointSettings(Settings):
-    """Dense CRF energy over colour alone, of all frames of a sequence as one image (CoLo-CAM).
+    """Dense CRF energy over colour only, of all frames of a sequence as one image (CoLo-CAM).
 
     ``adaptive`` divides the energy of each sequence by its size: ``weight`` then has no scale, and the published 4.0 is
-    4.0 here. Otherwise ``weight`` multiplies the exact energy; the official filter gives 0.77 of that with colour alone
+    4.0 here. Otherwise ``weight`` multiplies the exact energy; the official filter gives 0.77 of that with colour only
     (0.59 with position and colour), so that its 2e-9 is 1.5e-9 here. A clip shorter than ``sequence.frames`` takes part
     with the frames it has; one of a single frame adds nothing, as that has no other to agree with.
     """
@@ -107,7 +107,7 @@ class NegativeSettings(Settings):
 
 
 class UncertaintySettings(Settings):
-    """Max-min uncertainty: how the frozen classifier sees each side of the map alone."""
+    """Max-min uncertainty: what the frozen classifier sees on each side of the map."""
 
     foreground: Weight = Field(0.0, description="weight of the cross-entropy of the foreground, which wants the tag")
     background: Weight = Field(0.0, description="weight of what the background still tells, which wants nothing")

@@ -119,7 +119,7 @@ class ModelSettings(_Settings):
 class ClassifierSettings(OptimizerSettings):
     """Stage 1: the frame classifier, trained from tags.
 
-    A ``baseline`` acts in training alone; its constants are in the group of its name. ``acol`` is a class head too:
+    A ``baseline`` acts only in training; its constants are in the group of its name. ``acol`` is a class head too:
     ``model.pooling`` is then ``acol``, and ``cam.method`` by default the head's own map, ``cam``.
     """
 
@@ -130,7 +130,7 @@ class ClassifierSettings(OptimizerSettings):
 
     late_lr_ratio: float = Field(10.0, gt=0, description="learning rate of the last level and the head, over lr")
     freeze_batch_norm: bool = Field(False, description="keep ImageNet BatchNorm statistics (small batches)")
-    freeze_backbone: bool = Field(False, description="train the head alone: fine-tuning learns few videos by heart")
+    freeze_backbone: bool = Field(False, description="train only the head: fine-tuning overfits few videos")
 
     @model_validator(mode="after")
     def _let_adl_teach_the_backbone(self) -> Self:

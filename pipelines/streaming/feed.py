@@ -200,7 +200,7 @@ class FrameFeed:
                 why = str(error)
             attempts = 0 if self._clock.heard else attempts
             if attempts >= patience.reconnects:
-                raise StreamError(f"{why}; attempts to reach it again: {attempts}; start anew when it is back")
+                raise StreamError(f"{why}; attempts to reach it again: {attempts}; start again when it is back")
             attempts += 1
             if self._closed_within(min(2.0 ** (attempts - 1), _LONGEST_WAIT_S)):
                 return

@@ -280,7 +280,7 @@ def test_a_source_that_goes_away_is_called_again_and_then_lost(tcam, tiny_run):
     assert times == sorted(times)
     assert times[10] - times[9] > 0.5  # the second between two attempts has passed
     assert (last["end"], last["frames"], last["reconnects"]) == ("lost", 20, 1)
-    assert "; attempts to reach it again: 1; start anew when it is back" in found.error
+    assert "; attempts to reach it again: 1; start again when it is back" in found.error
 
 
 @pytest.mark.slow

@@ -22,17 +22,21 @@ STAGES = ("classifier", "cams", "localizer")
 
 @pytest.fixture
 def again(tiny_run, monkeypatch):
-    """Give a function that trains or resumes beside the tiny run."""
+    """Give a function that trains beside the tiny run; its runs are removed, so that no other test takes from them."""
     monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
+    made = []
 
     def train(name: str, *overrides: str):
         result = start_or_resume(
             tiny_run.videos, overrides=(*SETTINGS, *overrides), name=name, runs=tiny_run.home / "runs"
         )
+        made.append(result.folder)
         assert (result.folder, result.failures) == (tiny_run.home / "runs" / f"{name}-001", 0)
         return result.folder
 
-    return train
+    yield train
+    for folder in made:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pipelines.commands.train import start_or_resume
 from pipelines.data.prepare import Prepared, prepare
 from pipelines.parallel.cluster import set_ray_up
 from pipelines.parallel.placement import Placement
+from pipelines.run.console import console
 from tests.helpers.inputs import hash_inputs, sha256
 from tests.helpers.tiny import SETTINGS, Outcome, TinyRun
 
@@ -92,6 +93,12 @@ def tcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         return Outcome(int(leaving.value.code or 0), out, err)
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def console_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin every test with a console that speaks: commands run in this process may have left it quiet."""
+    monkeypatch.setattr(console, "quiet", False)
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ def replace_file(path: Path, text: str) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    """Tell each process of xdist where to write the groups of its tests: the scheduler knows no marks."""
+    """Pass each xdist worker the file for the groups of its tests, because the scheduler sees no marks."""
     stash = node.config.stash
     if GROUPS not in stash:
         stash[GROUPS] = tempfile.TemporaryDirectory(prefix="tcam-tests-")

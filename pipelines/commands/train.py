@@ -104,7 +104,7 @@ def _train(videos: Path, folder: Path, train_stage: TrainStage, *, is_new: bool)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Make the paths of weight file and background absolute, so that the run works from any directory."""
+    """Return the settings with absolute paths of weight file and background, so that the run works from anywhere."""
     model, data = config.model, config.data
     if Path(model.weights).is_file():
         model = model.model_copy(update={"weights": str(Path(model.weights).resolve())})

@@ -136,7 +136,7 @@ class ProcessPool:
         return min(waiting, sum(child.idle for child in self._children))
 
     def submit(self, task: Task) -> None:
-        """Give a task to an idle child."""
+        """Send a task to an idle child."""
         next(child for child in self._children if child.idle).begin(task)
 
     def wait(self) -> list[TaskResult]:

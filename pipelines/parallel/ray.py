@@ -193,7 +193,7 @@ class RayPool:
         return answer
 
     def _check_staff(self) -> None:
-        """Give up if no actor works and none can be started.
+        """Raise if no actor works and none can be started.
 
         Raises:
             ClusterError: no node takes an actor.

@@ -95,7 +95,7 @@ def _leads_somewhere(link: str, document: Path) -> bool:
 
 
 def make_workspace(folder: Path, call: Call) -> Path:
-    """Make the folder that documents speak of: tagged videos, finished runs, another video, the repository's files."""
+    """Create the folder that the documents refer to: tagged videos, finished runs, another video, the repository."""
     write_pets(folder / "videos")
     shutil.copy(folder / "videos/dog/rex.mp4", folder / "holiday.mp4")
     shutil.copytree(folder / "videos/cat", folder / "street-scenes")

@@ -23,7 +23,7 @@ EXAMPLES = REPO / "docs" / "examples"
 
 @pytest.fixture
 def add():
-    """Give a function that runs an example for the row it adds; the tables are restored afterwards."""
+    """Return a function that runs an example for the row it adds; the tables are restored afterwards."""
     kept = [(table, dict(table)) for table in (SINKS, DATASETS)]
     yield lambda name: runpy.run_path(str(EXAMPLES / name))
     for table, rows in kept:

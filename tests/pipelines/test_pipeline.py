@@ -22,7 +22,7 @@ STAGES = ("classifier", "cams", "localizer")
 
 @pytest.fixture
 def again(tiny_run, monkeypatch):
-    """Give a function that trains beside the tiny run; its runs are removed, so that no other test takes from them."""
+    """Return a function that trains beside the tiny run; its runs are removed, so no other test takes from them."""
     monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
     made = []
 

@@ -46,7 +46,7 @@ def _train_with_others(group: ProcessGroup, run: Run, name: str, validator: Vali
 
 
 def release_others(group: ProcessGroup, run: Path) -> None:
-    """Tell the other processes that the run is finished."""
+    """Broadcast to the other processes that the run is finished."""
     if group.size > 1:
         group.broadcast(json.dumps({"run": str(run.resolve()), "stage": None}))
 

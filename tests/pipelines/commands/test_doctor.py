@@ -96,10 +96,10 @@ def test_every_required_part_that_fails_is_named(tcam, tmp_path, monkeypatch):
 
 def test_a_torch_that_hangs_does_not_hang_the_doctor(tcam, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "PROBE_TIMEOUT_S", 0.5)
-    with_module(monkeypatch, tmp_path, "torch", "import time; time.sleep(60)")
+    with_module(monkeypatch, tmp_path, "torch", "import time; time.sleep(600)")
     began = time.monotonic()
     found = tcam("doctor", "--json")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     assert checks_of(found)["PyTorch"]["detail"] == "no answer within 0 s"
 
 

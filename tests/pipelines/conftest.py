@@ -42,6 +42,25 @@ def tiny_run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Tin
     return TinyRun(result.folder, tiny_videos, home)
 
 
+@pytest.fixture
+def train_beside(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Give a function that trains beside the tiny run, whose stages it takes where the settings allow it.
+
+    Its runs are removed after the test: another test would take its stages from them.
+    """
+    monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
+    runs = tiny_run.folder.parent
+
+    def train(name: str, *overrides: str, failures: int = 0, quiet: bool = False) -> Path:
+        result = start_or_resume(tiny_run.videos, overrides=(*SETTINGS, *overrides), name=name, runs=runs, quiet=quiet)
+        assert (result.folder, result.failures) == (runs / f"{name}-001", failures)
+        return result.folder
+
+    yield train
+    for folder in set(runs.iterdir()) - {tiny_run.folder}:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="module")
 def small_ray() -> Iterator[None]:
     """Keep one Ray open for a file of tests: two processors, no GPU, the smallest object store."""

@@ -21,25 +21,6 @@ STAGES = ("classifier", "cams", "localizer")
 
 
 @pytest.fixture
-def again(tiny_run, monkeypatch):
-    """Return a function that trains beside the tiny run; its runs are removed, so no other test takes from them."""
-    monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
-    made = []
-
-    def train(name: str, *overrides: str):
-        result = start_or_resume(
-            tiny_run.videos, overrides=(*SETTINGS, *overrides), name=name, runs=tiny_run.home / "runs"
-        )
-        made.append(result.folder)
-        assert (result.folder, result.failures) == (tiny_run.home / "runs" / f"{name}-001", 0)
-        return result.folder
-
-    yield train
-    for folder in made:
-        shutil.rmtree(folder)
-
-
-@pytest.fixture
 def private_run(tiny_run, tmp_path):
     """A copy of the tiny run that a test may spoil."""
     return shutil.copytree(tiny_run.folder, tmp_path / "copy-001")
@@ -125,8 +106,8 @@ def test_thresholds_of_refined_maps_do_not_outlive_the_weights(private_run, tiny
     assert not stale.exists()
 
 
-def test_a_second_run_takes_the_stages_of_the_first(tiny_run, again, capsys):
-    folder = again("second")
+def test_a_second_run_takes_the_stages_of_the_first(tiny_run, train_beside, capsys):
+    folder = train_beside("second")
     text = " ".join(capsys.readouterr().err.split())
     for stage in STAGES:
         assert f"{stage}: unchanged, taken from tiny-001" in text
@@ -136,18 +117,18 @@ def test_a_second_run_takes_the_stages_of_the_first(tiny_run, again, capsys):
 
 
 @pytest.mark.slow
-def test_only_what_depends_on_a_change_is_done_again(tiny_run, again):
-    folder = again("other-decoder", "localizer.seeds.kernel=5")
+def test_only_what_depends_on_a_change_is_done_again(train_beside):
+    folder = train_beside("other-decoder", "localizer.seeds.kernel=5")
     assert stages_trained(folder) == ["localizer"]
-    folder = again("only-cam", "method=cam")
+    folder = train_beside("only-cam", "method=cam")
     assert stages_trained(folder) == []
     assert not (folder / "localizer").exists()
     assert main_localizer(load_run(folder)) == "layercam"
 
 
 @pytest.mark.slow
-def test_colocam_takes_classifier_and_cams_of_tcam_and_is_a_run_like_any(tiny_run, again, capsys):
-    folder = again("sequences", "method=colocam", "localizer.sequence.frames=2")
+def test_colocam_takes_classifier_and_cams_of_tcam_and_is_a_run_like_any(train_beside, capsys):
+    folder = train_beside("sequences", "method=colocam", "localizer.sequence.frames=2")
     text = " ".join(capsys.readouterr().err.split())
     for stage in ("classifier", "cams"):
         assert f"{stage}: unchanged, taken from " in text

@@ -18,7 +18,7 @@ from pipelines.training.stages import negative_slots
 from tcam.errors import DataError
 from tcam.types import NO_CLASS, FrameTruth, Shot, VideoIndex
 from tests.helpers.encoded import encode
-from tests.helpers.tiny import CPU, SETTINGS, files_of, record, set_flags, tiny_config
+from tests.helpers.tiny import CPU, files_of, record, set_flags, tiny_config
 
 METHODS = ("fcam", "pixelcam", "negev", "maxmin")
 OWN_TERMS = {"pixelcam": "classes", "negev": "negatives", "maxmin": "background"}
@@ -36,21 +36,13 @@ def background(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def train(tiny_run, background, monkeypatch):
+def train(train_beside, background):
     """Give a function that trains a method beside the tiny run, whose classifier and CAMs it takes."""
-    monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
 
     def run(method: str, name: str, *overrides: str) -> Path:
-        more = (f"data.background={background}",) if method == "negev" else ()
-        result = start_or_resume(
-            tiny_run.videos,
-            overrides=(*SETTINGS, f"method={method}", *more, *overrides),
-            name=name,
-            runs=tiny_run.home / "runs",
-            quiet=True,
-        )
-        assert result.failures == (1 if method == "negev" else 0)
-        return result.folder
+        if method == "negev":
+            overrides = (f"data.background={background}", *overrides)
+        return train_beside(name, f"method={method}", *overrides, failures=int(method == "negev"), quiet=True)
 
     return run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +19,7 @@ class Settings(BaseModel):
 
 
 class OptimizerSettings(Settings):
-    """SGD with Nesterov momentum; the learning rate falls by ``lr_gamma`` every ``lr_step`` epochs."""
+    """The optimizer; its learning rate falls by ``lr_gamma`` every ``lr_step`` epochs."""
 
     epochs: Positive = Field(100, description="passes over the training shots")
     batch: Positive = Field(32, description="frames per step, of all workers together")
@@ -31,9 +31,32 @@ class OptimizerSettings(Settings):
     lr: float = Field(1e-3, gt=0, description="learning rate at the start")
     lr_step: Positive = Field(15, description="epochs between two drops of the learning rate")
     lr_gamma: Fraction = Field(0.9, description="what a drop multiplies the learning rate by")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of SGD")
-    weight_decay: Weight = Field(1e-4, description="L2 penalty on the weights")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of SGD, first beta of AdamW")
+    weight_decay: Weight = Field(1e-4, description="L2 penalty on the weights; decoupled with AdamW")
     workers: int = Field(0, ge=0, description="decoding processes; 0 decodes in the training process")
+
+
+class SoftSettings(Settings):
+    """Soft targets: the decoder learns the whole CAM, instead of a few pixels drawn from it.
+
+    Use it with CAMs that already cover the object, such as those of ``cam.refine=joint``.
+    """
+
+    weight: Weight = Field(0.0, description="weight of the cross-entropy with the CAM at every pixel; 0: none")
+
+
+class NegativeSettings(Settings):
+    """Frames known to hold no object (NEGEV): background at every pixel."""
+
+    weight: Weight = Field(0.0, description="weight of the cross-entropy on frames without any object")
+
+
+class UncertaintySettings(Settings):
+    """Max-min uncertainty: what the frozen classifier sees on each side of the map."""
+
+    foreground: Weight = Field(0.0, description="weight of the cross-entropy of the foreground, which wants the tag")
+    background: Weight = Field(0.0, description="weight of what the background still tells, which wants nothing")
 
 
 class HideAndSeekSettings(Settings):

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.config.groups import Fraction, OptimizerSettings, Positive, Settings, Weight
+from pipelines.config.groups import (
+    Fraction,
+    NegativeSettings,
+    OptimizerSettings,
+    Positive,
+    Settings,
+    SoftSettings,
+    UncertaintySettings,
+    Weight,
+)
 
 if TYPE_CHECKING:
     from tcam.supervision.max_min import ScoreMasked
@@ -100,19 +109,6 @@ class JointSettings(Settings):
     sigma_rgb: float = Field(15.0, gt=0, description="reach in colour, in levels of 0 to 255")
 
 
-class NegativeSettings(Settings):
-    """Frames known to hold no object (NEGEV): background at every pixel."""
-
-    weight: Weight = Field(0.0, description="weight of the cross-entropy on frames without any object")
-
-
-class UncertaintySettings(Settings):
-    """Max-min uncertainty: what the frozen classifier sees on each side of the map."""
-
-    foreground: Weight = Field(0.0, description="weight of the cross-entropy of the foreground, which wants the tag")
-    background: Weight = Field(0.0, description="weight of what the background still tells, which wants nothing")
-
-
 class LocalizerSettings(OptimizerSettings):
     """Stage 2: the decoder, trained from pseudo-labels.
 
@@ -121,6 +117,7 @@ class LocalizerSettings(OptimizerSettings):
 
     lr: float = Field(1e-2, gt=0, description="learning rate at the start")
     seeds: SeedSettings = SeedSettings()
+    soft: SoftSettings = SoftSettings()
     temporal: TemporalSettings = TemporalSettings()
     crf: CrfSettings = CrfSettings()
     size: SizeSettings = SizeSettings()
@@ -131,9 +128,9 @@ class LocalizerSettings(OptimizerSettings):
 
     @model_validator(mode="after")
     def _learn_from_something(self) -> Self:
-        terms = (self.seeds.weight, self.crf.weight, self.size.weight, self.joint.weight)
+        terms = (self.seeds.weight, self.soft.weight, self.crf.weight, self.size.weight, self.joint.weight)
         if not any((*terms, self.uncertainty.foreground, self.uncertainty.background)):
-            raise ValueError("at least one of seeds.weight, crf.weight, size.weight and joint.weight must be above 0")
+            raise ValueError("at least one of the terms seeds, soft, crf, size and joint needs a weight above 0")
         return self
 
     @model_validator(mode="after")
@@ -167,6 +164,7 @@ def _tcam(settings: LocalizerSettings, _: ScoreMasked | None = None) -> TcamObje
 
     return TcamObjective(
         seed_weight=settings.seeds.weight,
+        soft_weight=settings.soft.weight,
         crf_weight=settings.crf.weight,
         size_weight=settings.size.weight,
         sigma_rgb=settings.crf.sigma_rgb,

@@ -139,6 +139,16 @@ class ClassifierSettings(OptimizerSettings):
         return self
 
 
+class WalkSettings(_Settings):
+    """The walk of ``cam.refine=joint``: see ``tcam/supervision/joint_walk.py``."""
+
+    sigma: float = Field(0.4, gt=0, description="reach of the affinity of two positions' features")
+    momentum: float = Field(0.95, ge=0, le=1, description="share of each step that comes from like positions")
+    steps: Positive = Field(30, description="steps of the walk")
+    components: Positive = Field(8, description="principal components of the features")
+    window: Positive = Field(8, description="consecutive frames whose CAMs agree")
+
+
 class CamSettings(_Settings):
     """The CAM cache that seeds the localizer, and the CAM that the cam method predicts with."""
 
@@ -146,6 +156,10 @@ class CamSettings(_Settings):
         "layercam", description="scorecam, sscam and iscam run the network once or more for each channel"
     )
     batch: Positive = Field(32, description="frames per forward pass")
+    refine: Literal["none", "joint"] = Field(
+        "none", description="joint: the cached CAMs of a shot agree with each other, in feature space"
+    )
+    walk: WalkSettings = WalkSettings()
 
 
 class EvaluationSettings(_Settings):

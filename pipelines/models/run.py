@@ -70,7 +70,9 @@ class Run:
 
     def cams_stage(self) -> Stage:
         """The stage that caches the training frames' CAMs."""
-        return self.stage("cams", {"classifier": self.classifier_stage().fingerprint, "cam": self.config.cam.method})
+        cam = self.config.cam
+        refined = {} if cam.refine == "none" else {"refine": cam.refine, "walk": cam.walk.model_dump(mode="json")}
+        return self.stage("cams", {"classifier": self.classifier_stage().fingerprint, "cam": cam.method, **refined})
 
     def localizer_stage(self) -> Stage:
         """The stage that trains the decoder."""
@@ -127,8 +129,13 @@ def main_localizer(run: Run) -> str:
 
 
 def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a training without the number of workers, which does not change the clips."""
-    return {**settings, "workers": 0}
+    """Return the settings of a training without the number of workers, which does not change the clips.
+
+    Later additions count from the moment they are used, so that runs of earlier versions are still found.
+    """
+    unused = {"optimizer": "sgd", "soft": {"weight": 0.0}}
+    used = {key: value for key, value in settings.items() if key not in unused or value != unused[key]}
+    return {**used, "workers": 0}
 
 
 def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:

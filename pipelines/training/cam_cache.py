@@ -23,8 +23,9 @@ from pipelines.run.console import item_bar
 from pipelines.run.files import write_json
 from tcam.errors import DataError, VideoError
 from tcam.files import replacing
+from tcam.supervision.joint_walk import JointWalk, affinity_features, walk_context
 from tcam.supervision.temporal import overheat, temporal_max_pool
-from tcam.types import NO_CLASS, Shot, Size, VideoIndex, VideoRecord
+from tcam.types import NO_CLASS, FrameOutput, Shot, Size, VideoIndex, VideoRecord
 from tcam.video.clips import neighbours
 from tcam.video.dataset import OpenReaders
 
@@ -49,15 +50,16 @@ class ShotPart:
 
 @dataclass(frozen=True, slots=True)
 class MakeCams:
-    """A factory for workers: loads the model and returns the function that makes the CAMs of a part."""
+    """A factory for workers: loads the model and returns what makes the CAMs of a part; ``walk`` makes them agree."""
 
     localizer: PackedLocalizer
     batch: int
     size: Size
+    walk: JointWalk | None = None
 
     def __call__(self) -> Callable[[ShotPart], np.ndarray]:
         """Load the model."""
-        return partial(_part_cams, localizer=self.localizer.unpack(), batch=self.batch, readers=OpenReaders(self.size))
+        return partial(_part_cams, self.localizer.unpack(), OpenReaders(self.size), self)
 
 
 def write_cams(
@@ -88,7 +90,7 @@ def write_cams(
     ]
     with item_bar("CAM cache") as progress:
         results = ordered_map(
-            MakeCams(PackedLocalizer.pack(localizer), settings.batch, size),
+            MakeCams(PackedLocalizer.pack(localizer), settings.batch, size, walk_of(settings)),
             parts,
             placement=placement.settled(localizer.compute.device.type, sum(len(part.frames) for part in parts)),
             time_limit_s=lambda part: model_time_limit_s(len(part.frames)),
@@ -104,9 +106,8 @@ def write_cams(
             f"the CAMs of {len(failures)} videos could not be made, listed in {folder / 'errors.csv'} "
             f"({first.video_id}: {first.reason}); the others are kept"
         )
-    write_json(
-        folder / "header.json", {"method": settings.method, "input": list(size), "classes": list(index.class_names)}
-    )
+    facts = {"method": settings.method, "refine": settings.refine}
+    write_json(folder / "header.json", {**facts, "input": list(size), "classes": list(index.class_names)})
 
 
 def _save_shots(results: Iterable[tuple[ShotPart, np.ndarray | ItemFailure]], folder: Path) -> list[VideoFailure]:
@@ -131,17 +132,32 @@ def _append(stream: IO[bytes], part: ShotPart, maps: np.ndarray | ItemFailure) -
     stream.write(maps.tobytes())
 
 
-def _part_cams(part: ShotPart, *, localizer: NetworkLocalizer, batch: int, readers: OpenReaders) -> np.ndarray:
-    made = []
+def walk_of(settings: CamSettings) -> JointWalk | None:
+    """Return the walk that the settings ask for."""
+    return JointWalk(**settings.walk.model_dump()) if settings.refine == "joint" else None
+
+
+def _part_cams(localizer: NetworkLocalizer, readers: OpenReaders, work: MakeCams, part: ShotPart) -> np.ndarray:
+    """Make the CAMs of a part: float16 ``[frames, h, w]``. A walk also reads the frames around it."""
+    shot = range(part.shot.start, part.shot.stop)
+    wanted = part.frames if work.walk is None else walk_context(part.frames, shot, work.walk.window)
+    network, made, seen = localizer.network, [], []
     with torch.inference_mode():
-        for start in range(part.frames.start, part.frames.stop, batch):
-            frames = readers.read(part.record, range(start, min(start + batch, part.frames.stop)))
+        for start in range(wanted.start, wanted.stop, work.batch):
+            frames = readers.read(part.record, range(start, min(start + work.batch, wanted.stop)))
             frames = frames.to(localizer.compute.device)
             with localizer.compute.autocast():
-                output = localizer.network(frames)
+                pyramid = network.pyramid(frames)
+                output = FrameOutput(network.head(pyramid.last), pyramid.last, None, pyramid.attention)
             labels = torch.full((len(frames),), part.record.label, device=frames.device)
-            made.append(class_activation(localizer, frames, output=output, labels=labels).half().cpu())
-    return torch.cat(made).numpy()
+            made.append(class_activation(localizer, frames, output=output, labels=labels))
+            if work.walk is not None:
+                seen.append(affinity_features(pyramid.levels, work.size))
+        maps = torch.cat(made)
+        if work.walk is not None:
+            own = slice(part.frames.start - wanted.start, part.frames.stop - wanted.start)
+            maps = work.walk(maps, torch.cat(seen))[own]
+    return maps.half().cpu().numpy()
 
 
 @dataclass(frozen=True)

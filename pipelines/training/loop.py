@@ -96,6 +96,13 @@ class _Position:
     best: dict[str, float] = field(default_factory=dict)
 
 
+def _optimizer(settings: OptimizerSettings, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+    momentum, decay = settings.momentum, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=(momentum, 0.999), weight_decay=decay)
+    return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, weight_decay=decay)
+
+
 class Trainer:
     """Trains one stage; see ``run``."""
 
@@ -109,9 +116,7 @@ class Trainer:
     ) -> None:
         self._context, self._stage, self._settings, self._localizer = context, stage, settings, localizer
         self._group = context.group
-        self._optimizer = torch.optim.SGD(
-            groups, momentum=settings.momentum, nesterov=settings.momentum > 0, weight_decay=settings.weight_decay
-        )
+        self._optimizer = _optimizer(settings, groups)
         self._base_lr = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._scaler = context.compute.grad_scaler()
         self._generator = torch.Generator(context.compute.device)

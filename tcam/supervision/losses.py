@@ -1,4 +1,4 @@
-"""The terms of the localizer's loss as functions of map logits: seeds, dense CRF energy, size barrier."""
+"""The terms of the localizer's loss as functions of map logits: seeds, soft targets, CRF energy, size barrier."""
 
 from __future__ import annotations
 
@@ -36,6 +36,29 @@ def partial_cross_entropy(map_logits: Tensor, labels: PixelLabels) -> Tensor:
     targets = labels.labels.long()
     total = functional.cross_entropy(at_least_float32(map_logits), targets, ignore_index=IGNORE, reduction="sum")
     return total / (targets != IGNORE).sum().clamp_min(1)
+
+
+def soft_cross_entropy(map_logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over all pixels of ``-m log S^1(p) - (1 - m) log S^0(p)``, with ``m`` the target.
+
+    Args:
+        map_logits: ``[N, 2, H, W]``.
+        targets: ``[N, H, W]`` in 0..1, how likely a pixel is foreground.
+
+    Returns:
+        A scalar; 0 for no map.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    _check(map_logits)
+    expected = [map_logits.shape[0], *map_logits.shape[2:]]
+    if list(targets.shape) != expected:
+        raise ValueError(f"targets must be {expected} like map_logits, got {list(targets.shape)}")
+    background, foreground = at_least_float32(map_logits).unbind(1)
+    odds = foreground - background
+    total = functional.binary_cross_entropy_with_logits(odds, targets.to(odds.dtype), reduction="sum")
+    return total / max(targets.numel(), 1)
 
 
 def crf_energy(

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier
+from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier, soft_cross_entropy
 from tcam.types import IGNORE, ClipBatch, FrameOutput, LossTerms, PixelLabels
 
 
@@ -46,12 +46,15 @@ def clip_maps(output: FrameOutput, batch: ClipBatch) -> Tensor:
 class TcamObjective:
     """TCAM's loss: seeds + CRF + size (arXiv:2208.14542); a term of weight 0 is left out.
 
+    The soft cross-entropy is an addition to the paper.
+
     Attributes:
         seed_weight: of the partial cross-entropy.
         crf_weight: of the CRF energy; small, as that counts pairs of pixels.
         size_weight: of the size barrier.
         sigma_rgb: reach of the CRF in colour levels.
         sigma_xy: reach of the CRF in pixels.
+        soft_weight: of the cross-entropy with the CAM at every pixel.
     """
 
     seed_weight: float
@@ -59,6 +62,7 @@ class TcamObjective:
     size_weight: float
     sigma_rgb: float
     sigma_xy: float
+    soft_weight: float = 0.0
 
     def __call__(self, output: FrameOutput, batch: ClipBatch, labels: PixelLabels, *, barrier_t: float) -> LossTerms:
         """Return the loss terms; each of the N = B T frames counts the same. See ``Objective``."""
@@ -68,6 +72,11 @@ class TcamObjective:
         if self.seed_weight:
             seeds, seen = partial_cross_entropy(map_logits, labels), (labels.labels != IGNORE).sum()
             losses = losses.plus("seeds", seeds, weight=self.seed_weight, count=seen)
+        if self.soft_weight:
+            if batch.cams is None:
+                raise ValueError("soft targets need clips with CAMs")
+            soft = soft_cross_entropy(map_logits, batch.cams.flatten(0, 1))
+            losses = losses.plus("soft", soft, weight=self.soft_weight, count=count)
         if self.crf_weight:
             energies = crf_energy(map_logits, frames, sigma_rgb=self.sigma_rgb, sigma_xy=self.sigma_xy)
             losses = losses.plus("crf", energies.sum() / max(count, 1), weight=self.crf_weight, count=count)

@@ -9,7 +9,12 @@ from tcam.types import ClipBatch, FrameOutput
 
 
 def as_clips(
-    map_logits: Tensor, frames: Tensor, *, tags: Tensor | None = None, class_logits: Tensor | None = None
+    map_logits: Tensor,
+    frames: Tensor,
+    *,
+    tags: Tensor | None = None,
+    class_logits: Tensor | None = None,
+    cams: Tensor | None = None,
 ) -> tuple[FrameOutput, ClipBatch]:
     """Give output and batch of maps ``[B, T, 2, H, W]`` and frames ``[B, T, 3, H, W]``; the tags are 0 if left out."""
     clips, length = frames.shape[:2]
@@ -17,7 +22,7 @@ def as_clips(
     output = FrameOutput(scores, torch.zeros(clips * length, 1, 1, 1), map_logits.flatten(0, 1))
     label = torch.zeros(clips, dtype=torch.int64) if tags is None else tags
     index = torch.zeros(clips, length, dtype=torch.int64)
-    return output, ClipBatch(frames, None, index, label, ("",) * clips)
+    return output, ClipBatch(frames, cams, index, label, ("",) * clips)
 
 
 def random_case(clips: int = 2, length: int = 1, side: int = 8, dtype: torch.dtype = torch.float32):

@@ -11,6 +11,7 @@ from pipelines.models.localizer import class_activation
 from pipelines.parallel.placement import Placement
 from pipelines.training.cam_cache import CamCache, shot_file, write_cams
 from tcam.errors import DataError
+from tcam.supervision.joint_walk import JointWalk, affinity_features
 from tcam.types import NO_CLASS, VideoIndex
 from tcam.video.dataset import open_record
 from tests.helpers.tiny import SIDE, record, tiny_config, tiny_localizer
@@ -58,7 +59,7 @@ def test_every_training_shot_has_its_cams_and_no_other(cams, tiny_data):
         assert maps.min() >= 0
         assert maps.max() <= 1
     header = json.loads((cams / "header.json").read_text())
-    assert header == {"method": "layercam", "input": [SIDE, SIDE], "classes": ["beetle", "fish"]}
+    assert header == {"method": "layercam", "refine": "none", "input": [SIDE, SIDE], "classes": ["beetle", "fish"]}
 
 
 def test_a_cam_is_of_the_videos_own_tag(cams, tiny_data):
@@ -77,6 +78,23 @@ def test_a_cam_is_of_the_videos_own_tag(cams, tiny_data):
         stored = torch.from_numpy(np.load(shot_file(cams, position, item.shots[0]))[4]).float()
         torch.testing.assert_close(stored, own[0], rtol=0, atol=2e-3)
         assert (stored - other[0]).abs().max() > 0.01
+
+
+def test_refined_cams_are_those_of_a_walk_over_the_whole_shot(tiny_data, tmp_path):
+    settings = tiny_config("cam.batch=2", "cam.refine=joint", "cam.walk.window=4", "cam.walk.steps=3").cam
+    localizer, size = tiny_localizer(), (SIDE, SIDE)
+    write_cams(tiny_data.index, localizer, tmp_path, settings=settings, size=size, placement=Placement())
+    assert json.loads((tmp_path / "header.json").read_text())["refine"] == "joint"
+    position, item = next((i, item) for i, item in enumerate(tiny_data.index.records) if item.split == "train")
+    with open_record(item, size) as reader:
+        frames = torch.from_numpy(reader.read(range(8)))
+    with torch.no_grad():
+        pyramid, output = localizer.network.pyramid(frames), localizer.network(frames)
+        plain = class_activation(localizer, frames, output=output, labels=torch.full((8,), item.label))
+    expected = JointWalk(window=4, steps=3)(plain, affinity_features(pyramid.levels, size))
+    stored = torch.from_numpy(np.load(shot_file(tmp_path, position, item.shots[0]))).float()
+    torch.testing.assert_close(stored, expected, rtol=0, atol=2e-3)
+    assert stored.shape != plain.shape  # at the resolution of the features
 
 
 def test_shots_that_are_there_are_kept(cams, tiny_data, tmp_path):

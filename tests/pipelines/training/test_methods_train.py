@@ -21,6 +21,7 @@ from tests.helpers.encoded import encode
 from tests.helpers.tiny import CPU, files_of, record, set_flags, tiny_config
 
 METHODS = ("fcam", "pixelcam", "negev", "maxmin")
+SOFT = ("cam.refine=joint", "localizer.optimizer=adamw", "localizer.seeds.weight=0", "localizer.soft.weight=1")
 OWN_TERMS = {"pixelcam": "classes", "negev": "negatives", "maxmin": "background"}
 
 
@@ -75,15 +76,21 @@ def test_every_method_trains_and_is_found_by_the_other_commands(method, train, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["pixelcam", "fcam", "negev", "maxmin"])
-def test_two_trainings_leave_the_same_bytes_also_when_one_was_cut_off(method, train, tiny_run, monkeypatch):
-    settings = ("localizer.epochs=2", "save_every_s=0", "localizer.seeds.foreground=3", "seed=7")
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("pixelcam", ()), ("fcam", ()), ("negev", ()), ("maxmin", ()), ("tcam", SOFT)],
+    ids=["pixelcam", "fcam", "negev", "maxmin", "soft"],
+)
+def test_two_trainings_leave_the_same_bytes_also_when_one_was_cut_off(method, more, train, tiny_run, monkeypatch):
+    settings = ("localizer.epochs=2", "save_every_s=0", "localizer.seeds.foreground=3", "seed=7", *more)
     whole = files_of(train(method, f"{method}-whole", *settings) / "localizer")
     folder = tiny_run.home / "runs" / f"{method}-whole-001"
+    assert ("soft" in rows_of(folder)[-1]) == bool(more)
     for name in ("localizer", "evaluation", "report"):
         shutil.rmtree(folder / name)
     (folder / "metrics.jsonl").write_text("")
-    real, taken = torch.optim.SGD.step, []
+    optimizer = torch.optim.AdamW if more else torch.optim.SGD
+    real, taken = optimizer.step, []
 
     def step(self, *arguments, **keywords):
         taken.append(1)
@@ -91,10 +98,10 @@ def test_two_trainings_leave_the_same_bytes_also_when_one_was_cut_off(method, tr
             raise KeyboardInterrupt
         return real(self, *arguments, **keywords)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(optimizer, "step", step)
     with pytest.raises(KeyboardInterrupt):
         start_or_resume(None, resume=folder, quiet=True)
-    monkeypatch.setattr(torch.optim.SGD, "step", real)
+    monkeypatch.setattr(optimizer, "step", real)
     start_or_resume(None, resume=folder, quiet=True)
     parts = files_of(folder / "localizer")
     assert parts["last.safetensors"] == whole["last.safetensors"]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tcam.supervision.losses import crf_energy, log_barrier, partial_cross_entropy, size_barrier
+from tcam.supervision.losses import crf_energy, log_barrier, partial_cross_entropy, size_barrier, soft_cross_entropy
 from tcam.types import IGNORE, PixelLabels
 
 
@@ -24,6 +24,23 @@ def test_partial_cross_entropy_is_the_mean_over_labelled_pixels_of_the_batch():
     loss = partial_cross_entropy(logits, _labels([[[1, 0]], [[0, IGNORE]]]))
     terms = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(-2)), math.log(2)]
     assert float(loss) == pytest.approx(sum(terms) / 3)
+
+
+def test_soft_cross_entropy_is_the_formula_and_least_where_the_map_is_its_target():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.rand(2, 5, 6, generator=generator, dtype=torch.float64).clamp(0.05, 0.95)
+    logits = torch.randn(2, 2, 5, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    background, foreground = logits.softmax(1).log().unbind(1)
+    expected = -(targets * foreground + (1 - targets) * background).mean()
+    torch.testing.assert_close(soft_cross_entropy(logits, targets), expected)
+    best = torch.stack([(1 - targets).log(), targets.log()], dim=1).requires_grad_()
+    (slope,) = torch.autograd.grad(soft_cross_entropy(best, targets), best)
+    assert slope.abs().max() < 1e-12
+
+
+def test_soft_targets_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"targets must be \[1, 4, 4\]"):
+        soft_cross_entropy(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 5))
 
 
 def test_ignored_pixels_get_no_gradient():

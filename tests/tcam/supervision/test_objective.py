@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier
+from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier, soft_cross_entropy
 from tcam.supervision.objective import TcamObjective
 from tcam.types import PixelLabels
 from tests.helpers.clips import as_clips
@@ -49,6 +49,22 @@ def test_the_total_is_their_weighted_sum_and_reaches_the_logits():
 def test_a_term_of_weight_0_is_left_out(name, setting):
     losses = _objective(**{setting: 0.0})(*_clips(*_case()), barrier_t=1.0)
     assert set(losses.terms) == set(losses.weights) == {"seeds", "crf", "size"} - {name}
+
+
+def test_soft_targets_are_the_cams_of_the_clips():
+    logits, frames, labels = _case()
+    cams = torch.rand(2, 12, 12, generator=torch.Generator().manual_seed(1))
+    output, batch = as_clips(logits.unflatten(0, (1, 2)), frames.unflatten(0, (1, 2)), cams=cams[None])
+    objective = _objective(seed_weight=0.0, crf_weight=0.0, size_weight=0.0, soft_weight=2.0)
+    losses = objective(output, batch, labels, barrier_t=1.0)
+    expected = 2 * soft_cross_entropy(logits, cams)
+    assert list(losses.terms) == ["soft"]
+    torch.testing.assert_close(losses.total, expected)
+
+
+def test_soft_targets_need_cams():
+    with pytest.raises(ValueError, match="need clips with CAMs"):
+        _objective(soft_weight=1.0)(*_clips(*_case()), barrier_t=1.0)
 
 
 def test_it_does_not_matter_how_frames_lie_in_clips():

@@ -1,0 +1,120 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcam.supervision.joint_walk import (
+    JointWalk,
+    affinity_features,
+    principal_components,
+    stretch,
+    walk_context,
+    windows,
+)
+
+
+def halves(frames: int = 2, side: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames whose left half looks one way and whose right half another; a map with one pixel of the left."""
+    features = torch.zeros(frames, 3, side, side)
+    features[:, 0, :, : side // 2] = 1
+    features[:, 1, :, side // 2 :] = 1
+    maps = torch.zeros(frames, side, side)
+    maps[0, 1, 0] = 1
+    return maps, features
+
+
+def test_a_map_spreads_to_all_that_looks_alike_in_every_frame_and_no_further():
+    maps, features = halves()
+    walked = JointWalk(sigma=0.1, momentum=1.0, steps=20)(maps, features)
+    expected = torch.zeros(2, 4, 4)
+    expected[:, :, :2] = 1
+    torch.testing.assert_close(walked, expected, atol=1e-3, rtol=0)
+
+
+def test_one_step_is_the_mean_of_what_looks_alike_by_hand():
+    maps, features = halves(frames=1, side=2)  # two positions look alike: each gets the mean of both
+    maps = torch.tensor([[[1.0, 0.0], [0.0, 0.25]]])
+    walked = JointWalk(sigma=0.05, momentum=0.5, steps=1)(maps, features)
+    left, right = (1 + 0.5) / 2, (0 + 0.125) / 2  # (own + mean) / 2, above and below
+    raw = torch.tensor([[[left, right], [(0 + 0.5) / 2, (0.25 + 0.125) / 2]]])
+    torch.testing.assert_close(walked, stretch(raw), atol=1e-4, rtol=0)
+
+
+def test_without_momentum_or_steps_maps_are_only_stretched():
+    maps = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    features = torch.rand(3, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+    for walk in (JointWalk(momentum=0.0), JointWalk(steps=0)):
+        torch.testing.assert_close(walk(maps, features), stretch(maps))
+
+
+def test_maps_come_at_the_resolution_of_the_features_and_in_range():
+    generator = torch.Generator().manual_seed(0)
+    walked = JointWalk(window=4)(
+        torch.rand(9, 7, 7, generator=generator), torch.rand(9, 16, 14, 14, generator=generator)
+    )
+    assert walked.shape == (9, 14, 14)
+    assert walked.dtype == torch.float32
+    torch.testing.assert_close(walked.amin(dim=(1, 2)), torch.zeros(9))
+    torch.testing.assert_close(walked.amax(dim=(1, 2)), torch.ones(9))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_what_tells_nothing_stays_empty(frames):
+    constant = JointWalk()(torch.zeros(frames, 4, 4), torch.rand(frames, 3, 4, 4))
+    assert not constant.any()
+    alike = JointWalk()(torch.rand(frames, 4, 4), torch.ones(frames, 3, 4, 4))
+    assert alike.isfinite().all()
+
+
+def test_frames_far_away_take_no_part():
+    generator = torch.Generator().manual_seed(0)
+    maps, features = torch.rand(12, 4, 4, generator=generator), torch.rand(12, 8, 4, 4, generator=generator)
+    walk = JointWalk(window=4)
+    changed = maps.clone()
+    changed[8:] = 0.5
+    torch.testing.assert_close(walk(maps, features)[:4], walk(changed, features)[:4])
+
+
+@given(frames=st.integers(0, 200), length=st.integers(1, 20))
+def test_windows_cover_every_frame_and_are_full(frames, length):
+    cut = windows(frames, length)
+    assert {frame for first, stop in cut for frame in range(first, stop)} == set(range(frames))
+    assert all(stop - first == min(length, frames) for first, stop in cut)
+    assert cut == sorted(set(cut))
+
+
+@given(frames=st.integers(1, 60), length=st.integers(1, 9), data=st.data())
+def test_a_part_with_its_context_walks_as_in_the_whole_shot(frames, length, data):
+    start = data.draw(st.integers(0, frames - 1))
+    part = range(start, data.draw(st.integers(start + 1, frames)))
+    context = walk_context(part, range(frames), length)
+    own = {(first + context.start, stop + context.start) for first, stop in windows(len(context), length)}
+    assert own == {(a, b) for a, b in windows(frames, length) if a < part.stop and b > part.start}
+
+
+@pytest.mark.parametrize(
+    ("sides", "chosen"), [([112, 56, 28, 14, 7], 14), ([56, 28, 28], 14), ([8, 4], 8), ([28, 16, 7], 14)]
+)
+def test_features_are_those_of_a_sixteenth_of_the_frame(sides, chosen):
+    levels = [torch.rand(2, 4, side, side) for side in sides]
+    assert affinity_features(levels, (224, 224)).shape == (2, 4, chosen, chosen)
+
+
+def test_components_are_at_most_the_channels_and_have_unit_spread():
+    reduced = principal_components(torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(0)), 8)
+    assert reduced.shape == (50, 3)
+    torch.testing.assert_close(reduced.std(dim=0, unbiased=False).max(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"sigma": 0.0}, "sigma above 0"), ({"momentum": 1.5}, "momentum in 0..1"), ({"window": 0}, "window must be 1")],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        JointWalk(**settings)
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"got \[2, 4, 4\] and \[3, 5, 4, 4\]"):
+        JointWalk()(torch.rand(2, 4, 4), torch.rand(3, 5, 4, 4))

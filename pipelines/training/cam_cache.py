@@ -138,7 +138,7 @@ def walk_of(settings: CamSettings) -> JointWalk | None:
 
 
 def _part_cams(localizer: NetworkLocalizer, readers: OpenReaders, work: MakeCams, part: ShotPart) -> np.ndarray:
-    """Make the CAMs of a part: float16 ``[frames, h, w]``. A walk also reads the frames around it."""
+    """Return the CAMs of a part, float16 ``[frames, h, w]``; a walk also reads the frames that share its windows."""
     shot = range(part.shot.start, part.shot.stop)
     wanted = part.frames if work.walk is None else walk_context(part.frames, shot, work.walk.window)
     network, made, seen = localizer.network, [], []

@@ -22,7 +22,7 @@ _EPSILON: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class JointWalk:
-    """From maps and features of consecutive frames to maps that agree.
+    """Random walk with restart over all positions of consecutive frames; it makes their maps agree.
 
     With ``q0`` the maps, laid out as one vector over all positions of a window, and ``P`` the affinity of its
     positions with rows that sum to 1:
@@ -57,7 +57,7 @@ class JointWalk:
 
     @torch.no_grad()
     def __call__(self, maps: Tensor, features: Tensor) -> Tensor:
-        """Walk over T consecutive frames.
+        """Return the maps of T consecutive frames after the walk.
 
         Args:
             maps: ``[T, h0, w0]`` in 0..1, of any resolution.
@@ -100,7 +100,7 @@ def walk_context(frames: range, shot: range, length: int) -> range:
 
 
 def affinity_features(levels: Sequence[Tensor], frame_size: Size) -> Tensor:
-    """Choose features ``[N, C, h, w]`` for the affinity of positions: at 1/16 of the frame's sides, or nearly so.
+    """Return features ``[N, C, h, w]`` for the affinity of positions: at 1/16 of the frame's sides, or nearly so.
 
     The level next to that size is taken, the coarser of two, and averaged down where it is finer.
     """
@@ -113,7 +113,7 @@ def affinity_features(levels: Sequence[Tensor], frame_size: Size) -> Tensor:
 
 
 def windows(frames: int, length: int) -> list[tuple[int, int]]:
-    """Cut ``frames`` frames into windows of ``length`` that overlap by half; half-open, the last one ends at the end.
+    """Return half-open windows of ``length`` over ``frames`` frames; they overlap by half, the last ends at the end.
 
     Every frame lies in a window; fewer frames than ``length`` make one window.
     """

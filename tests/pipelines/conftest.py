@@ -44,7 +44,7 @@ def tiny_run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Tin
 
 @pytest.fixture
 def train_beside(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
-    """Give a function that trains beside the tiny run, whose stages it takes where the settings allow it.
+    """Return a function that trains a run beside the tiny run; stages with equal settings are copied from there.
 
     Its runs are removed after the test: another test would take its stages from them.
     """

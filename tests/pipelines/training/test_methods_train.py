@@ -38,7 +38,7 @@ def background(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def train(train_beside, background):
-    """Give a function that trains a method beside the tiny run, whose classifier and CAMs it takes."""
+    """Return a function that trains a method beside the tiny run, with the same classifier and CAMs."""
 
     def run(method: str, name: str, *overrides: str) -> Path:
         if method == "negev":

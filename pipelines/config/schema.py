@@ -146,7 +146,8 @@ class WalkSettings(_Settings):
     momentum: float = Field(0.95, ge=0, le=1, description="share of each step that comes from like positions")
     steps: Positive = Field(30, description="steps of the walk")
     components: Positive = Field(8, description="principal components of the features")
-    window: Positive = Field(8, description="consecutive frames whose CAMs agree")
+    window: Positive = Field(8, description="frames whose CAMs agree")
+    stride: Positive = Field(3, description="step between these frames; less in a shot with fewer than window * stride")
 
 
 class CamSettings(_Settings):

@@ -23,7 +23,7 @@ from pipelines.run.console import item_bar
 from pipelines.run.files import write_json
 from tcam.errors import DataError, VideoError
 from tcam.files import replacing
-from tcam.supervision.joint_walk import JointWalk, affinity_features, walk_context
+from tcam.supervision.joint_walk import JointWalk, affinity_features
 from tcam.supervision.temporal import overheat, temporal_max_pool
 from tcam.types import NO_CLASS, FrameOutput, Shot, Size, VideoIndex, VideoRecord
 from tcam.video.clips import neighbours
@@ -140,7 +140,7 @@ def walk_of(settings: CamSettings) -> JointWalk | None:
 def _part_cams(localizer: NetworkLocalizer, readers: OpenReaders, work: MakeCams, part: ShotPart) -> np.ndarray:
     """Return the CAMs of a part, float16 ``[frames, h, w]``; a walk also reads the frames that share its windows."""
     shot = range(part.shot.start, part.shot.stop)
-    wanted = part.frames if work.walk is None else walk_context(part.frames, shot, work.walk.window)
+    wanted = part.frames if work.walk is None else work.walk.context(part.frames, shot)
     network, made, seen = localizer.network, [], []
     with torch.inference_mode():
         for start in range(wanted.start, wanted.stop, work.batch):

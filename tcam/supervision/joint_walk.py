@@ -22,10 +22,10 @@ _EPSILON: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class JointWalk:
-    """Random walk with restart over all positions of consecutive frames; it makes their maps agree.
+    """Random walk with restart over all positions of some frames of a shot; it makes their maps agree.
 
-    With ``q0`` the maps, laid out as one vector over all positions of a window, and ``P`` the affinity of its
-    positions with rows that sum to 1:
+    With ``q0`` the maps, each stretched to 0..1 and laid out as one vector over all positions of a window, and ``P``
+    the affinity of its positions with rows that sum to 1:
 
         q <- (1 - momentum) q0 + momentum P q,    steps times
 
@@ -37,9 +37,12 @@ class JointWalk:
         momentum: in 0..1; 0 leaves the maps as they are.
         steps: of the walk.
         components: principal components kept.
-        window: frames that walk together. Longer videos are cut into windows that overlap by half; where two overlap,
-            each counts more towards its middle. Memory grows with the square of ``window`` times the positions of a
-            frame, and not with the length of the video.
+        window: frames that walk together. Memory grows with the square of ``window`` times the positions of a frame,
+            and not with the length of the shot.
+        stride: step between the frames that walk together; consecutive frames are almost the same picture. A shot is
+            cut into blocks of ``window * stride`` frames that overlap by half; where two overlap, each counts more
+            towards its middle. In a block, frames r, r + stride, r + 2 stride, ... walk together, for each r below
+            ``stride``. A shot shorter than a block has a smaller stride, see ``stride_of``.
     """
 
     sigma: float = 0.4
@@ -47,17 +50,19 @@ class JointWalk:
     steps: int = 30
     components: int = 8
     window: int = 8
+    stride: int = 3
 
     def __post_init__(self) -> None:
         if not (self.sigma > 0 and 0 <= self.momentum <= 1 and self.steps >= 0):
             found = f"{self.sigma}, {self.momentum} and {self.steps}"
             raise ValueError(f"expected sigma above 0, momentum in 0..1 and steps of 0 or more, got {found}")
-        if self.components < 1 or self.window < 1:
-            raise ValueError(f"components and window must be 1 or more, got {self.components} and {self.window}")
+        if min(self.components, self.window, self.stride) < 1:
+            found = f"{self.components}, {self.window} and {self.stride}"
+            raise ValueError(f"components, window and stride must be 1 or more, got {found}")
 
     @torch.no_grad()
     def __call__(self, maps: Tensor, features: Tensor) -> Tensor:
-        """Return the maps of T consecutive frames after the walk.
+        """Return the maps of a shot's T frames after the walk; ``context`` says which frames a part of a shot needs.
 
         Args:
             maps: ``[T, h0, w0]`` in 0..1, of any resolution.
@@ -72,31 +77,58 @@ class JointWalk:
         if maps.ndim != 3 or features.ndim != 4 or len(maps) != len(features):
             shapes = f"{list(maps.shape)} and {list(features.shape)}"
             raise ValueError(f"maps must be [T, h0, w0] and features [T, C, h, w] of the same frames, got {shapes}")
-        size = (features.shape[2], features.shape[3])
-        start = functional.interpolate(maps[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
+        start = start_maps(maps, (features.shape[2], features.shape[3]))
         total, weights = torch.zeros_like(start), start.new_zeros(len(start), 1, 1)
-        for first, stop in windows(len(maps), self.window):
+        for first, stop in self.blocks(len(maps)):
             weight = _towards_the_middle(stop - first, start)
-            total[first:stop] += weight * self._walk(start[first:stop], features[first:stop])
+            total[first:stop] += weight * self.walk_block(start[first:stop], features[first:stop])
             weights[first:stop] += weight
         return stretch(total / weights.clamp_min(_EPSILON))
 
+    def stride_of(self, frames: int) -> int:
+        """Return the stride in a shot of so many frames: ``stride``, or less where the shot is shorter than a block."""
+        return max(1, min(self.stride, frames // self.window))
+
+    def blocks(self, frames: int) -> list[tuple[int, int]]:
+        """Return the blocks of a shot of so many frames, half-open."""
+        return windows(frames, self.window * self.stride_of(frames))
+
+    def context(self, frames: range, shot: range) -> range:
+        """Return the frames of a shot that share a block with ``frames``.
+
+        Given these alone, ``frames`` walk as in the whole shot: blocks and stride are the same.
+        """
+        cut = [(shot.start + first, shot.start + stop) for first, stop in self.blocks(len(shot))]
+        near = [(first, stop) for first, stop in cut if first < frames.stop and stop > frames.start]
+        return range(near[0][0], near[-1][1])
+
+    def walk_block(self, start: Tensor, features: Tensor) -> Tensor:
+        """Return the maps ``[T, h, w]`` of one block after the walk; features are ``[T, C, h, w]``."""
+        stride = self.stride_of(len(start))
+        walked = torch.empty_like(start)
+        for first in range(stride):
+            walked[first::stride] = self._walk(start[first::stride], features[first::stride])
+        return walked
+
     def _walk(self, start: Tensor, features: Tensor) -> Tensor:
+        """Let frames walk together; the affinity's rows sum to 1 by a factor on the result, not on the matrix."""
         reduced = principal_components(features, self.components) / self.sigma
-        kernel = torch.cdist(reduced, reduced).square_().mul_(-0.5).exp_()
-        kernel /= kernel.sum(dim=1, keepdim=True)
+        half = reduced.square().sum(dim=1, keepdim=True).mul_(-0.5)
+        ones = torch.ones_like(half)  # one product gives -|a|^2/2 - |b|^2/2 + ab for every pair
+        kernel = (torch.cat([reduced, half, ones], dim=1) @ torch.cat([reduced, ones, half], dim=1).T).exp_()
+        share = self.momentum / kernel.sum(dim=1)
         origin = start.flatten()
         state = origin
         for _ in range(self.steps):
-            state = torch.addmv(origin, kernel, state, beta=1 - self.momentum, alpha=self.momentum)
+            state = torch.addcmul((1 - self.momentum) * origin, share, kernel.mv(state))
         return stretch(state.view(start.shape))
 
 
-def walk_context(frames: range, shot: range, length: int) -> range:
-    """Return the frames of a shot that share a window with ``frames``: with these, they walk as in the whole shot."""
-    cut = [(shot.start + first, shot.start + stop) for first, stop in windows(len(shot), length)]
-    near = [(first, stop) for first, stop in cut if first < frames.stop and stop > frames.start]
-    return range(near[0][0], near[-1][1])
+def start_maps(maps: Tensor, size: Size) -> Tensor:
+    """Return maps ``[N, h0, w0]`` as float32 ``[N, h, w]``, each stretched to 0..1; finer maps are averaged down."""
+    if maps.shape[1] > size[0] and maps.shape[2] > size[1]:
+        return stretch(functional.interpolate(maps[:, None].float(), size, mode="area")[:, 0])
+    return stretch(functional.interpolate(maps[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0])
 
 
 def affinity_features(levels: Sequence[Tensor], frame_size: Size) -> Tensor:

@@ -8,7 +8,6 @@ from tcam.supervision.joint_walk import (
     affinity_features,
     principal_components,
     stretch,
-    walk_context,
     windows,
 )
 
@@ -66,10 +65,31 @@ def test_what_tells_nothing_stays_empty(frames):
     assert alike.isfinite().all()
 
 
+def test_the_walk_is_that_of_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    maps, features = torch.rand(3, 5, 5, generator=generator), torch.rand(3, 16, 5, 5, generator=generator)
+    reduced = principal_components(features, 8).double() / 0.4
+    kernel = torch.exp(-torch.cdist(reduced, reduced).square() / 2)
+    kernel /= kernel.sum(dim=1, keepdim=True)
+    start = stretch(maps).double().flatten()
+    state = start
+    for _ in range(30):
+        state = 0.05 * start + 0.95 * kernel @ state
+    torch.testing.assert_close(JointWalk()(maps, features).double(), stretch(state.view(3, 5, 5)), atol=1e-4, rtol=0)
+
+
+def test_a_finer_map_is_averaged():
+    maps = torch.zeros(1, 8, 8)
+    maps[0, 0, 0] = 1  # bilinear sampling would pass it over
+    maps[0, 4:, 4:] = 1
+    walked = JointWalk(momentum=0.0)(maps, torch.rand(1, 3, 2, 2))
+    torch.testing.assert_close(walked, torch.tensor([[[1 / 16, 0.0], [0.0, 1.0]]]))
+
+
 def test_frames_far_away_take_no_part():
     generator = torch.Generator().manual_seed(0)
     maps, features = torch.rand(12, 4, 4, generator=generator), torch.rand(12, 8, 4, 4, generator=generator)
-    walk = JointWalk(window=4)
+    walk = JointWalk(window=4, stride=1)
     changed = maps.clone()
     changed[8:] = 0.5
     torch.testing.assert_close(walk(maps, features)[:4], walk(changed, features)[:4])
@@ -83,13 +103,40 @@ def test_windows_cover_every_frame_and_are_full(frames, length):
     assert cut == sorted(set(cut))
 
 
-@given(frames=st.integers(1, 60), length=st.integers(1, 9), data=st.data())
-def test_a_part_with_its_context_walks_as_in_the_whole_shot(frames, length, data):
+@given(frames=st.integers(1, 90), window=st.integers(1, 9), stride=st.integers(1, 4), data=st.data())
+def test_a_part_with_its_context_has_the_blocks_of_the_whole_shot(frames, window, stride, data):
     start = data.draw(st.integers(0, frames - 1))
     part = range(start, data.draw(st.integers(start + 1, frames)))
-    context = walk_context(part, range(frames), length)
-    own = {(first + context.start, stop + context.start) for first, stop in windows(len(context), length)}
-    assert own == {(a, b) for a, b in windows(frames, length) if a < part.stop and b > part.start}
+    walk = JointWalk(window=window, stride=stride)
+    context = walk.context(part, range(frames))
+    own = {(first + context.start, stop + context.start) for first, stop in walk.blocks(len(context))}
+    assert own == {(a, b) for a, b in walk.blocks(frames) if a < part.stop and b > part.start}
+    assert walk.stride_of(len(context)) == walk.stride_of(frames)
+    assert len(context) < len(part) + 2 * window * stride
+
+
+@pytest.mark.parametrize("frames", [1, 5, 8, 11, 30])
+def test_every_part_walks_to_the_same_bits_as_the_whole_shot(frames):
+    generator = torch.Generator().manual_seed(0)
+    maps, features = torch.rand(frames, 5, 5, generator=generator), torch.rand(frames, 8, 5, 5, generator=generator)
+    walk = JointWalk(window=4, stride=2, steps=5)
+    whole = walk(maps, features)
+    for start in range(0, frames, 3):
+        part = range(start, min(start + 3, frames))
+        context = walk.context(part, range(frames))
+        walked = walk(maps[context.start : context.stop], features[context.start : context.stop])
+        assert torch.equal(walked[part.start - context.start : part.stop - context.start], whole[start : part.stop])
+
+
+@pytest.mark.parametrize(("frames", "stride"), [(1, 1), (8, 1), (15, 1), (16, 2), (23, 2), (24, 3), (1000, 3)])
+def test_a_short_shot_has_a_smaller_stride(frames, stride):
+    assert JointWalk(window=8, stride=3).stride_of(frames) == stride
+
+
+def test_frames_a_stride_apart_walk_together():
+    maps, features = halves(frames=6)  # only frame 0 has a map
+    walked = JointWalk(window=2, stride=3, sigma=0.1, momentum=1.0, steps=20)(maps, features)
+    assert [bool(frame.any()) for frame in walked] == [True, False, False, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +155,12 @@ def test_components_are_at_most_the_channels_and_have_unit_spread():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"sigma": 0.0}, "sigma above 0"), ({"momentum": 1.5}, "momentum in 0..1"), ({"window": 0}, "window must be 1")],
+    [
+        ({"sigma": 0.0}, "sigma above 0"),
+        ({"momentum": 1.5}, "momentum in 0..1"),
+        ({"window": 0}, "window and stride must be 1"),
+        ({"stride": 0}, "window and stride must be 1"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):

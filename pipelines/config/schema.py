@@ -154,7 +154,9 @@ class CamSettings(_Settings):
     """The CAM cache that seeds the localizer, and the CAM that the cam method predicts with."""
 
     method: Annotated[str, _one_of(CAM_METHODS)] = Field(
-        "layercam", description="scorecam, sscam and iscam run the network once or more for each channel"
+        "layercam",
+        description="scorecam, sscam and iscam run the network once or more for each channel; prior needs weights with "
+        "their ImageNet classifier and classifier.freeze_backbone=true",
     )
     batch: Positive = Field(32, description="frames per forward pass")
     refine: Literal["none", "joint"] = Field(

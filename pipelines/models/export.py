@@ -77,7 +77,8 @@ class ExportedNetwork(nn.Module):
             assert output.map_logits is not None
             return probabilities, output.map_logits.softmax(dim=1)[:, 1]
         chosen = torch.where(label < 0, probabilities.argmax(dim=1), label)
-        coarse = normalize_cam(make_cam(self.method, from_head(output.features, chosen, self.network.head)))
+        inputs = from_head(output.features, chosen, self.network.head, prior=self.network.prior)
+        coarse = normalize_cam(make_cam(self.method, inputs))
         size = (frames.shape[2], frames.shape[3])
         return probabilities, functional.interpolate(coarse[:, None], size=size, mode="bilinear")[:, 0]
 
@@ -129,9 +130,8 @@ def check_method(localizer: NetworkLocalizer) -> None:
     Raises:
         ConfigError: the CAM method needs a gradient or further passes.
     """
-    if localizer.method in ("decoder", "cam"):
-        return
-    if CAM_METHODS[localizer.method].closed is None or localizer.network.head.pooled_weight is None:
+    forward_only = localizer.method in ("decoder", "cam") or CAM_METHODS[localizer.method].of_imagenet
+    if not forward_only and (localizer.network.head.pooled_weight is None or not CAM_METHODS[localizer.method].closed):
         kind = type(localizer.network.head)
         head = next((name for name, known in HEADS.items() if known is kind), kind.__name__)
         raise ConfigError(

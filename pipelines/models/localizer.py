@@ -25,8 +25,10 @@ from tcam.model.cam.inputs import CamInputs, normalize_cam
 from tcam.model.cam.methods import CAM_METHODS, make_cam
 from tcam.model.decoder import UnetDecoder
 from tcam.model.heads.pooling import HEADS
+from tcam.model.imagenet_head import check_imagenet_head, known_classes, read_imagenet_head
 from tcam.model.network import FrameCamNet
 from tcam.model.pixel_head import PixelHead
+from tcam.model.tag_prior import TagPrior
 from tcam.precision import at_least_float32
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
@@ -62,11 +64,25 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
     return network
 
 
+def build_classifier(config: RunConfig, num_classes: int, *, seed: int = 0) -> FrameCamNet:
+    """Build the network of the classifier stage with random weights; with ``cam.method=prior`` its prior is empty.
+
+    Raises:
+        ConfigError: as for ``build_network``.
+    """
+    network = build_network(config.model, num_classes, decoder=False, seed=seed)
+    if CAM_METHODS[config.cam.method].of_imagenet:
+        backbone = network.backbone
+        network.prior = TagPrior(backbone.last_channels, num_classes, known=known_classes(backbone))
+    return network
+
+
 def check_fit(config: RunConfig, network: FrameCamNet) -> None:
     """Check that the CAM method, the input size and what is to be trained fit a network.
 
     Raises:
         ConfigError: they do not.
+        MissingPartError: the CAM method needs the ImageNet classifier, and the weights do not have it.
     """
     method, backbone, crop = config.cam.method, network.backbone, config.input.crop
     if CAM_METHODS[method].of_attention and not backbone.attends:
@@ -74,6 +90,8 @@ def check_fit(config: RunConfig, network: FrameCamNet) -> None:
             f"cam.method={method} looks at the attention of a class token: model '{backbone.name}' has none; take a "
             "vision transformer such as deit_small_patch16_224, or another cam.method"
         )
+    if CAM_METHODS[method].of_imagenet:
+        _check_imagenet(config, backbone)
     if config.classifier.freeze_backbone and backbone.has_new_stage:
         raise ConfigError(
             f"classifier.freeze_backbone=true would leave the new last stage of '{backbone.name}' at stride 8 random: "
@@ -84,6 +102,23 @@ def check_fit(config: RunConfig, network: FrameCamNet) -> None:
             f"input.crop must be a multiple of {backbone.patch}, the patch of model '{backbone.name}', got {crop}; "
             f"set it to {max(crop // backbone.patch, 1) * backbone.patch}"
         )
+
+
+def _check_imagenet(config: RunConfig, backbone: Backbone) -> None:
+    """Check that the ImageNet classifier of the weights can be used and stays valid; see ``check_fit``."""
+    method, weights = config.cam.method, config.model.weights
+    if weights == "random":
+        raise ConfigError(
+            f"cam.method={method} reads the ImageNet classifier of pretrained weights: expected --weights imagenet or "
+            "a weight file, found random; give weights, or choose another cam.method, such as layercam"
+        )
+    if not config.classifier.freeze_backbone:
+        raise ConfigError(
+            f"cam.method={method} expects classifier.freeze_backbone=true, found false: the ImageNet classifier fits "
+            "only the backbone it was trained with; set it, or choose another cam.method, such as layercam"
+        )
+    check_imagenet_head(backbone)
+    read_imagenet_head(backbone, weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,5 +257,6 @@ def class_activation(localizer: NetworkLocalizer, frames: Tensor, *, output: Fra
         look=look,
         generator=torch.Generator().manual_seed(0),  # of each batch: a map does not depend on those made before it
         attention=output.attention,
+        prior=network.prior,
     )
     return normalize_cam(make_cam(localizer.method, inputs))

@@ -13,7 +13,7 @@ from pipelines.config.schema import RunConfig, load_config
 from pipelines.data.negatives import Slot, find_negatives, negatives_fingerprint, read_background
 from pipelines.models.checkpoint import load_weights
 from pipelines.models.device import Compute, choose_compute
-from pipelines.models.localizer import NetworkLocalizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, build_classifier, build_network
 from pipelines.run.files import hash_file, hash_json
 from pipelines.run.stage import Stage
 from tcam.errors import DataError
@@ -111,7 +111,7 @@ def load_localizers(run: Run) -> dict[str, NetworkLocalizer]:
     """
     config, classes = run.config, len(run.index.class_names)
     loaded: dict[str, NetworkLocalizer] = {}
-    classifier = build_network(config.model, classes, decoder=False, seed=0)
+    classifier = build_classifier(config, classes)
     load_weights(classifier, run.folder / "classifier" / "best_localization.safetensors")
     loaded[config.cam.method] = NetworkLocalizer(
         classifier.to(run.compute.device).eval(), config.cam.method, run.compute

@@ -11,10 +11,10 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ from tcam.video.dataset import Clip, EpochBatches
 Losses = Callable[[ClipBatch, BatchShard, torch.Generator], LossTerms]
 """Computes the losses of this process's shard of a batch; all randomness on the device comes from the generator."""
 
+Keep = Mapping[str, Literal["corloc", "accuracy"]]
+"""The weight files to keep, each from the epoch of the highest validation score of this kind."""
 
 _STATE_FORMAT: Final = 2
 """Format of saved states. Raise it when their content changes: older states are then ignored and stages start again."""
@@ -124,7 +126,7 @@ class Trainer:
         self._fingerprint = f"{context.fingerprint}-{_STATE_FORMAT}"
         self._saved_at, self._saving_s = time.monotonic(), 0.0
 
-    def run(self, loader: DataLoader[Clip], order: EpochOrder, losses: Losses, *, keep: Sequence[str]) -> None:
+    def run(self, loader: DataLoader[Clip], order: EpochOrder, losses: Losses, *, keep: Keep) -> None:
         """Train from the last saved state to the end.
 
         Raises:
@@ -205,7 +207,7 @@ class Trainer:
     def _place(self) -> Place:
         return Place(self._stage, self._at.epoch + 1, self._at.epoch + self._at.step > 0, self._context.compute)
 
-    def _end_epoch(self, keep: Sequence[str]) -> None:
+    def _end_epoch(self, keep: Keep) -> None:
         """Validate and log the epoch in the main process; the others continue and wait in their next step."""
         if not self._group.is_main:
             self._at = _Position(epoch=self._at.epoch + 1)
@@ -214,7 +216,7 @@ class Trainer:
         with finishing():
             self._finish_epoch(scores, keep)
 
-    def _finish_epoch(self, scores: ValidationScores, keep: Sequence[str]) -> None:
+    def _finish_epoch(self, scores: ValidationScores, keep: Keep) -> None:
         """Log, keep the best weights and save the state, in this order: what a kill cuts off is repeated alike."""
         at, epoch = self._at, self._at.epoch
         known = {"val_corloc": scores.corloc, "val_accuracy": scores.accuracy}
@@ -223,9 +225,8 @@ class Trainer:
         self._context.log.write(self._stage, epoch + 1, row)
         text = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
         console.print(f"{self._stage} {epoch + 1}/{self._settings.epochs}  {text}")
-        criteria = {"best_localization": scores.corloc, "best_classification": scores.accuracy}
-        for name in keep:
-            measured = criteria[name]
+        for name, criterion in keep.items():
+            measured = scores.corloc if criterion == "corloc" else scores.accuracy
             score = float(epoch) if measured is None else measured  # nothing to compare by: the newest
             if score > at.best.get(name, -math.inf):
                 at.best[name] = score

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.models.checkpoint import load_weights
-from pipelines.models.localizer import NetworkLocalizer, build_network
+from pipelines.models.localizer import NetworkLocalizer, build_classifier, build_network
 from pipelines.models.run import Run, load_run
 from pipelines.parallel.placement import AUTO, Placement
 from pipelines.run.log import RunLog
@@ -16,8 +16,10 @@ from pipelines.training.cam_cache import CamCache, write_cams
 from pipelines.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, group_compute
 from pipelines.training.loop import TrainingContext
 from pipelines.training.stages import train_classifier, train_localizer
+from pipelines.training.tag_prior import measure_tag_prior
 from pipelines.training.validation import Validator
 from tcam.model.backbone import load_backbone_weights
+from tcam.model.imagenet_head import read_imagenet_head
 
 TrainStage = Callable[[Run, str, Validator, RunLog], None]
 """Trains the stage of this name and writes its folder, with one process or several."""
@@ -53,9 +55,14 @@ def _context(run: Run, stage: Stage, validator: Validator, log: RunLog, group: P
 
 def _classifier(run: Run, validator: Validator, log: RunLog, group: ProcessGroup) -> None:
     config = run.config
-    network = build_network(config.model, len(run.index.class_names), decoder=False, seed=config.seed)
+    network = build_classifier(config, len(run.index.class_names), seed=config.seed)
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
-    train_classifier(network.to(run.compute.device), _context(run, run.classifier_stage(), validator, log, group))
+    network = network.to(run.compute.device)
+    if network.prior is not None:
+        network.prior.set_classifier(*read_imagenet_head(network.backbone, config.model.weights))
+        if group.is_main:  # only the main process makes maps and writes weights; the others wait in their first step
+            measure_tag_prior(network, run.index, size=run.input_size, batch=config.cam.batch, compute=run.compute)
+    train_classifier(network, _context(run, run.classifier_stage(), validator, log, group))
 
 
 def make_cams(run: Run, placement: Placement = AUTO) -> None:
@@ -66,7 +73,7 @@ def make_cams(run: Run, placement: Placement = AUTO) -> None:
         DataError: a training video cannot be read.
     """
     config = run.config
-    network = build_network(config.model, len(run.index.class_names), decoder=False, seed=0)
+    network = build_classifier(config, len(run.index.class_names))
     load_weights(network, run.folder / "classifier" / "best_localization.safetensors")
     localizer = NetworkLocalizer(network.to(run.compute.device).eval(), config.cam.method, run.compute)
     write_cams(
@@ -83,7 +90,7 @@ def make_cams(run: Run, placement: Placement = AUTO) -> None:
 def _localizer(run: Run, validator: Validator, log: RunLog, group: ProcessGroup) -> None:
     config, classes = run.config, len(run.index.class_names)
     network = build_network(config.model, classes, decoder=True, seed=config.seed)
-    classifier = build_network(config.model, classes, decoder=False, seed=0)
+    classifier = build_classifier(config, classes)
     load_weights(classifier, run.folder / "classifier" / "best_classification.safetensors")
     network.backbone.load_state_dict(classifier.backbone.state_dict())
     network.head.load_state_dict(classifier.head.state_dict())

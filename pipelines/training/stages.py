@@ -18,8 +18,9 @@ from pipelines.parallel.processes import fresh_start
 from pipelines.training.cam_cache import CamCache
 from pipelines.training.classifier_steps import classifier_step
 from pipelines.training.distributed.process_group import BatchShard
-from pipelines.training.loop import EpochOrder, Trainer, TrainingContext
+from pipelines.training.loop import EpochOrder, Keep, Trainer, TrainingContext
 from pipelines.training.parameter_groups import joint_groups, localizer_groups
+from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.network import FrameCamNet
 from tcam.types import ClipBatch, LossTerms, VideoIndex
 from tcam.video.clips import ClipSampler, FrameSampler
@@ -27,7 +28,10 @@ from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 
 
 def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
-    """Train a frame classifier from tags; writes best_classification, best_localization and last to the folder."""
+    """Train a frame classifier from tags; writes best_classification, best_localization and last to the folder.
+
+    Prior CAMs are the same in every epoch: best_localization is then the epoch that classifies best.
+    """
     settings = context.config.classifier
     groups = joint_groups(network, settings, lr=settings.lr)
     slots = training_slots(context.index, settings)
@@ -44,7 +48,9 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
 
     localizer = NetworkLocalizer(network, context.config.cam.method, context.compute)
     trainer = Trainer(context, "classifier", settings, localizer, groups)
-    trainer.run(loader, order, losses, keep=("best_localization", "best_classification"))
+    maps_learn = not CAM_METHODS[context.config.cam.method].of_imagenet
+    best: Keep = {"best_localization": "corloc" if maps_learn else "accuracy", "best_classification": "accuracy"}
+    trainer.run(loader, order, losses, keep=best)
 
 
 def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext) -> None:
@@ -77,7 +83,7 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
 
     localizer = NetworkLocalizer(network, "decoder", context.compute)
     trainer = Trainer(context, "localizer", settings, localizer, groups)
-    trainer.run(loader, order, losses, keep=("best_localization",))
+    trainer.run(loader, order, losses, keep={"best_localization": "corloc"})
 
 
 def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[Slot]:

@@ -61,6 +61,7 @@ class Backbone(nn.Module):
         patch: side of a vision transformer's patches; the input size must be a multiple of it. None for other networks.
         attends: whether ``Pyramid.attention`` is available.
         has_new_stage: whether it has layers that ImageNet weights do not have (``tcam.model.stride8``).
+        options: further keywords of ``timm.create_model``.
         last_channels: D, channels of ``Pyramid.last``.
         mean: mean of red, green and blue in 0..1 that the weights expect; ``std`` likewise.
 
@@ -90,8 +91,8 @@ class Backbone(nn.Module):
             ConfigError: timm has no such network, it refuses an option, or it gives no feature pyramid.
         """
         super().__init__()
-        self.name = name
-        self.model = _create(name, output_stride, options)
+        self.name, self.options = name, options
+        self.model = create_timm_model(name, output_stride, options)
         self.patch = patch_side(self.model)
         self.attends = self.patch is not None and attends(self.model)
         timm_model = cast("_TimmModel", self.model)
@@ -211,7 +212,7 @@ def load_backbone_weights(backbone: Backbone, source: str, *, allow_missing: Seq
     """
     if source == "random":
         return
-    weights = _download(backbone) if source == "imagenet" else read_weights(Path(source))
+    weights = pretrained_weights(backbone.name, source)
     target = backbone.model.state_dict()
     wanted = [name for name in target if not name.endswith("num_batches_tracked")]
     needed = [name for name in wanted if not name.startswith((NEW, *allow_missing))]
@@ -237,7 +238,10 @@ def model_names(pattern: str) -> list[str]:
     return names
 
 
-def _create(name: str, output_stride: int | None, options: Mapping[str, object]) -> nn.Module:
+def create_timm_model(
+    name: str, output_stride: int | None, options: Mapping[str, object], *, num_classes: int = 0
+) -> nn.Module:
+    """Build a network of timm with random weights; without a classifier if ``num_classes`` is 0."""
     base_name = name.partition(".")[0]
     form = STRIDE_8_FORMS.get(base_name) if output_stride == 8 else None
     stride: Mapping[str, object] = {} if output_stride is None else {"output_stride": output_stride}
@@ -253,7 +257,7 @@ def _create(name: str, output_stride: int | None, options: Mapping[str, object])
         )
     try:
         create = cast("Callable[..., nn.Module]", timm.create_model)
-        model = create(name, num_classes=0, **{**stride, **options})
+        model = create(name, num_classes=num_classes, **{**stride, **options})
         return model if form is None else form.take_over(model)
     except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value}" for key, value in {**stride, **options}.items()) or "no options"
@@ -281,12 +285,15 @@ def _drop_unused(module: nn.Module, used: set[int]) -> None:
             _drop_unused(child, used)
 
 
-def _download(backbone: Backbone) -> Mapping[str, Tensor]:
+def pretrained_weights(name: str, source: str) -> Mapping[str, Tensor]:
+    """Return all layers of ``source``, a weight file or ``imagenet``; see ``load_backbone_weights``."""
+    if source != "imagenet":
+        return read_weights(Path(source))
     try:
-        model = timm.create_model(backbone.name, pretrained=True)
+        model = timm.create_model(name, pretrained=True)
     except Exception as error:  # httpx, urllib, ssl, huggingface_hub and timm each raise their own
         raise MissingPartError(
-            f"cannot fetch ImageNet weights of '{backbone.name}' (no network, or none are published): "
+            f"cannot fetch ImageNet weights of '{name}' (no network, or none are published): "
             f"{one_line(error)}; pass --weights FILE (.safetensors, .pt or .pth), or --weights random"
         ) from None
     return model.state_dict()

@@ -14,6 +14,7 @@ from tcam.model.decoder import UnetDecoder
 from tcam.model.fused_decoder import FusedDecoder
 from tcam.model.heads.pooling import ClassHead
 from tcam.model.pixel_head import PixelHead
+from tcam.model.tag_prior import TagPrior
 from tcam.precision import at_least_float32
 from tcam.types import FrameOutput
 
@@ -22,19 +23,24 @@ class FrameCamNet(nn.Module):
     """Backbone, class head and (for the localizer) decoder over single frames (TCAM, arXiv:2208.14542).
 
     The decoder is a U-Net over all levels (fused: for inference only), or a pixel classifier on the input of the class
-    head.
+    head. ``prior`` holds the ImageNet classifier that ``cam.method=prior`` reads; other methods have none.
     """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(
-        self, backbone: Backbone, head: ClassHead, decoder: UnetDecoder | FusedDecoder | PixelHead | None
+        self,
+        backbone: Backbone,
+        head: ClassHead,
+        decoder: UnetDecoder | FusedDecoder | PixelHead | None,
+        prior: TagPrior | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.decoder = decoder
+        self.prior = prior
         self._backbone_frozen = False
         self._head_frozen = False
         self._batch_norm_frozen = False
@@ -104,7 +110,7 @@ class FrameCamNet(nn.Module):
         """
         if not isinstance(self.decoder, UnetDecoder):
             return self
-        return FrameCamNet(self.backbone, self.head, FusedDecoder(self.decoder)).eval()
+        return FrameCamNet(self.backbone, self.head, FusedDecoder(self.decoder), self.prior).eval()
 
     def freeze_classifier(self) -> None:
         """Freeze backbone and head permanently, with their BatchNorm statistics: only the decoder is trained."""

@@ -57,7 +57,7 @@ PEERS = {
     "scorecam": "ScoreCAM",
 }
 SLOW = ("ablationcam", "scorecam")
-UNMEASURED = ("sscam", "iscam")
+UNMEASURED = ("sscam", "iscam", "prior")
 CLASSES = 10
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tcam.model.heads.pooling import ClassHead
+from tcam.model.tag_prior import TagPrior
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class CamInputs:
         generator: source of the noise that methods add to images.
         attention: attention of a vision transformer's class token to the pixels of the layer, ``[N, blocks, heads, h,
             w]``.
+        prior: the ImageNet classifier of the pretrained weights, if the layer is its input too.
     """
 
     features: Tensor
@@ -35,6 +37,7 @@ class CamInputs:
     look: Callable[[Tensor], Tensor] | None = None
     generator: torch.Generator | None = None
     attention: Tensor | None = None
+    prior: TagPrior | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes.
@@ -47,9 +50,9 @@ class CamInputs:
             raise ValueError(f"features must be [N, D, h, w] and labels [N], got {shapes}")
 
 
-def from_head(features: Tensor, labels: Tensor, head: ClassHead) -> CamInputs:
+def from_head(features: Tensor, labels: Tensor, head: ClassHead, *, prior: TagPrior | None = None) -> CamInputs:
     """Return the inputs for a class head and its features, for methods that need no image."""
-    return CamInputs(features, labels, head, head)
+    return CamInputs(features, labels, head, head, prior=prior)
 
 
 def pick(logits: Tensor, labels: Tensor) -> Tensor:

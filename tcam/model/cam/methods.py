@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tcam.model.cam.ablation_cam import AblationCam, closed_ablation_cam
-from tcam.model.cam.class_activation import cam
+from tcam.model.cam.class_activation import cam, prior_cam
 from tcam.model.cam.cls_attention import cls_attention
 from tcam.model.cam.grad_cam import closed_grad_cam, grad_cam
 from tcam.model.cam.grad_cam_plus_plus import closed_grad_cam_plus_plus, grad_cam_plus_plus
@@ -35,12 +35,14 @@ class CamMethod:
             ``[N, D]``, for a linear head over average pooling; None if there is no such form.
         unfit: poolings that it does not work with, and why.
         of_attention: whether it needs the attention of a vision transformer, which other networks do not have.
+        of_imagenet: whether it needs the ImageNet classifier of the pretrained weights.
     """
 
     make: Callable[[CamInputs], Tensor]
     closed: Callable[[Tensor, Tensor], Tensor] | None = None
     unfit: Mapping[str, str] = field(default_factory=dict)
     of_attention: bool = False
+    of_imagenet: bool = False
 
 
 CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
@@ -59,6 +61,7 @@ CAM_METHODS: Final[Mapping[str, CamMethod]] = MappingProxyType(
         "ablationcam": CamMethod(AblationCam(), closed_ablation_cam),
         "tscam": CamMethod(ts_cam, of_attention=True),
         "clsattention": CamMethod(cls_attention, of_attention=True),
+        "prior": CamMethod(prior_cam, of_imagenet=True),
     }
 )
 """The CAM methods by their name in settings and tables."""

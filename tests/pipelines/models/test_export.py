@@ -236,6 +236,7 @@ def test_a_run_without_a_decoder_is_exported_with_its_own_threshold(tcam, tiny_r
         ("cam", "lse", True),
         ("layercam", "wgap", True),
         ("gradcam++", "gap", True),
+        ("prior", "lse", True),
         ("layercam", "lse", False),
         ("scorecam", "wgap", False),
         ("sscam", "wgap", False),

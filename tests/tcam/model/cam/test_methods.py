@@ -10,6 +10,7 @@ from tcam.model.cam.ablation_cam import AblationCam
 from tcam.model.cam.inputs import CamInputs, from_head, normalize_cam
 from tcam.model.cam.methods import CAM_METHODS, make_cam
 from tcam.model.heads.pooling import POOLINGS, Wgap
+from tcam.model.tag_prior import TagPrior
 
 GRADIENT = ("gradcam", "gradcam++", "smoothgradcam++", "xgradcam", "layercam")
 CLOSED = [name for name, method in CAM_METHODS.items() if method.closed is not None]
@@ -76,7 +77,10 @@ def random_inputs(head, *, count=3, channels=8, seed=0):
     labels = torch.arange(count) % 2
     noise = torch.Generator().manual_seed(seed)
     attention = torch.rand(count, 2, 3, 6, 5, generator=generator)
-    return CamInputs(look(images), labels, head, head, lambda: images, look, noise, attention)
+    prior = TagPrior(channels, 2, known=5)
+    prior.set_classifier(torch.randn(5, channels, generator=generator), torch.randn(5, generator=generator))
+    prior.set_ratio(torch.rand(2, 5, generator=generator))
+    return CamInputs(look(images), labels, head, head, lambda: images, look, noise, attention, prior)
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -241,6 +245,7 @@ def test_every_method_works_in_inference_mode_and_frame_by_frame(method, pooling
                 inputs.look,
                 torch.Generator().manual_seed(0),
                 inputs.attention[i : i + 1],
+                inputs.prior,
             )
             torch.testing.assert_close(make_cam(method, alone)[0], together[i], rtol=1e-4, atol=1e-5)
     assert all(parameter.grad is None for parameter in head.parameters())
@@ -284,6 +289,18 @@ def test_cls_attention_is_that_of_the_last_block_whatever_the_class():
         torch.testing.assert_close(make_cam("clsattention", found), map_of(0, 6))
 
 
+def test_prior_cam_by_hand():
+    # Means of the channels 4/16 and 4/16: both known classes have logit 0 and probability 1/2. With tag 0 the first is
+    # 1 / (1/2 + 1e-4) times as probable as without, the second 0: only the weights 8 and -8 of the first class count.
+    prior = TagPrior(2, 2, known=2)
+    prior.set_classifier(torch.tensor([[8.0, -8.0], [-1.0, 1.0]]), torch.zeros(2))
+    prior.set_ratio(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    head = head_of([[1.0, 0.0], [0.0, 1.0]])
+    for label, corner, row in ((0, 32, 0), (1, 0, 1)):
+        found = make_cam("prior", from_head(case(), torch.tensor([label]), head, prior=prior))
+        torch.testing.assert_close(found, map_of(corner, row))
+
+
 def test_a_negative_score_does_not_turn_the_ablation_map_over():
     inputs = from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]], bias=[-100.0, 0.0]))
     torch.testing.assert_close(make_cam("ablationcam", inputs), map_of(8, 0))
@@ -302,6 +319,8 @@ def test_what_a_method_needs_and_does_not_get_is_named():
     for method in ("tscam", "clsattention"):
         with pytest.raises(ValueError, match="looks at the attention of a vision transformer: the inputs have none"):
             make_cam(method, from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]])))
+    with pytest.raises(ValueError, match=r"prior needs the ImageNet classifier .*: the inputs have none"):
+        make_cam("prior", from_head(case(), torch.tensor([0]), head_of([[8.0, -4.0], [1.0, 1.0]])))
     with pytest.raises(
         ValueError, match=r"features must be \[N, D, h, w\] and labels \[N\], got \[1, 2, 4, 4\] and \[2\]"
     ):

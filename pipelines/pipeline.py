@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipelines.config.schema import RunConfig
@@ -29,6 +30,7 @@ from pipelines.run.log import RunLog
 from pipelines.run.signals import advise
 from pipelines.run.stage import run_stage
 from pipelines.training.classifier_steps import check_baseline
+from pipelines.training.frozen_features import FrozenFeatures
 from pipelines.training.run_stage import TrainStage, make_cams, train_here
 from pipelines.training.validation import Validator
 from tcam.errors import VideoError
@@ -81,11 +83,14 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
     run = Run(folder, config, compute, prepared.index, prepared.truth, background)
     run.negatives()  # refused, where there are none and the method needs some, before anything is trained
     with RunLog(folder) as log:
-        validator = Validator(run.index, run.truth, settings=config.evaluation, size=run.input_size)
+        features = FrozenFeatures.for_settings(config, compute)
+        settings = config.evaluation
+        validator = Validator(run.index, run.truth, settings=settings, size=run.input_size, features=features)
         run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
-        if config.has_localizer:
-            run_stage(run.cams_stage(), lambda: make_cams(run))
-            run_stage(run.localizer_stage(), lambda: train_stage(run, "localizer", validator, log))
+        for round_ in range(1, config.localizer.rounds + 1) if config.has_localizer else ():
+            cams, localizer = run.cams_stage(round_), run.localizer_stage(round_)
+            run_stage(cams, partial(make_cams, run, round_=round_, features=features))
+            run_stage(localizer, partial(train_stage, run, localizer.folder.name, validator, log))
     rows = evaluate_and_report(run)
     return RunResult(folder, rows, len(prepared.failures))
 

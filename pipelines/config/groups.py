@@ -27,6 +27,9 @@ class OptimizerSettings(Settings):
         1, description="random frames (sequences, with colocam) drawn from each shot per epoch"
     )
     frame_limit: Fraction = Field(0.6, description="central share of a shot that frames are drawn from")
+    frame_choices: Positive | None = Field(
+        None, description="draw from this many frames of a shot, evenly spread; null: from all (single frames only)"
+    )
     balance_classes: bool = Field(False, description="repeat shots of rare classes so that classes are seen equally")
     lr: float = Field(1e-3, gt=0, description="learning rate at the start")
     lr_step: Positive = Field(15, description="epochs between two drops of the learning rate")

@@ -116,6 +116,9 @@ class LocalizerSettings(OptimizerSettings):
     """
 
     lr: float = Field(1e-2, gt=0, description="learning rate at the start")
+    rounds: Positive = Field(
+        1, description="trainings one after the other, each from the walked maps of the one before (cam.refine=joint)"
+    )
     seeds: SeedSettings = SeedSettings()
     soft: SoftSettings = SoftSettings()
     temporal: TemporalSettings = TemporalSettings()
@@ -138,6 +141,9 @@ class LocalizerSettings(OptimizerSettings):
         frames, weight, batch = self.sequence.frames, self.joint.weight, self.batch
         if weight and frames < 2:
             raise ValueError(f"joint.weight above 0 needs sequence.frames of 2 or more: found {weight:g} and {frames}")
+        if frames > 1 and self.frame_choices is not None:
+            found = f"found {self.frame_choices} with sequences of {frames}"
+            raise ValueError(f"frame_choices is for single frames: {found}")
         if frames > batch:
             found = f"found {frames} and {batch}"
             raise ValueError(f"sequence.frames must be at most batch, which counts frames, not sequences: {found}")
@@ -147,7 +153,7 @@ class LocalizerSettings(OptimizerSettings):
 def _single_frames(settings: LocalizerSettings) -> ClipSampler:
     from tcam.video.clips import FrameSampler
 
-    return FrameSampler(settings.frame_limit)
+    return FrameSampler(settings.frame_limit, settings.frame_choices)
 
 
 def _sequences(settings: LocalizerSettings) -> ClipSampler:

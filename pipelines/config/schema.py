@@ -101,7 +101,11 @@ class ModelSettings(_Settings):
     output_stride: Literal[8, 16, 32] | None = Field(8, description="of the last feature map; None: the model's own")
     weights: str = Field("imagenet", description="a file, imagenet (downloads) or random")
     allow_missing: tuple[str, ...] = Field((), description="layer prefixes the weight file may lack")
-    decoder: Literal["unet", "pixels"] = Field("unet", description="pixels: a 1 x 1 convolution of the last features")
+    decoder: Literal["unet", "levels", "pixels"] = Field(
+        "unet",
+        description="levels: a small head at 1/16 of the frame, for frozen backbones and few videos; pixels: a 1 x 1 "
+        "convolution of the last features",
+    )
     decoder_channels: tuple[Positive, ...] = Field(
         (256, 128, 64, 32, 16), description="of a block per level, coarse to fine; one fewer: a light decoder"
     )
@@ -202,6 +206,14 @@ class RunConfig(_Settings):
     def has_localizer(self) -> bool:
         """Whether a second stage trains a localizer; otherwise the classifier's CAM is the result."""
         return METHODS[self.method].localizer
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether each training frame's features are computed once: a frozen backbone that sees whole frames only."""
+        frozen = self.classifier.freeze_backbone and METHODS[self.method].learns == "decoder"
+        plain = self.classifier.baseline == "none" and self.cam.method in ("cam", "prior")  # others may need the images
+        whole = self.input.resize == self.input.crop
+        return self.model.decoder == "levels" and frozen and plain and whole
 
     @model_validator(mode="after")
     def _fit_cam_and_pooling(self) -> Self:

@@ -20,13 +20,14 @@ from pipelines.models.forks import end_threads_before_forks, fork_error, naming_
 from pipelines.run.memory import keep_freed_memory
 from tcam.boxes.refine import MeanField
 from tcam.errors import ConfigError
-from tcam.model.backbone import Backbone
+from tcam.model.backbone import Backbone, Pyramid
 from tcam.model.cam.inputs import CamInputs, normalize_cam
 from tcam.model.cam.methods import CAM_METHODS, make_cam
 from tcam.model.decoder import UnetDecoder
 from tcam.model.heads.pooling import HEADS
 from tcam.model.imagenet_head import check_imagenet_head, known_classes, read_imagenet_head
-from tcam.model.network import FrameCamNet
+from tcam.model.level_head import LevelHead
+from tcam.model.network import Decoder, FrameCamNet
 from tcam.model.pixel_head import PixelHead
 from tcam.model.tag_prior import TagPrior
 from tcam.precision import at_least_float32
@@ -55,9 +56,11 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
     )
     options = {"background": True} if settings.background else {}
     head = HEADS[settings.pooling](backbone.last_channels, num_classes, **options)
-    maps: UnetDecoder | PixelHead | None = None
+    maps: Decoder | None = None
     if decoder and settings.decoder == "pixels":
         maps = PixelHead(backbone.last_channels)
+    elif decoder and settings.decoder == "levels":
+        maps = LevelHead(backbone.level_channels, backbone.last_channels, backbone.level_reductions)
     elif decoder:
         maps = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels)
     network: FrameCamNet = FrameCamNet(backbone, head, maps).to(memory_format=torch.channels_last)
@@ -144,7 +147,14 @@ class NetworkLocalizer:
             frames = frames.pin_memory()  # only from there is the copy beside other work
         frames = frames.to(self.compute.device, non_blocking=True)
         with self.compute.autocast():
-            output: FrameOutput = self.network(frames)
+            pyramid = self.network.pyramid(frames)
+        return self.map_features(pyramid, frames, labels)
+
+    @torch.inference_mode()
+    def map_features(self, pyramid: Pyramid, frames: Tensor, labels: Tensor | None = None) -> FrameMaps[Tensor]:
+        """Do the same with the features of the frames at hand; frames are on the device."""
+        with self.compute.autocast():
+            output = self.network.output(pyramid, (frames.shape[2], frames.shape[3]))
         probabilities = output.class_logits.softmax(dim=1)
         chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
         if output.map_logits is not None and self.method == "decoder":

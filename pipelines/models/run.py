@@ -44,9 +44,9 @@ class Run:
         """Network input, (height, width)."""
         return self.config.input.crop, self.config.input.crop
 
-    def stage(self, name: str, depends_on: Mapping[str, Any]) -> Stage:
-        """Return a stage: its folder, and the hash of everything it depends on."""
-        return Stage(self.folder / name, hash_json({"format": FORMATS[name], "stage": name, **depends_on}))
+    def stage(self, name: str, depends_on: Mapping[str, Any], folder: str | None = None) -> Stage:
+        """Return a stage: its folder, called like it where not given, and the hash of everything it depends on."""
+        return Stage(self.folder / (folder or name), hash_json({"format": FORMATS[name], "stage": name, **depends_on}))
 
     def classifier_stage(self) -> Stage:
         """The stage that trains the frame classifier."""
@@ -64,34 +64,50 @@ class Run:
                 },
                 "weights": hash_file(Path(weights)) if Path(weights).is_file() else weights,
                 "cam": config["cam"]["method"],
+                **({"features": "kept"} if self.config.keeps_features else {}),
                 "data": _data_fingerprint(self.index, self.truth),
             },
         )
 
-    def cams_stage(self) -> Stage:
-        """The stage that caches the training frames' CAMs."""
-        cam = self.config.cam
-        refined = {} if cam.refine == "none" else {"refine": cam.refine, "walk": cam.walk.model_dump(mode="json")}
+    def cams_stage(self, round_: int = 1) -> Stage:
+        """The stage that caches the training frames' CAMs; from round 2 on, the maps of the round before."""
+        cam, choices = self.config.cam, self.config.localizer.frame_choices
+        refined: dict[str, Any] = {}
+        if cam.refine != "none":
+            refined = {"refine": cam.refine, "walk": cam.walk.model_dump(mode="json")}
+        refined |= {} if choices is None else {"frame_choices": choices}
+        if round_ > 1:
+            return self.stage(
+                "cams", {"localizer": self.localizer_stage(round_ - 1).fingerprint, **refined}, f"cams-{round_}"
+            )
         return self.stage("cams", {"classifier": self.classifier_stage().fingerprint, "cam": cam.method, **refined})
 
-    def localizer_stage(self) -> Stage:
-        """The stage that trains the decoder."""
+    def localizer_stage(self, round_: int | None = None) -> Stage:
+        """The stage that trains the decoder, in the last round or another one."""
         config = self.config.model_dump(mode="json")
+        round_ = self.config.localizer.rounds if round_ is None else round_
+        settings = {key: value for key, value in config["localizer"].items() if key != "rounds"}
         decoder, negatives = self.config.model.decoder, self.negatives()
         return self.stage(
             "localizer",
             {
-                "cams": self.cams_stage().fingerprint,
+                "cams": self.cams_stage(round_).fingerprint,
                 "method": config["method"],
-                "localizer": _that_matters(config["localizer"]),
+                "localizer": _that_matters(settings),
                 "decoder": config["model"]["decoder_channels"] if decoder == "unet" else decoder,
                 **({"negatives": negatives_fingerprint(negatives)} if negatives else {}),
             },
+            localizer_folder(round_, self.config.localizer.rounds),
         )
 
     def negatives(self) -> tuple[Slot, ...]:
         """Return the shots without an object that the method trains on."""
         return find_negatives(self.config, self.index, self.truth, self.background)
+
+
+def localizer_folder(round_: int, rounds: int) -> str:
+    """Return the name of the stage, and of its folder, that trains the localizer of a round, from 1 to ``rounds``."""
+    return "localizer" if round_ == rounds else f"localizer-{round_}"
 
 
 def load_run(folder: Path, *, device: str = "auto") -> Run:
@@ -133,7 +149,7 @@ def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Later additions count from the moment they are used, so that runs of earlier versions are still found.
     """
-    unused = {"optimizer": "sgd", "soft": {"weight": 0.0}}
+    unused = {"optimizer": "sgd", "soft": {"weight": 0.0}, "frame_choices": None}
     used = {key: value for key, value in settings.items() if key not in unused or value != unused[key]}
     return {**used, "workers": 0}
 

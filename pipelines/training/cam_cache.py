@@ -21,12 +21,13 @@ from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import COPY_FRAMES, Placement, model_time_limit_s, split_range
 from pipelines.run.console import item_bar
 from pipelines.run.files import write_json
+from pipelines.training.frozen_features import FrozenFeatures
 from tcam.errors import DataError, VideoError
 from tcam.files import replacing
 from tcam.supervision.joint_walk import JointWalk, affinity_features
 from tcam.supervision.temporal import overheat, temporal_max_pool
 from tcam.types import NO_CLASS, FrameOutput, Shot, Size, VideoIndex, VideoRecord
-from tcam.video.clips import neighbours
+from tcam.video.clips import neighbours, spread_frames
 from tcam.video.dataset import OpenReaders
 
 
@@ -37,15 +38,19 @@ def shot_file(folder: Path, position: int, shot: Shot) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ShotPart:
-    """A work item: some frames of one shot of the record at ``position`` of the index."""
+    """A work item: some cached frames of one shot of the record at ``position`` of the index.
+
+    ``kept`` are all the frames of the shot that are cached; the part has those at the places ``own``.
+    """
 
     position: int
     record: VideoRecord
     shot: Shot
-    frames: range
+    kept: Sequence[int]
+    own: range
 
     def __str__(self) -> str:
-        return f"{self.record.video_id} {self.frames.start}-{self.frames.stop}"
+        return f"{self.record.video_id} {self.kept[self.own.start]}-{self.kept[self.own.stop - 1] + 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class MakeCams:
     batch: int
     size: Size
     walk: JointWalk | None = None
+    features: FrozenFeatures | None = None
 
     def __call__(self) -> Callable[[ShotPart], np.ndarray]:
         """Load the model."""
@@ -71,29 +77,35 @@ def write_cams(
     size: Size,
     placement: Placement,
     memory_limit_mb: float | None = None,
+    frames_per_shot: int | None = None,
+    features: FrozenFeatures | None = None,
 ) -> None:
     """Write float16 ``[frames, h, w]`` in 0..1 for every shot of the training split; shots already there are kept.
 
-    Each forward pass has the same frames however the work is distributed, so the files are the same byte for byte.
+    ``frames_per_shot`` caches only so many frames, evenly spread. ``features`` keeps what the backbone saw; the work is
+    then done in this process. Each forward pass has the same frames however the work is distributed, so the files are
+    the same byte for byte.
 
     Raises:
         DataError: a video cannot be read; ``errors.csv`` lists it, and the shots of all others are written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
-        ShotPart(position, record, shot, frames)
+        ShotPart(position, record, shot, kept, own)
         for position, record in enumerate(index.records)
         if record.split == "train"
         for shot in record.shots
         if not shot_file(folder, position, shot).exists()
-        for frames in split_range(shot.start, shot.stop, batch=settings.batch, most=COPY_FRAMES)
+        for kept in [spread_frames(shot, frames_per_shot)]
+        for own in split_range(0, len(kept), batch=settings.batch, most=COPY_FRAMES)
     ]
+    placement = placement if features is None else Placement(0)
     with item_bar("CAM cache") as progress:
         results = ordered_map(
-            MakeCams(PackedLocalizer.pack(localizer), settings.batch, size, walk_of(settings)),
+            MakeCams(PackedLocalizer.pack(localizer), settings.batch, size, walk_of(settings), features),
             parts,
-            placement=placement.settled(localizer.compute.device.type, sum(len(part.frames) for part in parts)),
-            time_limit_s=lambda part: model_time_limit_s(len(part.frames)),
+            placement=placement.settled(localizer.compute.device.type, sum(len(part.own) for part in parts)),
+            time_limit_s=lambda part: model_time_limit_s(len(part.own)),
             memory_limit_mb=memory_limit_mb,
             holds_model=True,
             progress=progress,
@@ -126,8 +138,8 @@ def _save_shots(results: Iterable[tuple[ShotPart, np.ndarray | ItemFailure]], fo
 def _append(stream: IO[bytes], part: ShotPart, maps: np.ndarray | ItemFailure) -> None:
     if isinstance(maps, ItemFailure):
         raise VideoError(maps.reason)
-    if part.frames.start == part.shot.start:
-        about = {"descr": maps.dtype.str, "fortran_order": False, "shape": (len(part.shot), *maps.shape[1:])}
+    if part.own.start == 0:
+        about = {"descr": maps.dtype.str, "fortran_order": False, "shape": (len(part.kept), *maps.shape[1:])}
         np.lib.format.write_array_header_1_0(stream, about)
     stream.write(maps.tobytes())
 
@@ -138,26 +150,41 @@ def walk_of(settings: CamSettings) -> JointWalk | None:
 
 
 def _part_cams(localizer: NetworkLocalizer, readers: OpenReaders, work: MakeCams, part: ShotPart) -> np.ndarray:
-    """Return the CAMs of a part, float16 ``[frames, h, w]``; a walk also reads the frames that share its windows."""
-    shot = range(part.shot.start, part.shot.stop)
-    wanted = part.frames if work.walk is None else work.walk.context(part.frames, shot)
-    network, made, seen = localizer.network, [], []
+    """Return the CAMs of a part, float16 ``[frames, h, w]``; a walk also reads the frames that share its blocks."""
+    walk = work.walk
+    wanted = part.own if walk is None else walk.context(part.own, range(len(part.kept)))
+    made, seen = [], []
     with torch.inference_mode():
         for start in range(wanted.start, wanted.stop, work.batch):
-            frames = readers.read(part.record, range(start, min(start + work.batch, wanted.stop)))
-            frames = frames.to(localizer.compute.device)
-            with localizer.compute.autocast():
-                pyramid = network.pyramid(frames)
-                output = FrameOutput(network.head(pyramid.last), pyramid.last, None, pyramid.attention)
-            labels = torch.full((len(frames),), part.record.label, device=frames.device)
-            made.append(class_activation(localizer, frames, output=output, labels=labels))
-            if work.walk is not None:
-                seen.append(affinity_features(pyramid.levels, work.size))
+            chunk = [part.kept[place] for place in range(start, min(start + work.batch, wanted.stop))]
+            maps, levels = _chunk_cams(localizer, readers, work, part.record, chunk)
+            made.append(maps)
+            seen += [] if walk is None else [affinity_features(levels, work.size)]
         maps = torch.cat(made)
-        if work.walk is not None:
-            own = slice(part.frames.start - wanted.start, part.frames.stop - wanted.start)
-            maps = work.walk(maps, torch.cat(seen))[own]
+        if walk is not None:
+            maps = walk(maps, torch.cat(seen))[part.own.start - wanted.start : part.own.stop - wanted.start]
     return maps.half().cpu().numpy()
+
+
+def _chunk_cams(
+    localizer: NetworkLocalizer, readers: OpenReaders, work: MakeCams, record: VideoRecord, chunk: list[int]
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Return the CAMs of the tag in some frames, and the features that they were made from."""
+    network, device = localizer.network, localizer.compute.device
+    labels = torch.full((len(chunk),), record.label, device=device)
+    if work.features is not None:
+        keys = [(record.video_id, index) for index in chunk]
+        pyramid = work.features(network, keys, lambda places: readers.read(record, [chunk[i] for i in places]))
+        frames = torch.empty(len(chunk), 3, *work.size, dtype=torch.uint8, device="meta")
+    else:
+        frames = readers.read(record, chunk).to(device)
+        with localizer.compute.autocast():
+            pyramid = network.pyramid(frames)
+    if localizer.method == "decoder":
+        return localizer.map_features(pyramid, frames, labels).maps, pyramid.levels
+    with localizer.compute.autocast():
+        output = FrameOutput(network.head(pyramid.last), pyramid.last, None, pyramid.attention)
+    return class_activation(localizer, frames, output=output, labels=labels), pyramid.levels
 
 
 @dataclass(frozen=True)
@@ -170,11 +197,14 @@ class CamCache:
     folder: Path
     positions: dict[str, int]
     temporal: TemporalSettings
+    frames_per_shot: int | None = None
 
     @classmethod
-    def open(cls, folder: Path, index: VideoIndex, temporal: TemporalSettings) -> CamCache:
-        """Open a finished cache of this index."""
-        return cls(folder, {record.video_id: i for i, record in enumerate(index.records)}, temporal)
+    def open(
+        cls, folder: Path, index: VideoIndex, temporal: TemporalSettings, frames_per_shot: int | None = None
+    ) -> CamCache:
+        """Open a finished cache of this index, with so many frames of each shot (None: all)."""
+        return cls(folder, {record.video_id: i for i, record in enumerate(index.records)}, temporal, frames_per_shot)
 
     def __call__(self, record: VideoRecord, shot: Shot, frames: Sequence[int]) -> Tensor:
         """Return the pooled CAMs of some frames of a shot; a shot without an object has CAMs of 0, so no seeds.
@@ -193,8 +223,9 @@ class CamCache:
 
     def _pooled(self, stored: np.ndarray, frame: int, shot: Shot) -> Tensor:
         mode = self.temporal.mode if self.temporal.neighbours else "instant"
-        window = neighbours(frame, shot, count=self.temporal.neighbours, mode=mode)
-        maps = torch.from_numpy(stored[window[0] - shot.start : window[-1] + 1 - shot.start].astype(np.float32))
+        kept = spread_frames(shot, self.frames_per_shot)
+        window = neighbours(kept.index(frame), Shot(0, len(kept)), count=self.temporal.neighbours, mode=mode)
+        maps = torch.from_numpy(stored[window[0] : window[-1] + 1].astype(np.float32))
         if self.temporal.neighbours and self.temporal.heat:
             maps = overheat(maps, self.temporal.heat)
         return temporal_max_pool(maps[None], len(window))[0, -1]

@@ -43,7 +43,7 @@ def check_baseline(settings: ClassifierSettings, network: FrameCamNet) -> None:
 
 def _plain(_: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
     def step(frames: Tensor, labels: Tensor, _: BatchShard, __: torch.Generator) -> LossTerms:
-        return _tag_loss(network(frames).class_logits, labels)
+        return tag_loss(network(frames).class_logits, labels)
 
     return step
 
@@ -53,7 +53,7 @@ def _hide_and_seek(settings: ClassifierSettings, network: FrameCamNet) -> Classi
 
     def step(frames: Tensor, labels: Tensor, shard: BatchShard, generator: torch.Generator) -> LossTerms:
         hidden = hide(frames, generator, colour=network.backbone.mean, first=shard.first, total=shard.total)
-        return _tag_loss(network(hidden).class_logits, labels)
+        return tag_loss(network(hidden).class_logits, labels)
 
     return step
 
@@ -75,7 +75,7 @@ def _adl(settings: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
     def step(frames: Tensor, labels: Tensor, _: BatchShard, generator: torch.Generator) -> LossTerms:
         with dropout.acting_on(network.backbone, generator):
             output = network(frames)
-        return _tag_loss(output.class_logits, labels)
+        return tag_loss(output.class_logits, labels)
 
     return step
 
@@ -94,7 +94,8 @@ def _acol(_: ClassifierSettings, network: FrameCamNet) -> ClassifierStep:
     return step
 
 
-def _tag_loss(logits: Tensor, labels: Tensor) -> LossTerms:
+def tag_loss(logits: Tensor, labels: Tensor) -> LossTerms:
+    """Return the cross-entropy of class logits ``[N, K]`` with the tags ``[N]``."""
     error = functional.cross_entropy(logits, labels)
     return LossTerms({"classes": error}, {"classes": 1.0}, {"classes": len(labels)})
 

@@ -8,33 +8,46 @@ from pathlib import Path
 
 from pipelines.models.checkpoint import load_weights
 from pipelines.models.localizer import NetworkLocalizer, build_classifier, build_network
-from pipelines.models.run import Run, load_run
+from pipelines.models.run import Run, load_run, localizer_folder
 from pipelines.parallel.placement import AUTO, Placement
 from pipelines.run.log import RunLog
 from pipelines.run.stage import Stage
 from pipelines.training.cam_cache import CamCache, write_cams
 from pipelines.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, group_compute
+from pipelines.training.frozen_features import FrozenFeatures, last_features
 from pipelines.training.loop import TrainingContext
 from pipelines.training.stages import train_classifier, train_localizer
 from pipelines.training.tag_prior import measure_tag_prior
 from pipelines.training.validation import Validator
 from tcam.model.backbone import load_backbone_weights
 from tcam.model.imagenet_head import read_imagenet_head
+from tcam.model.level_head import LevelHead
 
 TrainStage = Callable[[Run, str, Validator, RunLog], None]
 """Trains the stage of this name and writes its folder, with one process or several."""
 
 
 def train_here(run: Run, name: str, validator: Validator, log: RunLog, group: ProcessGroup = SINGLE_PROCESS) -> None:
-    """Train stage "classifier" or "localizer" in this process, together with the others of its group."""
-    (_classifier if name == "classifier" else _localizer)(run, validator, log, group)
+    """Train stage "classifier", or "localizer" of some round, in this process, with the others of its group."""
+    if name == "classifier":
+        _classifier(run, validator, log, group)
+        return
+    rounds = run.config.localizer.rounds
+    round_ = next(i for i in range(1, rounds + 1) if localizer_folder(i, rounds) == name)
+    _localizer(run, round_, validator, log, group)
 
 
 def train_beside(folder: Path, name: str, group: ProcessGroup) -> None:
     """Train a stage as one process of a group, in a run that another process prepared."""
     run = load_run(folder)
     run = replace(run, compute=group_compute(run.config.device, run.config.precision))
-    validator = Validator(run.index, run.truth, settings=run.config.evaluation, size=run.input_size)
+    validator = Validator(
+        run.index,
+        run.truth,
+        settings=run.config.evaluation,
+        size=run.input_size,
+        features=FrozenFeatures.for_settings(run.config, run.compute),
+    )
     with RunLog(folder) as log:
         train_here(run, name, validator, log, group)
 
@@ -61,38 +74,61 @@ def _classifier(run: Run, validator: Validator, log: RunLog, group: ProcessGroup
     if network.prior is not None:
         network.prior.set_classifier(*read_imagenet_head(network.backbone, config.model.weights))
         if group.is_main:  # only the main process makes maps and writes weights; the others wait in their first step
-            measure_tag_prior(network, run.index, size=run.input_size, batch=config.cam.batch, compute=run.compute)
+            measure_tag_prior(
+                network,
+                run.index,
+                size=run.input_size,
+                batch=config.cam.batch,
+                compute=run.compute,
+                features=validator.features,
+            )
     train_classifier(network, _context(run, run.classifier_stage(), validator, log, group))
 
 
-def make_cams(run: Run, placement: Placement = AUTO) -> None:
-    """Write the CAM cache with the classifier of the run; shots already there are kept.
+def make_cams(
+    run: Run, placement: Placement = AUTO, *, round_: int = 1, features: FrozenFeatures | None = None
+) -> None:
+    """Write the CAM cache of a round: the classifier's CAMs, then the maps of the round before; written shots are kept.
 
     Raises:
         WeightsError: the classifier is not trained yet.
         DataError: a training video cannot be read.
     """
     config = run.config
-    network = build_classifier(config, len(run.index.class_names))
-    load_weights(network, run.folder / "classifier" / "best_localization.safetensors")
-    localizer = NetworkLocalizer(network.to(run.compute.device).eval(), config.cam.method, run.compute)
+    classes = len(run.index.class_names)
+    network = (
+        build_classifier(config, classes) if round_ == 1 else build_network(config.model, classes, decoder=True, seed=0)
+    )
+    before = run.classifier_stage() if round_ == 1 else run.localizer_stage(round_ - 1)
+    load_weights(network, before.folder / "best_localization.safetensors")
+    method = config.cam.method if round_ == 1 else "decoder"
+    localizer = NetworkLocalizer(network.to(run.compute.device).eval(), method, run.compute)
     write_cams(
         run.index,
         localizer,
-        run.cams_stage().folder,
+        run.cams_stage(round_).folder,
         settings=config.cam,
+        frames_per_shot=config.localizer.frame_choices,
+        features=features,
         size=run.input_size,
         placement=placement,
         memory_limit_mb=config.data.memory_limit_mb,
     )
 
 
-def _localizer(run: Run, validator: Validator, log: RunLog, group: ProcessGroup) -> None:
+def _localizer(run: Run, round_: int, validator: Validator, log: RunLog, group: ProcessGroup) -> None:
     config, classes = run.config, len(run.index.class_names)
     network = build_network(config.model, classes, decoder=True, seed=config.seed)
     classifier = build_classifier(config, classes)
     load_weights(classifier, run.folder / "classifier" / "best_classification.safetensors")
     network.backbone.load_state_dict(classifier.backbone.state_dict())
     network.head.load_state_dict(classifier.head.state_dict())
-    cams = CamCache.open(run.cams_stage().folder, run.index, config.localizer.temporal)
-    train_localizer(network.to(run.compute.device), cams, _context(run, run.localizer_stage(), validator, log, group))
+    network.to(run.compute.device)
+    if isinstance(network.decoder, LevelHead):
+        features = validator.features or FrozenFeatures(run.compute, {})
+        network.decoder.fit(last_features(network, features, run.index, run.input_size))
+    cams = CamCache.open(
+        run.cams_stage(round_).folder, run.index, config.localizer.temporal, config.localizer.frame_choices
+    )
+    stage = run.localizer_stage(round_)
+    train_localizer(network, cams, _context(run, stage, validator, log, group))

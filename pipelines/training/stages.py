@@ -16,8 +16,9 @@ from pipelines.evaluation.sampling import spread_out
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.parallel.processes import fresh_start
 from pipelines.training.cam_cache import CamCache
-from pipelines.training.classifier_steps import classifier_step
+from pipelines.training.classifier_steps import classifier_step, tag_loss
 from pipelines.training.distributed.process_group import BatchShard
+from pipelines.training.frozen_features import mirror_some
 from pipelines.training.loop import EpochOrder, Keep, Trainer, TrainingContext
 from pipelines.training.parameter_groups import joint_groups, localizer_groups
 from tcam.model.cam.methods import CAM_METHODS
@@ -35,14 +36,16 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
     settings = context.config.classifier
     groups = joint_groups(network, settings, lr=settings.lr)
     slots = training_slots(context.index, settings)
-    choose_frames = FrameSampler(settings.frame_limit)
+    choose_frames = FrameSampler(settings.frame_limit, settings.frame_choices)
     loader, order = _loader(context, settings, slots, choose_frames=choose_frames, read_cams=None)
 
-    step = classifier_step(settings, network)
+    step, features = classifier_step(settings, network), context.validator.features
 
     def losses(batch: ClipBatch, shard: BatchShard, generator: torch.Generator) -> LossTerms:
         per_clip = batch.frames.shape[1]
         labels = batch.label.repeat_interleave(per_clip)
+        if features is not None:
+            return tag_loss(network.head(features.of_batch(network, batch).last), labels)
         with context.compute.autocast():
             return step(batch.frames.flatten(0, 1), labels, shard.times(per_clip), generator)
 
@@ -65,15 +68,20 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
         with context.compute.autocast():
             return network.score_masked(frames, masks)
 
-    make_labels = settings.seeds.sampler()
+    make_labels, features = settings.seeds.sampler(), context.validator.features
     objective = method.objective(settings, score_masked)
     slots = training_slots(context.index, settings)
     slots += negative_slots(context.negatives, settings, most=len(slots))
     loader, order = _loader(context, settings, slots, choose_frames=method.clips(settings), read_cams=cams)
 
     def losses(batch: ClipBatch, shard: BatchShard, generator: torch.Generator) -> LossTerms:
-        with context.compute.autocast():
-            output = network(batch.frames.flatten(0, 1))
+        if features is None:
+            with context.compute.autocast():
+                output = network(batch.frames.flatten(0, 1))
+        else:
+            batch, pyramid = mirror_some(batch, features.of_batch(network, batch), generator)
+            with context.compute.autocast():
+                output = network.output(pyramid, (batch.frames.shape[3], batch.frames.shape[4]))
         if batch.cams is None:
             raise ValueError("the localizer stage needs cached CAMs")
         frames = shard.times(batch.frames.shape[1])
@@ -82,7 +90,7 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
         return objective(output, batch, labels, barrier_t=barrier_t)
 
     localizer = NetworkLocalizer(network, "decoder", context.compute)
-    trainer = Trainer(context, "localizer", settings, localizer, groups)
+    trainer = Trainer(context, context.folder.name, settings, localizer, groups)
     trainer.run(loader, order, losses, keep={"best_localization": "corloc"})
 
 
@@ -121,6 +129,7 @@ def _loader(
         choose_frames=choose_frames,
         seed=context.config.seed,
         read_cams=read_cams,
+        flip=context.validator.features is None,
     )
     lengths = [choose_frames.length(shot) for _, shot in slots]
     batches = EpochBatches(lengths, frames_per_batch=settings.batch, seed=context.config.seed)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from pipelines.evaluation.sampling import spread_out
 from pipelines.models.device import Compute
 from pipelines.run.console import progress_bar
+from pipelines.training.frozen_features import FrozenFeatures
 from tcam.model.network import FrameCamNet
 from tcam.precision import at_least_float32
 from tcam.types import NO_CLASS, Size, VideoIndex, VideoRecord
@@ -21,7 +22,15 @@ FRAMES_PER_SHOT: Final = 8
 
 
 @torch.no_grad()
-def measure_tag_prior(network: FrameCamNet, index: VideoIndex, *, size: Size, batch: int, compute: Compute) -> None:
+def measure_tag_prior(
+    network: FrameCamNet,
+    index: VideoIndex,
+    *,
+    size: Size,
+    batch: int,
+    compute: Compute,
+    features: FrozenFeatures | None = None,
+) -> None:
     """Fill the prior of a network with ``p(k | tag) / p(k)`` of the training videos; leaves it in evaluation mode.
 
     ``p(k | tag)`` is the mean over the tag's training videos of the mean over frames, evenly spread, of each of their
@@ -33,6 +42,7 @@ def measure_tag_prior(network: FrameCamNet, index: VideoIndex, *, size: Size, ba
         size: (height, width) of the network's input.
         batch: frames per forward pass.
         compute: device and precision.
+        features: keeps what the backbone saw.
 
     Raises:
         VideoError: a training video cannot be read.
@@ -49,9 +59,12 @@ def measure_tag_prior(network: FrameCamNet, index: VideoIndex, *, size: Size, ba
     with progress_bar() as bar:
         task = bar.add_task("tag prior", total=len(loader))
         for part, clips in zip(torch.split(shares, batch, dim=1), loader, strict=True):
-            with compute.autocast():
-                features = network.pyramid(clips.frames[:, 0].to(compute.device)).last
-            per_tag += part @ prior.probabilities(at_least_float32(features))
+            if features is None:
+                with compute.autocast():
+                    last = network.pyramid(clips.frames[:, 0].to(compute.device)).last
+            else:
+                last = features.of_batch(network, clips).last
+            per_tag += part @ prior.probabilities(at_least_float32(last))
             bar.advance(task)
     prior.set_ratio(per_tag)
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipelines.config.schema import EvaluationSettings
 from pipelines.evaluation.sampling import spread_out, threshold_grid
+from pipelines.models.engine import FrameMaps
 from pipelines.models.localizer import NetworkLocalizer
+from pipelines.training.frozen_features import FrozenFeatures
 from tcam.boxes.boxes import scale_boxes
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.boxes.over_time import presence_of
@@ -44,8 +47,15 @@ class Validator:
     """Scores a localizer on fixed validation frames, which are decoded at the first call and kept in memory."""
 
     def __init__(
-        self, index: VideoIndex, truth: Sequence[FrameTruth], *, settings: EvaluationSettings, size: Size
+        self,
+        index: VideoIndex,
+        truth: Sequence[FrameTruth],
+        *,
+        settings: EvaluationSettings,
+        size: Size,
+        features: FrozenFeatures | None = None,
     ) -> None:
+        self.features = features
         self._settings = settings
         self._class_names = index.class_names
         self._truth = {(item.video_id, item.frame_index): item for item in truth if item.boxes}
@@ -70,7 +80,7 @@ class Validator:
         evaluator = CorLocEvaluator(self._class_names, thresholds, iou_threshold=self._settings.iou_threshold)
         right, seen, judged = 0, 0, 0
         for batch in self._frames():
-            result = localizer(batch.frames.flatten(0, 1), batch.label)
+            result = self._look(localizer, batch)
             boxes = boxes_at_thresholds(result.maps, thresholds)
             right += int((result.probabilities.argmax(1).cpu() == batch.label).sum())
             seen += len(batch.label)
@@ -89,12 +99,18 @@ class Validator:
         tagged: list[float] = []
         others: list[float] = []
         for batch in self._frames():
-            result = localizer(batch.frames.flatten(0, 1), batch.label)
+            result = self._look(localizer, batch)
             peaks = result.maps.flatten(1).amax(dim=1).tolist()
             for scores, peak, label in zip(result.probabilities.tolist(), peaks, batch.label.tolist(), strict=True):
                 tagged.append(presence_of(scores.pop(label), peak))
                 others += [presence_of(score, peak) for score in scores]
         return best_level(tagged, others)
+
+    def _look(self, localizer: NetworkLocalizer, batch: ClipBatch) -> FrameMaps[Tensor]:
+        frames = batch.frames.flatten(0, 1)
+        if self.features is None:
+            return localizer(frames, batch.label)
+        return localizer.map_features(self.features.of_batch(localizer.network, batch), frames, batch.label)
 
     def _frames(self) -> list[ClipBatch]:
         if self._batches is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Self
 
@@ -13,28 +13,28 @@ from tcam.model.backbone import Backbone, Pyramid
 from tcam.model.decoder import UnetDecoder
 from tcam.model.fused_decoder import FusedDecoder
 from tcam.model.heads.pooling import ClassHead
+from tcam.model.level_head import LevelHead
 from tcam.model.pixel_head import PixelHead
 from tcam.model.tag_prior import TagPrior
 from tcam.precision import at_least_float32
-from tcam.types import FrameOutput
+from tcam.types import FrameOutput, Size
+
+Decoder = UnetDecoder | FusedDecoder | LevelHead | PixelHead
 
 
 class FrameCamNet(nn.Module):
     """Backbone, class head and (for the localizer) decoder over single frames (TCAM, arXiv:2208.14542).
 
-    The decoder is a U-Net over all levels (fused: for inference only), or a pixel classifier on the input of the class
-    head. ``prior`` holds the ImageNet classifier that ``cam.method=prior`` reads; other methods have none.
+    The decoder is a U-Net over all levels (fused: for inference only), a small head on two levels and the input of the
+    class head, or a pixel classifier on that input alone. ``prior`` holds the ImageNet classifier that
+    ``cam.method=prior`` reads; other methods have none.
     """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(
-        self,
-        backbone: Backbone,
-        head: ClassHead,
-        decoder: UnetDecoder | FusedDecoder | PixelHead | None,
-        prior: TagPrior | None = None,
+        self, backbone: Backbone, head: ClassHead, decoder: Decoder | None, prior: TagPrior | None = None
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -55,12 +55,14 @@ class FrameCamNet(nn.Module):
         Raises:
             ValueError: another shape or dtype.
         """
-        pyramid = self.pyramid(frames)
+        return self.output(self.pyramid(frames), (frames.shape[2], frames.shape[3]))
+
+    def output(self, pyramid: Pyramid, size: Size) -> FrameOutput:
+        """Return the output for the features of frames of this (height, width)."""
         class_logits = at_least_float32(self.head(pyramid.last))
         if self.decoder is None:
             return FrameOutput(class_logits, pyramid.last, None, pyramid.attention)
-        levels = (pyramid.last,) if isinstance(self.decoder, PixelHead) else pyramid.levels
-        map_logits = at_least_float32(self.decoder(levels, (frames.shape[2], frames.shape[3])))
+        map_logits = at_least_float32(self.decoder(_read_levels(self.decoder, pyramid), size))
         return FrameOutput(class_logits, pyramid.last, map_logits, pyramid.attention)
 
     def pyramid(self, frames: Tensor) -> Pyramid:
@@ -150,3 +152,10 @@ class FrameCamNet(nn.Module):
 
     def _batch_norms(self) -> Iterator[nn.Module]:
         return (module for module in self.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+
+
+def _read_levels(decoder: Decoder, pyramid: Pyramid) -> Sequence[Tensor]:
+    """Return the features that a kind of decoder reads."""
+    if isinstance(decoder, PixelHead):
+        return (pyramid.last,)
+    return (*pyramid.levels, pyramid.last) if isinstance(decoder, LevelHead) else pyramid.levels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -65,6 +66,14 @@ def neighbours(frame: int, shot: Shot, *, count: int, mode: NeighbourMode) -> li
     return list(range(first, last + 1))
 
 
+def spread_frames(shot: Shot, most: int | None) -> Sequence[int]:
+    """Return at most ``most`` frame indices of a shot, evenly spread: the middles of equal parts; None: all."""
+    count = len(shot)
+    if most is None or count <= most:
+        return range(shot.start, shot.stop)
+    return [shot.start + (2 * i + 1) * count // (2 * most) for i in range(most)]
+
+
 class ClipSampler(Protocol):
     """Draws the frames of one training clip from a shot, such as ``FrameSampler``."""
 
@@ -81,9 +90,11 @@ class FrameSampler:
 
     Attributes:
         limit: share of the shot, 0 < limit <= 1; see ``frame_window``.
+        most: draw from this many frames of the shot, evenly spread (``spread_frames``); None: from all.
     """
 
     limit: float
+    most: int | None = None
 
     def __call__(self, shot: Shot, generator: torch.Generator) -> list[int]:
         """Draw a frame index.
@@ -91,8 +102,9 @@ class FrameSampler:
         Raises:
             ValueError: ``limit`` outside its range.
         """
-        window = frame_window(len(shot), self.limit)
-        return [shot.start + window[int(torch.randint(len(window), (), generator=generator))]]
+        frames = spread_frames(shot, self.most)
+        window = frame_window(len(frames), self.limit)
+        return [frames[window[int(torch.randint(len(window), (), generator=generator))]]]
 
     def length(self, shot: Shot) -> int:  # noqa: ARG002 (every sampler has this method)
         """Return how many frames a clip of this shot has: 1."""

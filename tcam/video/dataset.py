@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +75,7 @@ class ClipDataset(Dataset[Clip]):
         choose_frames: draws the frames of a clip.
         seed: seed of all randomness.
         read_cams: returns the maps of the drawn frames; None for clips without maps.
+        flip: whether clips may be mirrored.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class ClipDataset(Dataset[Clip]):
         choose_frames: ChooseFrames,
         seed: int,
         read_cams: ReadCams | None = None,
+        flip: bool = True,
     ) -> None:
         self._slots, self._seed, self._choose_frames = tuple(slots), seed, choose_frames
+        self._flip = flip
         self._resize, self._crop = resize, crop
         self._read_cams = read_cams
         self._readers = OpenReaders(resize)
@@ -101,6 +104,8 @@ class ClipDataset(Dataset[Clip]):
         generator = seeded_generator(self._seed, epoch, slot)
         indices = self._choose_frames(shot, generator)
         transform = sample_crop_flip(self._resize, self._crop, generator)
+        if not self._flip:
+            transform = replace(transform, flipped=False)
         return _read_clip(self._readers, record, shot, indices, transform, self._read_cams)
 
 

@@ -65,8 +65,8 @@ class RayTraining:
                 f"'torchrun --nproc-per-node {num_workers} --no-python tcam train ...' without --num-workers"
             ) from None
         self._ray: Any = ray
-        self._num_workers, self._epochs = num_workers, {"classifier": config.classifier.epochs}
-        self._epochs["localizer"] = config.localizer.epochs
+        self._num_workers = num_workers
+        self._epochs = {"classifier": config.classifier.epochs, "localizer": config.localizer.epochs}
         self._on_cluster = "RAY_ADDRESS" in os.environ
         self._gpus = choose_compute(config.device, config.precision).device.type == "cuda"
         if self._gpus and not self._on_cluster:
@@ -157,7 +157,7 @@ class RayTraining:
     def _show(self, log: RunLog, name: str, shown: int) -> int:
         for row in log.rows(name)[shown:]:
             values = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("stage", "epoch"))
-            console.print(f"{name} {row['epoch']}/{self._epochs[name]}  {values}")
+            console.print(f"{name} {row['epoch']}/{self._epochs[name.partition('-')[0]]}  {values}")
             shown += 1
         return shown
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tcam.types import Shot
-from tcam.video.clips import FrameSampler, frame_window, neighbours
+from tcam.video.clips import FrameSampler, frame_window, neighbours, spread_frames
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,10 @@ def test_one_frame_takes_one_draw_of_the_generator():
 def test_a_limit_outside_its_range_is_refused():
     with pytest.raises(ValueError, match="0 < limit <= 1, got 5 and 2"):
         FrameSampler(2)(Shot(0, 5), torch.Generator())
+
+
+def test_frames_are_drawn_from_some_that_are_spread_over_the_shot():
+    assert list(spread_frames(Shot(10, 14), 4)) == list(spread_frames(Shot(10, 14), None)) == [10, 11, 12, 13]
+    assert spread_frames(Shot(10, 22), 4) == [11, 14, 17, 20]
+    sampler, generator = FrameSampler(1.0, 4), torch.Generator().manual_seed(0)
+    assert {sampler(Shot(10, 22), generator)[0] for _ in range(50)} == {11, 14, 17, 20}

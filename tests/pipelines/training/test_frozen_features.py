@@ -1,0 +1,116 @@
+"""Features of a frozen backbone that are computed once, and the rounds of training that need them again and again."""
+
+import shutil
+
+import pytest
+import torch
+
+from pipelines.commands.train import start_or_resume
+from pipelines.models.localizer import build_network
+from pipelines.models.run import load_run
+from pipelines.training import frozen_features
+from pipelines.training.frozen_features import FrozenFeatures, mirror_some
+from tcam.model.backbone import Pyramid
+from tcam.types import ClipBatch
+from tests.helpers.tiny import CPU, SIDE, tiny_config
+
+LEVELS = (
+    *("input.resize=64", "model.decoder=levels", "classifier.freeze_backbone=true", "cam.method=cam"),
+    *("cam.refine=joint", "localizer.seeds.weight=0", "localizer.soft.weight=1", "localizer.optimizer=adamw"),
+    *("localizer.temporal.neighbours=0", "localizer.frame_choices=3", "classifier.frame_choices=3"),
+)
+
+
+@pytest.fixture
+def network():
+    return build_network(tiny_config(*LEVELS).model, 2, decoder=True, seed=0).eval()
+
+
+def some_frames(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_frame_is_read_and_computed_once(network):
+    features, frames, asked = FrozenFeatures(CPU, {}), some_frames(3), []
+
+    def read(places):
+        asked.append(places)
+        return frames[places]
+
+    keys = [("a", 0), ("a", 5), ("b", 0)]
+    first = features(network, keys[:2], read)
+    again = features(network, [keys[1], keys[2], keys[0]], read)
+    assert asked == [[0, 1], [1]]
+    assert torch.equal(again.last[[2, 0]], first.last)
+    assert torch.equal(again.levels[1][[2, 0]], first.levels[1])
+
+
+def test_maps_are_those_of_the_network_up_to_16_bits(network):
+    frames = some_frames(2)
+    pyramid = FrozenFeatures(CPU, {})(network, [("a", 0), ("a", 1)], lambda places: frames[places])
+    found = network.output(pyramid, (SIDE, SIDE))
+    expected = network(frames)
+    assert torch.allclose(found.map_logits, expected.map_logits, atol=0.01)
+    assert torch.allclose(found.class_logits, expected.class_logits, atol=0.01)
+
+
+def test_frames_beyond_the_memory_have_the_same_features(network, monkeypatch):
+    frames, keys = some_frames(3), [("a", 0), ("a", 1), ("a", 2)]
+    whole = FrozenFeatures(CPU, {})(network, keys, lambda places: frames[places])
+    one = sum(part[0].half().nbytes for part in (*whole.levels, whole.last))
+    monkeypatch.setattr(frozen_features, "_MOST_BYTES", 2 * one)
+    small = FrozenFeatures(CPU, {})
+    for _ in range(2):
+        assert torch.equal(small(network, keys, lambda places: frames[places]).last, whole.last)
+    assert len(small.kept) == 2
+
+
+def test_clips_are_mirrored_with_their_maps_and_features():
+    frames, cams = some_frames(8).view(4, 2, 3, SIDE, SIDE), torch.rand(4, 2, 5, 6)
+    batch = ClipBatch(frames, cams, torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4), ("a", "b", "c", "d"))
+    pyramid = Pyramid((torch.rand(8, 2, 4, 4),), torch.rand(8, 3, 2, 2))
+    turned, features = mirror_some(batch, pyramid, torch.Generator().manual_seed(0))
+    mirrored = [bool((turned.cams[i] == cams[i].flip(-1)).all()) for i in range(4)]
+    assert sorted(set(mirrored)) == [False, True]
+    for i, flipped in enumerate(mirrored):
+        clip = slice(2 * i, 2 * i + 2)
+        for before, after in ((frames[i], turned.frames[i]), (pyramid.last[clip], features.last[clip])):
+            assert torch.equal(after, before.flip(-1) if flipped else before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "kept"),
+    [("seed=0", True), ("input.resize=72", False), ("model.decoder=unet", False), ("cam.method=scorecam", False)],
+)
+def test_features_are_kept_only_if_all_training_sees_whole_frames_and_features_alone(setting, kept):
+    assert tiny_config(*LEVELS, setting).keeps_features == kept
+
+
+@pytest.mark.slow
+def test_rounds_train_one_after_the_other_and_a_run_that_was_cut_off_ends_alike(train_beside, tcam, tmp_path, tiny_run):
+    folder = train_beside("rounds", *LEVELS, "localizer.rounds=2", quiet=True)
+    run = load_run(folder)
+    stages = (run.cams_stage(1), run.localizer_stage(1), run.cams_stage(2), run.localizer_stage(2))
+    assert [stage.folder.name for stage in stages] == ["cams", "localizer-1", "cams-2", "localizer"]
+    assert all(stage.done for stage in stages)
+    stored = sorted((folder / "cams-2").glob("*.npy"))
+    assert len(stored) == len(list((folder / "cams").glob("*.npy"))) > 0
+    first = (folder / "localizer" / "best_localization.safetensors").read_bytes()
+    assert first != (folder / "localizer-1" / "best_localization.safetensors").read_bytes()
+    for name in ("cams-2", "localizer"):
+        shutil.rmtree(folder / name)
+    start_or_resume(None, resume=folder, quiet=True)
+    assert (folder / "localizer" / "best_localization.safetensors").read_bytes() == first
+    predicted = tcam("predict", folder, "--source", tiny_run.videos / "fish" / "fish-03.mp4", "-o", tmp_path / "b.csv")
+    assert predicted.code == 0, predicted.err
+
+
+def test_fewer_rounds_begin_like_more(tiny_data, tmp_path):
+    from pipelines.models.run import Run
+
+    runs = [
+        Run(tmp_path, tiny_config(*LEVELS, f"localizer.rounds={rounds}"), CPU, tiny_data.index, tuple(tiny_data.truth))
+        for rounds in (1, 3)
+    ]
+    assert runs[0].localizer_stage().fingerprint == runs[1].localizer_stage(1).fingerprint
+    assert runs[1].localizer_stage().fingerprint != runs[1].localizer_stage(2).fingerprint

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pipelines.cli.app import main
-from pipelines.config.methods import METHODS, LocalizerSettings, Method
+from pipelines.config.localizer_groups import LocalizerSettings
+from pipelines.config.methods import METHODS, Method
 from tcam.supervision.max_min import ScoreMasked
 from tcam.supervision.objective import Objective, clip_maps
 from tcam.types import ClipBatch, FrameOutput, LossTerms, PixelLabels

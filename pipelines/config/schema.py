@@ -25,7 +25,8 @@ from pipelines.config.groups import (
     asks_for_acol,
 )
 from pipelines.config.groups import Settings as _Settings
-from pipelines.config.methods import METHODS, LocalizerSettings
+from pipelines.config.localizer_groups import LocalizerSettings
+from pipelines.config.methods import METHODS
 from pipelines.config.yaml_file import apply_override, explain, read_yaml
 from pipelines.run.files import write_text
 from tcam.errors import ConfigError

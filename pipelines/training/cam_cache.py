@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.config.methods import TemporalSettings
+from pipelines.config.localizer_groups import TemporalSettings
 from pipelines.config.schema import CamSettings
 from pipelines.data.failures import VideoFailure, write_failures
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, class_activation
@@ -90,15 +90,7 @@ def write_cams(
         DataError: a video cannot be read; ``errors.csv`` lists it, and the shots of all others are written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [
-        ShotPart(position, record, shot, kept, own)
-        for position, record in enumerate(index.records)
-        if record.split == "train"
-        for shot in record.shots
-        if not shot_file(folder, position, shot).exists()
-        for kept in [spread_frames(shot, frames_per_shot)]
-        for own in split_range(0, len(kept), batch=settings.batch, most=COPY_FRAMES)
-    ]
+    parts = list(_missing_parts(index, folder, settings.batch, frames_per_shot))
     placement = placement if features is None else Placement(0)
     with item_bar("CAM cache") as progress:
         results = ordered_map(
@@ -120,6 +112,15 @@ def write_cams(
         )
     facts = {"method": settings.method, "refine": settings.refine}
     write_json(folder / "header.json", {**facts, "input": list(size), "classes": list(index.class_names)})
+
+
+def _missing_parts(index: VideoIndex, folder: Path, batch: int, frames_per_shot: int | None) -> Iterator[ShotPart]:
+    for position, record in enumerate(index.records):
+        for shot in record.shots if record.split == "train" else ():
+            if not shot_file(folder, position, shot).exists():
+                kept = spread_frames(shot, frames_per_shot)
+                for own in split_range(0, len(kept), batch=batch, most=COPY_FRAMES):
+                    yield ShotPart(position, record, shot, kept, own)
 
 
 def _save_shots(results: Iterable[tuple[ShotPart, np.ndarray | ItemFailure]], folder: Path) -> list[VideoFailure]:

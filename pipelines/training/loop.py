@@ -117,7 +117,7 @@ class Trainer:
         groups: list[dict[str, object]],
     ) -> None:
         self._context, self._stage, self._settings, self._localizer = context, stage, settings, localizer
-        self._group_name = stage.partition("-")[0]  # of localizer-1, the first round: localizer
+        self._settings_name = stage.partition("-")[0]  # of localizer-1, the first round: localizer
         self._group = context.group
         self._optimizer = _optimizer(settings, groups)
         self._base_lr = [float(group["lr"]) for group in self._optimizer.param_groups]
@@ -158,7 +158,7 @@ class Trainer:
             raise_if_interrupted()
             raise TrainingError(
                 f"{self._stage} stopped in epoch {self._at.epoch + 1}: a decoding process ended (out of memory?); "
-                f"resume the run, with fewer {self._group_name}.workers in its config.yaml if that repeats"
+                f"resume the run, with fewer {self._settings_name}.workers in its config.yaml if that repeats"
             ) from None
 
     def _epoch(self, loader: DataLoader[Clip], order: EpochOrder, losses: Losses, show: Callable[[str], None]) -> None:
@@ -207,7 +207,7 @@ class Trainer:
 
     def _place(self) -> Place:
         at = self._at
-        return Place(self._group_name, at.epoch + 1, at.epoch + at.step > 0, self._context.compute)
+        return Place(self._settings_name, at.epoch + 1, at.epoch + at.step > 0, self._context.compute)
 
     def _end_epoch(self, keep: Keep) -> None:
         """Validate and log the epoch in the main process; the others continue and wait in their next step."""
@@ -239,12 +239,8 @@ class Trainer:
         self._save_state()
 
     def _save_weights(self, name: str, row: dict[str, float]) -> None:
-        facts = {
-            "stage": self._stage,
-            "epoch": self._at.epoch + 1,
-            "classes": list(self._context.index.class_names),
-            "metrics": row,
-        }
+        classes = list(self._context.index.class_names)
+        facts = {"stage": self._stage, "epoch": self._at.epoch + 1, "classes": classes, "metrics": row}
         save_weights(self._localizer.network, self._context.folder / name, facts)
 
     def _save_state_if_due(self) -> None:

@@ -96,10 +96,10 @@ def make_cams(
     """
     config = run.config
     classes = len(run.index.class_names)
-    network = (
-        build_classifier(config, classes) if round_ == 1 else build_network(config.model, classes, decoder=True, seed=0)
-    )
-    before = run.classifier_stage() if round_ == 1 else run.localizer_stage(round_ - 1)
+    if round_ == 1:
+        network, before = build_classifier(config, classes), run.classifier_stage()
+    else:
+        network, before = build_network(config.model, classes, decoder=True, seed=0), run.localizer_stage(round_ - 1)
     load_weights(network, before.folder / "best_localization.safetensors")
     method = config.cam.method if round_ == 1 else "decoder"
     localizer = NetworkLocalizer(network.to(run.compute.device).eval(), method, run.compute)
@@ -131,4 +131,4 @@ def _localizer(run: Run, round_: int, validator: Validator, log: RunLog, group: 
         run.cams_stage(round_).folder, run.index, config.localizer.temporal, config.localizer.frame_choices
     )
     stage = run.localizer_stage(round_)
-    train_localizer(network, cams, _context(run, stage, validator, log, group))
+    train_localizer(network, cams, _context(run, stage, validator, log, group), name=stage.folder.name)

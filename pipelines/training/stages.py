@@ -23,7 +23,7 @@ from pipelines.training.loop import EpochOrder, Keep, Trainer, TrainingContext
 from pipelines.training.parameter_groups import joint_groups, localizer_groups
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.network import FrameCamNet
-from tcam.types import ClipBatch, LossTerms, VideoIndex
+from tcam.types import IGNORE, ClipBatch, LossTerms, PixelLabels, VideoIndex
 from tcam.video.clips import ClipSampler, FrameSampler
 from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 
@@ -56,8 +56,10 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
     trainer.run(loader, order, losses, keep=best)
 
 
-def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext) -> None:
+def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingContext, *, name: str = "localizer") -> None:
     """Train a localizer from pseudo-labels; writes best_localization and last to the folder.
+
+    ``name`` is that of the stage in the log: ``localizer``, or ``localizer-1`` for the first of several rounds.
 
     ``METHODS`` (``pipelines/config/methods.py``) defines what a method trains, on which clips and with which loss.
     """
@@ -75,22 +77,24 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
     loader, order = _loader(context, settings, slots, choose_frames=method.clips(settings), read_cams=cams)
 
     def losses(batch: ClipBatch, shard: BatchShard, generator: torch.Generator) -> LossTerms:
-        if features is None:
-            with context.compute.autocast():
+        with context.compute.autocast():
+            if features is None:
                 output = network(batch.frames.flatten(0, 1))
-        else:
-            batch, pyramid = mirror_some(batch, features.of_batch(network, batch), generator)
-            with context.compute.autocast():
+            else:
+                batch, pyramid = mirror_some(batch, features.of_batch(network, batch), generator)
                 output = network.output(pyramid, (batch.frames.shape[3], batch.frames.shape[4]))
         if batch.cams is None:
             raise ValueError("the localizer stage needs cached CAMs")
-        frames = shard.times(batch.frames.shape[1])
-        labels = make_labels(batch.cams.flatten(0, 1), generator, first=frames.first, total=frames.total)
+        frames, maps = shard.times(batch.frames.shape[1]), batch.cams.flatten(0, 1)
+        if settings.seeds.weight:
+            labels = make_labels(maps, generator, first=frames.first, total=frames.total)
+        else:
+            labels = PixelLabels(torch.full_like(maps, IGNORE, dtype=torch.uint8))
         barrier_t = min(settings.size.initial_t * settings.size.growth**order.epoch, settings.size.max_t)
         return objective(output, batch, labels, barrier_t=barrier_t)
 
     localizer = NetworkLocalizer(network, "decoder", context.compute)
-    trainer = Trainer(context, context.folder.name, settings, localizer, groups)
+    trainer = Trainer(context, name, settings, localizer, groups)
     trainer.run(loader, order, losses, keep={"best_localization": "corloc"})
 
 

@@ -15,7 +15,7 @@ from pipelines.run.console import progress_bar
 from pipelines.training.frozen_features import FrozenFeatures
 from tcam.model.network import FrameCamNet
 from tcam.precision import at_least_float32
-from tcam.types import NO_CLASS, Size, VideoIndex, VideoRecord
+from tcam.types import NO_CLASS, ClipBatch, Size, VideoIndex, VideoRecord
 from tcam.video.dataset import FrameDataset, collate_clips
 
 FRAMES_PER_SHOT: Final = 8
@@ -59,14 +59,16 @@ def measure_tag_prior(
     with progress_bar() as bar:
         task = bar.add_task("tag prior", total=len(loader))
         for part, clips in zip(torch.split(shares, batch, dim=1), loader, strict=True):
-            if features is None:
-                with compute.autocast():
-                    last = network.pyramid(clips.frames[:, 0].to(compute.device)).last
-            else:
-                last = features.of_batch(network, clips).last
-            per_tag += part @ prior.probabilities(at_least_float32(last))
+            per_tag += part @ prior.probabilities(_last_features(network, clips, compute, features))
             bar.advance(task)
     prior.set_ratio(per_tag)
+
+
+def _last_features(network: FrameCamNet, clips: ClipBatch, compute: Compute, features: FrozenFeatures | None) -> Tensor:
+    if features is not None:
+        return features.of_batch(network, clips).last
+    with compute.autocast():
+        return at_least_float32(network.pyramid(clips.frames[:, 0].to(compute.device)).last)
 
 
 def prior_frames(index: VideoIndex) -> list[tuple[VideoRecord, int]]:

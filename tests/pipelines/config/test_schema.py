@@ -199,7 +199,10 @@ def test_settings_cannot_be_changed_afterwards():
         ("data.test_fraction=0.9", "val_fraction and test_fraction must be below 1 in sum: .*0.15.*0.9"),
         ("localizer.seeds.kernel=4", "kernel must be odd"),
         ("localizer.seeds.erosion=10", "erosion must be odd: found 10"),
-        ("model.decoder=resnet", "setting 'model.decoder': input should be 'unet' or 'pixels', found 'resnet'"),
+        (
+            "model.decoder=resnet",
+            "setting 'model.decoder': input should be 'unet', 'levels' or 'pixels', found 'resnet'",
+        ),
         ("data.background=x", "settings: data.background is of method negev: found x with method tcam"),
         ("localizer.negatives.weight=1", "negatives.weight is of method negev: found 1.0 with method tcam"),
         ("localizer.uncertainty.background=2", "is of method maxmin: found 2.0 with method tcam"),

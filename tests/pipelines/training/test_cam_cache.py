@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.config.methods import TemporalSettings
+from pipelines.config.localizer_groups import TemporalSettings
 from pipelines.models.localizer import class_activation
 from pipelines.parallel.placement import Placement
 from pipelines.training.cam_cache import CamCache, shot_file, write_cams

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pipelines.data.negatives import read_background
 from pipelines.data.stage import prepare_data
 from pipelines.evaluation.results import evaluation_of, read_evaluation, save_results
 from pipelines.evaluation.score import ScoredSet, results_table, score_videos
+from pipelines.evaluation.tag_thresholds import TagThresholds, choose_by_tags
 from pipelines.inference.frames import predict_video
 from pipelines.inference.overlay_video import save_overlay
 from pipelines.models.device import choose_compute
@@ -37,6 +38,7 @@ from tcam.errors import VideoError
 from tcam.files import sweep_leftovers
 from tcam.metrics.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
+from tcam.supervision.joint_walk import JointWalk
 from tcam.types import Components
 from tcam.video.dataset import stream_original
 
@@ -51,6 +53,23 @@ class RunResult:
     folder: Path
     rows: list[tuple[str, CorLocResult]]
     failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The map threshold of each localizer, and where it comes from.
+
+    Attributes:
+        thresholds: by localizer.
+        chosen_on: ``validation``, ``tags`` or ``default``.
+        by_tags: the thresholds that tags choose, also where boxes chose others.
+        reasons: what the choice by tags rests on.
+    """
+
+    thresholds: Mapping[str, float]
+    chosen_on: str
+    by_tags: Mapping[str, float] = field(default_factory=dict)
+    reasons: TagThresholds | None = None
 
 
 def train_run(
@@ -84,8 +103,8 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
     run.negatives()  # refused, where there are none and the method needs some, before anything is trained
     with RunLog(folder) as log:
         features = FrozenFeatures.for_settings(config, compute)
-        settings = config.evaluation
-        validator = Validator(run.index, run.truth, settings=settings, size=run.input_size, features=features)
+        settings, truth = config.evaluation, run.truth if config.evaluation.selection == "auto" else ()
+        validator = Validator(run.index, truth, settings=settings, size=run.input_size, features=features)
         run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
         for round_ in range(1, config.localizer.rounds + 1) if config.has_localizer else ():
             cams, localizer = run.cams_stage(round_), run.localizer_stage(round_)
@@ -111,19 +130,21 @@ def check_settings(config: RunConfig) -> None:
 def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     """Choose thresholds on the validation split, score the test split, write tables and report."""
     localizers = load_localizers(run)
-    thresholds, chosen_on = choose_thresholds(run, localizers)
+    chosen = choose_thresholds(run, localizers)
+    thresholds, chosen_on = chosen.thresholds, chosen.chosen_on
     settings = run.config.evaluation
     validator = Validator(run.index, run.truth, settings=settings, size=run.input_size)
     presence = {name: validator.presence(localizer) for name, localizer in localizers.items()}
     target = run.folder / "evaluation" / "thresholds.json"
-    save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence)
+    why = None if chosen.reasons is None else asdict(chosen.reasons)
+    save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence, by_tags=why)
     (run.folder / REFINED).unlink(missing_ok=True)  # chosen for the maps of earlier weights
     annotated = {item.video_id for item in run.truth if item.boxes}
     test = [record for record in run.index.of_split("test") if record.video_id in annotated]
     rows: list[tuple[str, CorLocResult]] = []
     if test:
         scored = score_split(run, localizers, "test", chosen=thresholds)
-        rows = [*results_table(scored, thresholds, chosen_on)]
+        rows = [*results_table(scored, thresholds, chosen_on, chosen.by_tags)]
         folder = run.folder / "evaluation"
         save_results(folder, rows, scored.methods, thresholds, split="test", chosen_on=chosen_on)
     overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
@@ -164,14 +185,20 @@ def choose_thresholds(
     *,
     components: Components = "largest",
     placement: Placement = AUTO,
-) -> tuple[dict[str, float], str]:
-    """Return each localizer's map threshold and where it comes from: the validation boxes, or else the default."""
+) -> Chosen:
+    """Choose each localizer's map threshold, as ``evaluation.selection`` says."""
+    settings = run.config.evaluation
+    if settings.selection == "default":
+        return Chosen(dict.fromkeys(localizers, settings.default_threshold), "default")
+    cam = localizers.get(run.config.cam.method) or load_localizers(run)[run.config.cam.method]
+    walk, step = JointWalk(**run.config.cam.walk.model_dump()), settings.threshold_step
+    reasons = choose_by_tags(localizers, cam, run.index, walk=walk, size=run.input_size, step=step)
     annotated = {item.video_id for item in run.truth if item.boxes}
-    if any(record.video_id in annotated for record in run.index.of_split("val")):
+    if settings.selection == "auto" and any(r.video_id in annotated for r in run.index.of_split("val")):
         scored = score_split(run, localizers, "val", components=components, placement=placement)
-        return scored.best_thresholds(), "validation"
-    console.print("no validation boxes: map thresholds are the default", style="dim")
-    return dict.fromkeys(localizers, run.config.evaluation.default_threshold), "default"
+        return Chosen(scored.best_thresholds(), "validation", reasons.thresholds, reasons)
+    console.print(f"map thresholds: chosen from the tags of {reasons.videos} videos", style="dim")
+    return Chosen(reasons.thresholds, "tags", reasons.thresholds, reasons)
 
 
 def score_split(

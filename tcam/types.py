@@ -34,7 +34,7 @@ Pixels = NDArray[np.uint8]
 """Pictures: ``[3, h, w]`` RGB, or several of them."""
 Decoder = Literal["decord", "pyav", "frames"]
 Split = Literal["train", "val", "test"]
-ThresholdChoice = Literal["validation", "default", "oracle", "oracle per class", "none"]
+ThresholdChoice = Literal["validation", "tags", "default", "oracle", "oracle per class", "none"]
 """Where a map threshold came from; see ``CorLocProtocol``."""
 Components = Literal["largest", "largest contour", "all contours"]
 """Which part of a thresholded map gives the box: the 8-connected component with most pixels (half-open boxes, ours), or

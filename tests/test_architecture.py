@@ -69,7 +69,7 @@ LONGER_FUNCTIONS = {
     "pipelines/cli/stream.py:stream": 59,
     "pipelines/cli/videos.py:evaluate": 50,
     "pipelines/cli/videos.py:predict": 46,
-    "pipelines/commands/evaluate.py:evaluate_run": 59,
+    "pipelines/commands/evaluate.py:evaluate_run": 54,
     "pipelines/commands/predict.py:predict_sources": 41,
     "pipelines/data/prepare.py:prepare": 58,
     "pipelines/evaluation/score.py:score_videos": 57,

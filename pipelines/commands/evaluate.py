@@ -21,9 +21,9 @@ from pipelines.evaluation.score import ScoredSet, results_table
 from pipelines.inference.outputs import check_output_folder, mark_output_folder
 from pipelines.models.localizer import NetworkLocalizer, refined_localizers
 from pipelines.models.run import REFINED, Run, load_localizers, load_run, videos_of_run
-from pipelines.models.thresholds import read_thresholds, save_thresholds
+from pipelines.models.thresholds import read_thresholds, read_thresholds_by_tags, save_thresholds
 from pipelines.parallel.placement import AUTO, Placement
-from pipelines.pipeline import choose_thresholds, picture_source, score_split
+from pipelines.pipeline import Chosen, choose_thresholds, picture_source, score_split
 from pipelines.report.run import write_run_report
 from pipelines.run.console import console
 from pipelines.run.folder import open_run
@@ -100,18 +100,13 @@ def evaluate_run(
     run = load_run(folder, device=device)
     components: Components = "largest contour" if benchmark else "largest"
     plain = load_localizers(run)
-    stored = run.folder / "evaluation" / "thresholds.json"
-    refined = refined_localizers(plain, read_thresholds(stored)[0]) if refine else {}
+    refined = refined_localizers(plain, read_thresholds(_stored(run))[0]) if refine else {}
     localizers = {**plain, **refined}
-    if benchmark:  # other box rules and refined maps need thresholds of their own
-        thresholds, chosen_on = choose_thresholds(run, localizers, components=components, placement=placement)
+    if benchmark:  # other box rules need thresholds of their own
+        chosen = choose_thresholds(run, localizers, components=components, placement=placement)
     else:
-        thresholds, chosen_on = read_thresholds(stored)
-        if refined:
-            thresholds |= choose_thresholds(run, refined, placement=placement)[0]
-            if output is None:
-                chosen = {name: thresholds[name] for name in refined}
-                save_thresholds(run.folder / REFINED, chosen, chosen_on=chosen_on, presence={})
+        chosen = _stored_and_refined(run, refined, placement=placement, keep=output is None)
+    thresholds, chosen_on = chosen.thresholds, chosen.chosen_on
     special = [name for name, asked in (("benchmark", benchmark), ("crf", refine), ("ddt", ddt)) if asked]
     target = output or _own_results(run.folder, split, special, own_videos=videos is None)
     failures: tuple[VideoFailure, ...] = ()
@@ -126,13 +121,31 @@ def evaluate_run(
         placement=placement,
         ddt=plain[run.config.cam.method] if ddt else None,
     )
-    rows = results_table(scored, thresholds, chosen_on)
+    rows = results_table(scored, thresholds, chosen_on, chosen.by_tags)
     print_table(rows, f"{split} split of {videos or 'the videos of the run'}")
     print_metrics(list_metrics(scored.methods, chosen_on))
     results = target / "evaluation" if target == run.folder else target
     save_results(results, rows, scored.methods, thresholds, split=split, chosen_on=chosen_on)
     _write_report(run, localizers, thresholds, results, target / "report")
     return Evaluated(rows, failures + _scoring_failures(scored))
+
+
+def _stored(run: Run) -> Path:
+    return run.folder / "evaluation" / "thresholds.json"
+
+
+def _stored_and_refined(
+    run: Run, refined: Mapping[str, NetworkLocalizer], *, placement: Placement, keep: bool
+) -> Chosen:
+    """Return the thresholds of the run, and new ones for refined maps, which ``keep`` stores with the run."""
+    thresholds, chosen_on = read_thresholds(_stored(run))
+    by_tags = read_thresholds_by_tags(_stored(run))
+    if refined:
+        found = choose_thresholds(run, refined, placement=placement)
+        thresholds, by_tags = {**thresholds, **found.thresholds}, {**by_tags, **found.by_tags}
+        if keep:
+            save_thresholds(run.folder / REFINED, found.thresholds, chosen_on=chosen_on, presence={})
+    return Chosen(thresholds, chosen_on, by_tags)
 
 
 def _write_report(

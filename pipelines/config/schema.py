@@ -175,7 +175,12 @@ class EvaluationSettings(_Settings):
 
     iou_threshold: Fraction = Field(0.5, description="IoU from which a box is right")
     threshold_step: float = Field(0.004, gt=0, le=0.5, description="grid of map thresholds from 0 to 1")
-    default_threshold: float = Field(0.5, ge=0, lt=1, description="used where no validation boxes choose one")
+    selection: Literal["auto", "tags", "default"] = Field(
+        "auto",
+        description="what chooses map threshold and checkpoint; auto: validation boxes, or tags where there are none; "
+        "default: default_threshold and the last checkpoint",
+    )
+    default_threshold: float = Field(0.5, ge=0, lt=1, description="used with selection=default")
     selection_frames: Positive = Field(8, description="frames per validation video that choose checkpoints")
     batch: Positive = Field(8, description="frames per forward pass")
 

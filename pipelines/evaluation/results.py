@@ -152,7 +152,7 @@ def save_results(
         methods: the evaluators that the table was counted by, for the other metrics, the curves and the frames.
         thresholds: the map threshold of each localizer.
         split: the videos that were scored.
-        chosen_on: where the thresholds come from: ``validation`` or ``default``.
+        chosen_on: where the thresholds come from: ``validation``, ``tags`` or ``default``.
     """
     some = next(iter(methods.values())).corloc
     first = rows[0][1]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import torch
@@ -253,19 +255,27 @@ def _read_masks(truth: Sequence[FrameTruth], size: Size) -> Tensor | None:
     return torch.stack([read_mask(Path(item.mask), size) if item.mask else nothing for item in truth])
 
 
-def results_table(scored: ScoredSet, thresholds: Mapping[str, float], chosen_on: str = "validation") -> Rows:
+def results_table(
+    scored: ScoredSet,
+    thresholds: Mapping[str, float],
+    chosen_on: str = "validation",
+    by_tags: Mapping[str, float] = MappingProxyType({}),
+) -> Rows:
     """Return the CorLoc table: baselines, then the localizers at the given thresholds, at the oracle, per-class oracle.
 
     Args:
         scored: what ``score_videos`` returned.
         thresholds: map threshold by localizer; a localizer without one has only the oracle rows.
-        chosen_on: where the thresholds come from: ``validation`` or ``default``.
+        chosen_on: where the thresholds come from: ``validation``, ``tags`` or ``default``.
+        by_tags: the thresholds that were chosen from tags, which get rows of their own.
     """
     evaluators = scored.evaluators
-    choice: ThresholdChoice = "validation" if chosen_on == "validation" else "default"
+    choice = cast("ThresholdChoice", chosen_on)
     rows = [(name, item.table("none", 0.0)) for name, item in evaluators.items() if _is_baseline(item)]
     names = [name for name, item in evaluators.items() if not _is_baseline(item)]
     rows += [(name, evaluators[name].table(choice, thresholds[name])) for name in names if name in thresholds]
+    if choice != "tags":
+        rows += [(name, evaluators[name].table("tags", by_tags[name])) for name in names if name in by_tags]
     rows += [(name, evaluators[name].table("oracle")) for name in names]
     rows += [(name, evaluators[name].table("oracle per class")) for name in names]
     return rows

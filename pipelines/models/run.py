@@ -55,7 +55,8 @@ class Run:
         return self.stage(
             "classifier",
             {
-                **{key: config[key] for key in ("seed", "precision", "input", "evaluation")},
+                **{key: config[key] for key in ("seed", "precision", "input")},
+                "evaluation": _without_unused(config["evaluation"]),
                 "classifier": settings_that_count(_that_matters(config["classifier"])),
                 "model": {
                     key: value
@@ -145,13 +146,14 @@ def main_localizer(run: Run) -> str:
 
 
 def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a training without the number of workers, which does not change the clips.
+    """Return the settings of a training without the number of workers, which does not change the clips."""
+    return {**_without_unused(settings), "workers": 0}
 
-    Later additions count from the moment they are used, so that runs of earlier versions are still found.
-    """
-    unused = {"optimizer": "sgd", "soft": {"weight": 0.0}, "frame_choices": None}
-    used = {key: value for key, value in settings.items() if key not in unused or value != unused[key]}
-    return {**used, "workers": 0}
+
+def _without_unused(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave later additions out as long as they are not used, so that runs of earlier versions are still found."""
+    unused = {"optimizer": "sgd", "soft": {"weight": 0.0}, "frame_choices": None, "selection": "auto"}
+    return {key: value for key, value in settings.items() if key not in unused or value != unused[key]}
 
 
 def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:

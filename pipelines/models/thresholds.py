@@ -6,16 +6,26 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipelines.run.files import write_json
 from tcam.errors import DataError
 
 
 def save_thresholds(
-    path: Path, thresholds: Mapping[str, float], *, chosen_on: str, presence: Mapping[str, float | None]
+    path: Path,
+    thresholds: Mapping[str, float],
+    *,
+    chosen_on: str,
+    presence: Mapping[str, float | None],
+    by_tags: Mapping[str, Any] | None = None,
 ) -> None:
-    """Store the map threshold and presence level of each method of a run, and where the thresholds come from."""
-    write_json(path, {"thresholds": dict(thresholds), "chosen_on": chosen_on, "presence": dict(presence)})
+    """Store the map threshold and presence level of each method of a run, and where the thresholds come from.
+
+    ``by_tags`` describes the choice from tags: its ``thresholds`` by method, and what it rests on.
+    """
+    stored = {"thresholds": dict(thresholds), "chosen_on": chosen_on, "presence": dict(presence)}
+    write_json(path, {**stored, **({} if by_tags is None else {"by_tags": dict(by_tags)})})
 
 
 def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
@@ -27,6 +37,17 @@ def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
     with _reading_thresholds(path):
         stored = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): float(value) for name, value in stored["thresholds"].items()}, str(stored["chosen_on"])
+
+
+def read_thresholds_by_tags(path: Path) -> dict[str, float]:
+    """Read the thresholds that were chosen from tags; none in runs of earlier versions.
+
+    Raises:
+        DataError: the run has no thresholds yet.
+    """
+    with _reading_thresholds(path):
+        stored = json.loads(path.read_text(encoding="utf-8")).get("by_tags", {"thresholds": {}})
+        return {str(name): float(value) for name, value in stored["thresholds"].items()}
 
 
 def read_presence(path: Path) -> dict[str, float]:

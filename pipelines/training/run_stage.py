@@ -43,7 +43,7 @@ def train_beside(folder: Path, name: str, group: ProcessGroup) -> None:
     run = replace(run, compute=group_compute(run.config.device, run.config.precision))
     validator = Validator(
         run.index,
-        run.truth,
+        run.truth if run.config.evaluation.selection == "auto" else (),
         settings=run.config.evaluation,
         size=run.input_size,
         features=FrozenFeatures.for_settings(run.config, run.compute),

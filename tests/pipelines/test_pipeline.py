@@ -61,7 +61,7 @@ def test_the_table_holds_floors_both_methods_and_their_oracles(tiny_run):
     assert [row["method"] for row in rows] == [
         "centre box (50 %)",
         "full frame",
-        *("layercam", "tcam") * 3,
+        *("layercam", "tcam") * 4,
     ]
 
 
@@ -72,14 +72,26 @@ def test_thresholds_come_from_the_validation_boxes(tiny_run):
     run = load_run(tiny_run.folder, device="cpu")
     val = {item.video_id for item in run.index.of_split("val")}
     only_val = dataclasses.replace(run, truth=tuple(item for item in run.truth if item.video_id in val))
-    assert choose_thresholds(only_val, load_localizers(run)) == (stored["thresholds"], "validation")
+    chosen = choose_thresholds(only_val, load_localizers(run))
+    assert (chosen.thresholds, chosen.chosen_on) == (stored["thresholds"], "validation")
+    assert chosen.by_tags == stored["by_tags"]["thresholds"]
 
 
-def test_without_validation_boxes_the_default_threshold_is_used(tiny_run):
+def test_without_validation_boxes_tags_choose_the_thresholds(tiny_run):
     run = load_run(tiny_run.folder, device="cpu")
-    val = {item.video_id for item in run.index.of_split("val")}
-    blind = dataclasses.replace(run, truth=tuple(item for item in run.truth if item.video_id not in val))
-    assert choose_thresholds(blind, load_localizers(run)) == ({"layercam": 0.5, "tcam": 0.5}, "default")
+    stored = json.loads((tiny_run.folder / "evaluation" / "thresholds.json").read_text())
+    chosen = choose_thresholds(dataclasses.replace(run, truth=()), load_localizers(run))
+    assert (chosen.thresholds, chosen.chosen_on) == (stored["by_tags"]["thresholds"], "tags")
+
+
+def test_tags_or_a_fixed_number_can_be_asked_for(tiny_run):
+    run, answers = load_run(tiny_run.folder, device="cpu"), []
+    for selection in ("tags", "default"):
+        settings = run.config.evaluation.model_copy(update={"selection": selection})
+        config = run.config.model_copy(update={"evaluation": settings})
+        answers.append(choose_thresholds(dataclasses.replace(run, config=config), load_localizers(run)))
+    assert [answer.chosen_on for answer in answers] == ["tags", "default"]
+    assert answers[1].thresholds == {"layercam": 0.5, "tcam": 0.5}
 
 
 @pytest.mark.slow
@@ -246,7 +258,7 @@ def test_videos_without_boxes_train_too(tiny_run, tmp_path):
     result = train_run(videos, tiny_config("method=cam"), folder, cache_dir=tmp_path / "cache")
     assert result.rows == []
     assert result.failures == 0
-    assert json.loads((folder / "evaluation" / "thresholds.json").read_text())["chosen_on"] == "default"
+    assert json.loads((folder / "evaluation" / "thresholds.json").read_text())["chosen_on"] == "tags"
     assert (folder / "report" / "report.html").is_file()
 
 

@@ -11,7 +11,7 @@ def test_an_evaluation_gives_the_table_as_json(tcam, tiny_run, tmp_path):
     )
     assert found.code == 0
     rows = json.loads(found.out)
-    assert [row["method"] for row in rows] == ["centre box (50 %)", "full frame", *("layercam", "tcam") * 3]
+    assert [row["method"] for row in rows] == ["centre box (50 %)", "full frame", *("layercam", "tcam") * 4]
     assert all(row["num_frames"] > 0 for row in rows)
     assert (tmp_path / "out" / "report" / "report.html").is_file()
     assert (tmp_path / "out" / "per_frame.parquet").is_file()

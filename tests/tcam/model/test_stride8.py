@@ -18,6 +18,12 @@ def inception():
     return Backbone("inception_v3", output_stride=8).eval()
 
 
+def without_weights(name, **options):
+    """Build a network of which only names and shapes are needed: drawing random weights takes most of the time."""
+    with torch.device("meta"):
+        return Backbone(name, **options)
+
+
 def shapes_of(backbone, side=224):
     with torch.no_grad():
         pyramid = backbone(torch.rand(1, 3, side, side))
@@ -43,13 +49,13 @@ def test_layers_keep_the_names_of_their_weights(vgg, inception):
     indices = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # torchvision's, and timm's
     expected = {f"features.{i}.{kind}" for i in indices for kind in ("weight", "bias")}
     assert {name for name in vgg.model.state_dict() if not name.startswith(NEW)} == expected
-    plain = set(Backbone("inception_v3", levels_used=4).model.state_dict())
+    plain = set(without_weights("inception_v3", levels_used=4).model.state_dict())
     assert {name for name in inception.model.state_dict() if not name.startswith(NEW)} == plain
 
 
 def test_without_the_new_stage_vgg16_computes_what_timm_does_until_the_third_pooling(vgg):
-    plain, image = Backbone("vgg16", levels_used=3).eval(), torch.rand(1, 3, 32, 32)
-    plain.model.load_state_dict(vgg.model.state_dict(), strict=False)
+    plain, image = without_weights("vgg16", levels_used=3).eval(), torch.rand(1, 3, 32, 32)
+    plain.model.load_state_dict(vgg.model.state_dict(), strict=False, assign=True)
     with torch.no_grad():
         for one, two in zip(vgg(image).levels, plain(image).levels, strict=False):
             torch.testing.assert_close(one, two)
@@ -96,7 +102,7 @@ def test_a_decoder_climbs_them_back(vgg):
 
 
 def test_at_another_stride_they_are_timms_own():
-    assert Backbone("inception_v3", levels_used=5).level_channels == (64, 192, 288, 768, 2048)
+    assert without_weights("inception_v3", levels_used=5).level_channels == (64, 192, 288, 768, 2048)
 
 
 @pytest.mark.real

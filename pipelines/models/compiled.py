@@ -92,17 +92,14 @@ def compile_localizer(
     on_cpu = localizer.compute.device.type == "cpu"
     network = cast("FrameCamNet", torch.compile(localizer.network, dynamic=False))
     single = threads == "each" and on_cpu
-    compiled = CompiledLocalizer(
-        replace(localizer, network=network),
-        localizer,
-        size,
-        batch,
-        "each" if single else "all",
-        1 if single else torch.get_num_threads(),
-    )
+    own, count = replace(localizer, network=network), 1 if single else torch.get_num_threads()
+    compiled = CompiledLocalizer(own, localizer, size, batch, "each" if single else "all", count)
     try:
         import torch._inductor.config as inductor
+        from torch._inductor.cpp_builder import get_cpp_compiler
 
+        if on_cpu:
+            get_cpp_compiler()  # it would be missed only after all has been traced
         with quiet_loggers(), inductor.patch(freezing=on_cpu):
             compiled.find(np.zeros((batch, 3, *size), np.uint8), None)
     except Exception as error:  # the compiler has dozens of its own

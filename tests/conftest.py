@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.compiled import compile_loops
 from tests.helpers.synthetic import write_tiny_videos
 
 GROUPS = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
@@ -34,6 +35,14 @@ def replace_file(path: Path, text: str) -> None:
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as stream:
         stream.write(text)
     Path(stream.name).replace(path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session):
+    """Compile once what each xdist worker would compile for itself; the workers collect the tests meanwhile."""
+    yield
+    if session.config.getoption("numprocesses", None):
+        compile_loops()
 
 
 @pytest.hookimpl(optionalhook=True)

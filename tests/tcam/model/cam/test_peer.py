@@ -1,5 +1,7 @@
 """Our maps beside those of the grad-cam package (MIT), a peer of the development environment alone."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from torch import nn
@@ -9,8 +11,12 @@ from tcam.model.cam.inputs import CamInputs
 from tcam.model.cam.methods import make_cam
 from tcam.model.heads.pooling import POOLINGS, ClassHead
 
-pytest.importorskip("pytorch_grad_cam", reason="the peer is not installed: uv pip install grad-cam")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(  # not imported here: seconds, in every process that collects the tests
+        find_spec("pytorch_grad_cam") is None, reason="the peer is not installed: uv pip install grad-cam"
+    ),
+]
 
 PEERS = {
     "gradcam": "GradCAM",

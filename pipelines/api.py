@@ -208,7 +208,7 @@ def evaluate(
     split: Split | Literal["all"] = "test",
     output: str | Path | None = None,
     protocol: Literal["ours", "benchmark"] = "ours",
-    refine: Literal["crf"] | None = None,
+    refine: Literal["crf", "joint"] | None = None,
     baseline: Literal["ddt"] | None = None,
     settings: Mapping[str, object] | None = None,
     device: str = "auto",
@@ -223,7 +223,7 @@ def evaluate(
         split: which of these videos: ``train``, ``val``, ``test`` or ``all``.
         output: the folder for ``results.json``, ``per_frame.parquet`` and ``report/``; None writes into the run folder.
         protocol: ``ours`` takes the largest component and plain IoU; ``benchmark`` follows the WSOL benchmark.
-        refine: ``crf`` also measures maps that follow the edges of their frame (needs ``tcam[crf]``).
+        refine: ``crf`` also measures maps at edges (needs ``tcam[crf]``), ``joint`` maps that agree over videos.
         baseline: ``ddt`` also measures what the frames of a video have in common, without training.
         settings: of reading ``videos``, such as ``{"data.units": "relative"}``; see ``train``.
         device: ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
@@ -253,7 +253,7 @@ def evaluate(
             output=_path(output),
             device=device,
             benchmark=protocol == "benchmark",
-            refine=refine is not None,
+            refine=refine or "none",
             ddt=baseline is not None,
             overrides=tuple(_overrides(settings or {})),
             placement=Placement(workers),

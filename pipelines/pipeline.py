@@ -138,7 +138,8 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     target = run.folder / "evaluation" / "thresholds.json"
     why = None if chosen.reasons is None else asdict(chosen.reasons)
     save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence, by_tags=why)
-    (run.folder / REFINED).unlink(missing_ok=True)  # chosen for the maps of earlier weights
+    for stored in REFINED.values():
+        (run.folder / stored).unlink(missing_ok=True)  # chosen for the maps of earlier weights
     annotated = {item.video_id for item in run.truth if item.boxes}
     test = [record for record in run.index.of_split("test") if record.video_id in annotated]
     rows: list[tuple[str, CorLocResult]] = []

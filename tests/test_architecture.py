@@ -194,6 +194,10 @@ TESTED_TOGETHER = {
         "pipelines/models/open.py",
         "pipelines/models/run_model.py",
     ],
+    "tests/pipelines/models/refinement/test_walked.py": [
+        "pipelines/inference/walked.py",
+        "pipelines/models/refinement/refined.py",
+    ],
     "tests/pipelines/parallel/test_map.py": ["pipelines/parallel/processes.py", "pipelines/parallel/ray.py"],
     "tests/pipelines/parallel/test_placement.py": ["pipelines/inference/videos.py"],
     "tests/pipelines/report/test_compare.py": ["pipelines/commands/compare.py", "pipelines/report/compare_page.py"],

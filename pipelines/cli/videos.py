@@ -36,7 +36,9 @@ class Protocol(StrEnum):
 class Refinement(StrEnum):
     """What goes over the maps at the end."""
 
+    none = "none"
     crf = "crf"
+    joint = "joint"
 
 
 class Baseline(StrEnum):
@@ -74,7 +76,12 @@ Actors = Annotated[int | None, typer.Option(min=1, help="Ray workers that hold a
 GpusPerActor = Annotated[float, typer.Option(min=0.0, help="Share of a GPU for each actor, e.g. 0.25.")]
 
 
-Refine = Annotated[Refinement | None, typer.Option(help="crf: fit maps to the edges of their frame (needs tcam[crf]).")]
+Refine = Annotated[
+    Refinement,
+    typer.Option(
+        help="crf: fit maps to the edges of their frame (needs tcam[crf]); joint: make the maps of a video agree."
+    ),
+]
 
 
 def choose_placement(
@@ -146,7 +153,7 @@ def predict(
     track: Annotated[bool, typer.Option("--track", help="Number objects over time, in the column track_id.")] = False,
     threshold: Threshold = None,
     class_name: ClassName = None,
-    refine: Refine = None,
+    refine: Refine = Refinement.none,
     batch: Annotated[int, typer.Option(min=1, help="Frames per forward pass; on a CPU 8 at most.")] = 8,
     device: Device = "auto",
     half: Half = False,
@@ -168,7 +175,7 @@ def predict(
         track=track,
         threshold=threshold,
         class_name=class_name,
-        refine=refine is not None,
+        refine=refine.value,
         batch=batch,
         device=device,
         half=half,
@@ -197,7 +204,7 @@ def evaluate(
         Protocol,
         typer.Option(help="ours: largest component, plain IoU; benchmark: the WSOL benchmark's contours and IoU."),
     ] = Protocol.ours,
-    refine: Refine = None,
+    refine: Refine = Refinement.none,
     baseline: Annotated[
         Baseline | None, typer.Option(help="ddt: also score deep descriptor transformation, which is not trained.")
     ] = None,
@@ -221,7 +228,7 @@ def evaluate(
         device=device,
         placement=choose_placement(workers, ray, ray_address, actors, gpus_per_actor),
         benchmark=protocol is Protocol.benchmark,
-        refine=refine is not None,
+        refine=refine.value,
         ddt=baseline is not None,
         quiet=quiet,
     )

@@ -19,7 +19,9 @@ from pipelines.evaluation.printing import print_metrics, print_table
 from pipelines.evaluation.results import PER_FRAME, RESULTS, Rows, read_evaluation, save_results
 from pipelines.evaluation.score import ScoredSet, results_table
 from pipelines.inference.outputs import check_output_folder, mark_output_folder
-from pipelines.models.localizer import NetworkLocalizer, refined_localizers
+from pipelines.models.engine import Refinement
+from pipelines.models.localizer import NetworkLocalizer
+from pipelines.models.refinement.refined import refined_localizers
 from pipelines.models.run import REFINED, Run, load_localizers, load_run, videos_of_run
 from pipelines.models.thresholds import read_thresholds, read_thresholds_by_tags, save_thresholds
 from pipelines.parallel.placement import AUTO, Placement
@@ -82,7 +84,7 @@ def evaluate_run(
     output: Path | None = None,
     device: str = "auto",
     benchmark: bool = False,
-    refine: bool = False,
+    refine: Refinement = "none",
     ddt: bool = False,
     overrides: Sequence[str] = (),
     placement: Placement = AUTO,
@@ -100,14 +102,14 @@ def evaluate_run(
     run = load_run(folder, device=device)
     components: Components = "largest contour" if benchmark else "largest"
     plain = load_localizers(run)
-    refined = refined_localizers(plain, read_thresholds(_stored(run))[0]) if refine else {}
+    refined = refined_localizers(plain, read_thresholds(_stored(run))[0], refine, run.config.cam.walk)
     localizers = {**plain, **refined}
     if benchmark:  # other box rules need thresholds of their own
         chosen = choose_thresholds(run, localizers, components=components, placement=placement)
     else:
-        chosen = _stored_and_refined(run, refined, placement=placement, keep=output is None)
+        chosen = _stored_and_refined(run, refined, refine, placement=placement, keep=output is None)
     thresholds, chosen_on = chosen.thresholds, chosen.chosen_on
-    special = [name for name, asked in (("benchmark", benchmark), ("crf", refine), ("ddt", ddt)) if asked]
+    special = [name for name, asked in (("benchmark", benchmark), (refine, bool(refined)), ("ddt", ddt)) if asked]
     target = output or _own_results(run.folder, split, special, own_videos=videos is None)
     failures: tuple[VideoFailure, ...] = ()
     if videos is not None:
@@ -135,7 +137,7 @@ def _stored(run: Run) -> Path:
 
 
 def _stored_and_refined(
-    run: Run, refined: Mapping[str, NetworkLocalizer], *, placement: Placement, keep: bool
+    run: Run, refined: Mapping[str, NetworkLocalizer], refine: Refinement, *, placement: Placement, keep: bool
 ) -> Chosen:
     """Return the thresholds of the run, and new ones for refined maps, which ``keep`` stores with the run."""
     thresholds, chosen_on = read_thresholds(_stored(run))
@@ -144,7 +146,7 @@ def _stored_and_refined(
         found = choose_thresholds(run, refined, placement=placement)
         thresholds, by_tags = {**thresholds, **found.thresholds}, {**by_tags, **found.by_tags}
         if keep:
-            save_thresholds(run.folder / REFINED, found.thresholds, chosen_on=chosen_on, presence={})
+            save_thresholds(run.folder / REFINED[refine], found.thresholds, chosen_on=chosen_on, presence={})
     return Chosen(thresholds, chosen_on, by_tags)
 
 

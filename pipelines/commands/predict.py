@@ -15,7 +15,7 @@ from pipelines.inference.box_table import BoxSink, open_box_sink, sidecar
 from pipelines.inference.frames import FramePrediction
 from pipelines.inference.outputs import check_outputs, free_names, is_replaceable
 from pipelines.inference.videos import Known, Predict, look_at, predict_all
-from pipelines.models.engine import Model
+from pipelines.models.engine import Model, Refinement
 from pipelines.models.open import open_model
 from pipelines.parallel.map import staying
 from pipelines.parallel.placement import AUTO, Placement
@@ -49,7 +49,7 @@ def predict_sources(
     batch: int = 8,
     device: str = "auto",
     placement: Placement = AUTO,
-    refine: bool = False,
+    refine: Refinement = "none",
     half: bool = False,
     track: bool = False,
     quiet: bool = False,
@@ -75,10 +75,10 @@ def predict_sources(
         batch=batch,
         class_names=model.class_names,
         label=model.label_of(class_name),
+        walks=model.walks,
     )
-    prediction = _Prediction(work, model, outputs, placement=placement, track=track)
     with staying(placement):
-        return prediction.run(found)
+        return _Prediction(work, model, outputs, placement=placement, track=track).run(found)
 
 
 def _with_overlays(found: FoundSources, folder: Path | None) -> Iterator[Source]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from pipelines.models.engine import FrameMaps
 from tcam.boxes.boxes import best_overlap
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.files import replacing
@@ -76,6 +77,12 @@ class Seen:
     maps: Tensor
     probabilities: Tensor
     masks: Tensor | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[FrameMaps[Tensor]], masks: Tensor | None) -> Seen:
+        """Return the output for all frames of the parts, whose true masks these are."""
+        maps, probabilities = [part.maps for part in parts], [part.probabilities for part in parts]
+        return cls(torch.cat(maps).float().cpu(), torch.cat(probabilities).float().cpu(), masks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ itself, for all classes and per class, are reported next to it as oracles.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,9 @@ from pipelines.evaluation.method_evaluator import (
 )
 from pipelines.evaluation.results import Rows
 from pipelines.evaluation.sampling import threshold_grid
+from pipelines.models.engine import FrameMaps, frames_per_pass
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer
+from pipelines.models.refinement.walked import walked_frames
 from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import Placement, model_time_limit_s, split_range
 from pipelines.run.console import console, item_bar
@@ -219,6 +221,7 @@ def _score_part(
     if ddt is not None:
         common = VideoDdt.of_video(ddt, part.record, part.basis, batch=work.batch, size=size)
     frames = stream_original(part.record, size=size, only=truth)
+    walked = [_walked(localizer, part.record, truth, work) for localizer in localizers]
     batches: list[Batch] = []
     while chunk := list(itertools.islice(frames, work.batch)):
         annotated = [truth[frame.index] for frame in chunk]
@@ -226,12 +229,20 @@ def _score_part(
         labels = torch.full((len(chunk),), part.record.label)
         masks = _read_masks(annotated, size)
         found = []
-        for localizer, method in zip(localizers, work.methods, strict=True):
-            maps = localizer(stacked, labels)
-            seen = Seen(maps.maps.float().cpu(), maps.probabilities.float().cpu(), masks)
-            found.append(method.measure(annotated, part.record.size, seen))
+        for localizer, ahead, method in zip(localizers, walked, work.methods, strict=True):
+            parts = [localizer(stacked, labels)] if ahead is None else list(itertools.islice(ahead, len(chunk)))
+            found.append(method.measure(annotated, part.record.size, Seen.join(parts, masks)))
         batches.append((annotated, found, None if common is None else common.boxes(stacked)))
     return batches
+
+
+def _walked(
+    localizer: NetworkLocalizer, record: VideoRecord, frames: Collection[int], work: ScoreParts
+) -> Iterator[FrameMaps[Tensor]] | None:
+    """Return the maps of some frames one by one, if the localizer makes the maps of a video agree; else None."""
+    if localizer.walk is None:
+        return None
+    return walked_frames(localizer, record, frames, batch=frames_per_pass(localizer, work.batch), size=work.size)
 
 
 def _count(

@@ -91,7 +91,7 @@ def choose_by_tags(
             tag, labels = record.label, torch.full((len(frames),), record.label)
             scores.add(tag, score_boxes(cam, frames, labels, walk))
             for name, localizer in localizers.items():
-                maps = localizer(frames, labels).maps.float().cpu()
+                maps = _maps(localizer, frames, labels)
                 shares[name].add(tag, box_shares(boxes_at_thresholds(maps, _GRID), size)[None])
             bar.advance(task)
     inside, outside, whole, covered = scores.mean()
@@ -100,6 +100,17 @@ def choose_by_tags(
     levels = {name: _level_of(means.mean()[0], covered[best]) for name, means in shares.items()}
     chosen = {name: round(round(level / step) * step, 6) for name, level in levels.items()}
     return TagThresholds(chosen, float(covered[best]), _floats(curve), _GRID, _floats(covered), len(videos))
+
+
+@torch.inference_mode()
+def _maps(localizer: NetworkLocalizer, frames: Tensor, labels: Tensor) -> Tensor:
+    """Return the maps of a video's frames on the CPU; where the localizer has a walk, these frames walk together."""
+    found = localizer(frames, labels)
+    maps = found.maps.float()
+    if localizer.walk is not None and found.features is not None:
+        walked, size = localizer.walk(maps, found.features), (frames.shape[2], frames.shape[3])
+        maps = functional.interpolate(walked[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    return maps.cpu()
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:

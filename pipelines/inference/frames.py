@@ -7,19 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.models.engine import ArrayMaps, Engine
+from pipelines.models.engine import ArrayMaps, Engine, frames_per_pass
 from tcam.boxes.extract import extract_boxes
 from tcam.types import FrameBox, FrameGeometry, Size
 from tcam.video.pixels import Pixels
 from tcam.video.reader import DecodedFrame
-
-_MOST_ON_CPU: Final = 8
-"""Frames per batch, as many as ``stream`` takes of a file (``stream.BATCH``), so that both compute the same bits."""
 
 _Chunk = list[DecodedFrame]
 
@@ -67,7 +63,7 @@ def predict_video(
     def find(chunk: Sequence[DecodedFrame]) -> ArrayMaps:
         return engine.find(np.stack([frame.pixels for frame in chunk]), label)
 
-    chunks = _chunks(frames, batch if engine.threads == "all" else min(batch, _MOST_ON_CPU))
+    chunks = _chunks(frames, frames_per_pass(engine, batch))
     results = ((chunk, find(chunk)) for chunk in chunks) if threads is None else _ahead(threads, find, chunks, ahead)
     for chunk, result in results:
         yield from find_boxes(result, video_id, chunk, threshold=threshold, class_names=class_names)

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.data.find import Source
 from pipelines.inference.frames import FramePrediction, predict_video
@@ -21,6 +22,9 @@ from tcam.files import file_size
 from tcam.types import Size
 from tcam.video.frame_files import ImageSequence, is_image_sequence
 from tcam.video.reader import DecodedFrame, RangeStream, count_frames, stream_frames
+
+if TYPE_CHECKING:
+    from pipelines.inference.walked import WalkedPart, WalkedPredictor
 
 _LONGEST_S = 3 * 3600.0
 """Time limit of a video that cannot be cut, because its number of frames is unknown."""
@@ -64,6 +68,7 @@ class Predict:
         batch: frames per forward pass.
         class_names: names of the labels.
         label: the class to look for; None takes the most probable one in each frame.
+        walks: whether the maps of a video's frames are made to agree; the engine is then a PyTorch network.
     """
 
     engine: PackedEngine
@@ -72,6 +77,7 @@ class Predict:
     batch: int
     class_names: tuple[str, ...]
     label: int | None
+    walks: bool = False
 
     def __call__(self) -> Callable[[VideoPart], list[FramePrediction] | None]:
         """Load the model."""
@@ -85,18 +91,25 @@ class Predictor:
         self._settings = settings
         self._engine = settings.engine.unpack()
         self._stream: RangeStream | None = None
+        self._walked: WalkedPredictor | None = None
+        if settings.walks:
+            from pipelines.inference.walked import WalkedPredictor  # it loads PyTorch
+
+            self._walked = WalkedPredictor.of_engine(self._engine, settings.batch)
 
     def __call__(self, part: VideoPart) -> list[FramePrediction] | None:
         """Predict the frames of a part."""
         if part.frames is None:
             return self._read_on(part.source, part.first)
+        walked = None if self._walked is None else self._walked.part(part.frames, num_frames=part.num_frames)
         try:
             if self._stream is None or self._stream.path != part.source.path:
                 if self._stream is not None:
                     self._stream.close()
                 size = self._settings.size
                 self._stream = RangeStream(part.source.path, num_frames=part.num_frames, size=size)
-            return list(map(_row, self._predict(part.source, self._stream.read(part.frames))))
+            frames = self._stream.read(part.frames if walked is None else walked.read)
+            return list(map(_row, self._predict(part.source, frames, walked)))
         except VideoError:
             self._stream = None
             return None
@@ -104,20 +117,26 @@ class Predictor:
     def _read_on(self, source: Source, first: int) -> list[FramePrediction]:
         """Predict a video from a frame on, reading it in order from its start: correct even if it is damaged."""
         frames = stream_frames(source.path, size=self._settings.size, keep_original=source.overlay is not None)
-        found = self._predict(source, (frame for frame in frames if frame.index >= first))
+        if self._walked is None:
+            found = self._predict(source, (frame for frame in frames if frame.index >= first))
+        else:
+            found = self._predict(source, frames, self._walked.rest(first))
         if source.overlay is not None:
             found = save_overlay(found, source.overlay, self._settings.class_names)
         return [_row(frame) for frame in found]
 
-    def _predict(self, source: Source, frames: Iterator[DecodedFrame]) -> Iterator[FramePrediction]:
+    def _predict(
+        self, source: Source, frames: Iterator[DecodedFrame], walked: WalkedPart | None = None
+    ) -> Iterator[FramePrediction]:
         settings = self._settings
-        return predict_video(
-            self._engine,
-            source.video_id,
-            frames,
+        predict = functools.partial(predict_video, self._engine, batch=settings.batch)
+        if self._walked is not None and walked is not None:
+            predict = functools.partial(self._walked.predict, part=walked)
+        return predict(
+            video_id=source.video_id,
+            frames=frames,
             threshold=settings.threshold,
             class_names=settings.class_names,
-            batch=settings.batch,
             label=settings.label,
         )
 

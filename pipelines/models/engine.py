@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -19,6 +19,11 @@ Threads = Literal["each", "one", "all"]
 """How an engine uses several processors: ``each`` runs one batch per processor, side by side; ``one`` uses a single
 processor, because two would change the last bits; ``all`` shares each batch among them by itself."""
 
+MOST_ON_CPU: Final = 8
+"""Frames per batch, as many as ``stream`` takes of a file (``stream.BATCH``), so that both compute the same bits."""
+
+Refinement = Literal["none", "crf", "joint"]
+"""What goes over the maps at the end: a CRF over each frame, or a walk that makes the maps of a video agree."""
 
 Array = TypeVar("Array")
 
@@ -31,11 +36,13 @@ class FrameMaps(Generic[Array]):
         maps: float32 ``[N, H, W]`` in 0..1 at input size.
         probabilities: float32 ``[N, K]``, of the K classes.
         labels: int64 ``[N]``, the class of each map: the requested or the most probable one.
+        features: float32 ``[N, C, h, w]`` for a walk that makes maps agree; None where none is wanted.
     """
 
     maps: Array
     probabilities: Array
     labels: Array
+    features: Array | None = None
 
 
 ArrayMaps = FrameMaps[NDArray[Any]]
@@ -66,6 +73,11 @@ class Engine(Protocol):
         ...
 
 
+def frames_per_pass(engine: Engine, batch: int) -> int:
+    """Return the number of frames in a forward pass of an engine where ``batch`` are asked for."""
+    return batch if engine.threads == "all" else min(batch, MOST_ON_CPU)
+
+
 class PackedEngine(Protocol):
     """An engine that can be pickled and sent to another process; it is loaded when it is unpacked."""
 
@@ -92,6 +104,7 @@ class Model:
             unknown.
         memory_limit_mb: memory limit of a process that uses it.
         about: what a box table records about the model.
+        walks: whether the maps of a video's frames are made to agree (``joint``).
     """
 
     packed: PackedEngine
@@ -101,6 +114,7 @@ class Model:
     presence: float | None
     memory_limit_mb: float
     about: Mapping[str, object]
+    walks: bool = False
 
     def label_of(self, class_name: str | None) -> int | None:
         """Return the label of a class name; None for None.

@@ -6,7 +6,7 @@ The public class ``tcam.Localizer`` is in ``pipelines/api.py``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,6 @@ from pipelines.models.device import Compute
 from pipelines.models.engine import ArrayMaps, FrameMaps, Threads
 from pipelines.models.forks import end_threads_before_forks, fork_error, naming_forks
 from pipelines.run.memory import keep_freed_memory
-from tcam.boxes.refine import MeanField
 from tcam.errors import ConfigError
 from tcam.model.backbone import Backbone, Pyramid
 from tcam.model.cam.inputs import CamInputs, normalize_cam
@@ -31,6 +30,7 @@ from tcam.model.network import Decoder, FrameCamNet
 from tcam.model.pixel_head import PixelHead
 from tcam.model.tag_prior import TagPrior
 from tcam.precision import at_least_float32
+from tcam.supervision.joint_walk import JointWalk, affinity_features
 from tcam.types import FrameOutput
 from tcam.video.pixels import Pixels
 
@@ -126,12 +126,17 @@ def _check_imagenet(config: RunConfig, backbone: Backbone) -> None:
 
 @dataclass(frozen=True, slots=True)
 class NetworkLocalizer:
-    """A frame network and the way its maps are made; ``refine`` goes over each map, given its frame, at the end."""
+    """A frame network and the way its maps are made.
+
+    ``refine`` goes over each map, given its frame, at the end. With a ``walk``, which makes the maps of several frames
+    agree (``pipelines/models/refinement/walked.py``), it also returns the features for it.
+    """
 
     network: FrameCamNet
     method: MapMethod
     compute: Compute
     refine: Refine | None = None
+    walk: JointWalk | None = None
 
     @property
     def threads(self) -> Threads:
@@ -147,14 +152,23 @@ class NetworkLocalizer:
             frames = frames.pin_memory()  # only from there is the copy beside other work
         frames = frames.to(self.compute.device, non_blocking=True)
         with self.compute.autocast():
+            if self.walk is None:  # a compiled network compiles this call only
+                return self._maps(self.network(frames), frames, labels)
             pyramid = self.network.pyramid(frames)
         return self.map_features(pyramid, frames, labels)
 
     @torch.inference_mode()
     def map_features(self, pyramid: Pyramid, frames: Tensor, labels: Tensor | None = None) -> FrameMaps[Tensor]:
         """Do the same with the features of the frames at hand; frames are on the device."""
+        size = (frames.shape[2], frames.shape[3])
         with self.compute.autocast():
-            output = self.network.output(pyramid, (frames.shape[2], frames.shape[3]))
+            output = self.network.output(pyramid, size)
+        found = self._maps(output, frames, labels)
+        if self.walk is None:
+            return found
+        return replace(found, features=affinity_features(pyramid.levels, size).float())
+
+    def _maps(self, output: FrameOutput, frames: Tensor, labels: Tensor | None) -> FrameMaps[Tensor]:
         probabilities = output.class_logits.softmax(dim=1)
         chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
         if output.map_logits is not None and self.method == "decoder":
@@ -164,7 +178,8 @@ class NetworkLocalizer:
             coarse = class_activation(self, frames, output=output, labels=chosen)
             size = (frames.shape[2], frames.shape[3])
             maps = functional.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-        return FrameMaps(maps if self.refine is None else self.refine(maps, frames), probabilities, chosen)
+        maps = maps if self.refine is None else self.refine(maps, frames)
+        return FrameMaps(maps, probabilities, chosen)
 
     def find(self, frames: Pixels, label: int | None) -> ArrayMaps:
         """Do the same with arrays, for one class or for the most probable ones; see ``Engine``.
@@ -200,6 +215,7 @@ class PackedLocalizer:
     method: MapMethod
     compute: Compute
     refine: Refine | None = None
+    walk: JointWalk | None = None
 
     @classmethod
     def pack(cls, localizer: NetworkLocalizer) -> PackedLocalizer:
@@ -207,7 +223,7 @@ class PackedLocalizer:
         network = localizer.network
         if localizer.compute.device.type != "cpu":
             network = copy.deepcopy(network).cpu()
-        return cls(network, localizer.method, localizer.compute, localizer.refine)
+        return cls(network, localizer.method, localizer.compute, localizer.refine, localizer.walk)
 
     @property
     def device_type(self) -> str:
@@ -225,21 +241,7 @@ class PackedLocalizer:
             keep_freed_memory()
             end_threads_before_forks()
             network = network.fused()
-        return NetworkLocalizer(network, self.method, self.compute, self.refine)
-
-
-def refined_localizers(
-    localizers: Mapping[str, NetworkLocalizer], thresholds: Mapping[str, float]
-) -> dict[str, NetworkLocalizer]:
-    """Return a copy of each localizer, named ``<name> + crf``, whose maps are refined by a CRF around their threshold.
-
-    Raises:
-        MissingPartError: pydensecrf is not installed.
-    """
-    return {
-        f"{name} + crf": replace(localizer, refine=MeanField(threshold=thresholds[name]))
-        for name, localizer in localizers.items()
-    }
+        return NetworkLocalizer(network, self.method, self.compute, self.refine, self.walk)
 
 
 def class_activation(localizer: NetworkLocalizer, frames: Tensor, *, output: FrameOutput, labels: Tensor) -> Tensor:

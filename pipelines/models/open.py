@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.models.engine import Model
+from pipelines.models.engine import Model, Refinement
 from pipelines.models.exported import SUFFIXES, open_exported
 from tcam.errors import ConfigError
 
 
-def open_model(path: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:
+def open_model(path: Path, *, device: str = "auto", refine: Refinement = "none", half: bool = False) -> Model:
     """Open the RUN of ``tcam predict``: the folder of a finished run, or a file written by ``tcam export``.
 
     Args:
         path: the folder or file.
         device: where it runs.
-        refine: refine the maps of a run by a CRF.
+        refine: what goes over the maps of a run at the end.
         half: let the network of a run compute in 16 bits, whatever its ``precision`` says.
 
     Raises:
@@ -29,8 +29,8 @@ def open_model(path: Path, *, device: str = "auto", refine: bool = False, half: 
         return model_of_run(path, device=device, refine=refine, half=half)
     if half:
         raise ConfigError(f"--half is for a run, got the exported file {path}: it has the numbers it was exported with")
-    if refine:
-        raise ConfigError(f"--refine crf is for a run, got the exported file {path}: name the run, or leave it out")
+    if refine != "none":
+        raise ConfigError(f"--refine {refine} is for a run, got the exported file {path}: name the run, or omit it")
     packed, facts = open_exported(path, device=device)
     return Model(
         packed=packed,

@@ -24,8 +24,8 @@ FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
 """Part of each stage's fingerprint: raise a stage's number when the same settings would give another result."""
 
 
-REFINED: Final = Path("evaluation-crf/thresholds.json")
-"""File in a run folder: the map thresholds that ``tcam evaluate --refine crf`` chose for refined maps."""
+REFINED: Final = {name: Path(f"evaluation-{name}/thresholds.json") for name in ("crf", "joint")}
+"""Files in a run folder: the map thresholds that ``tcam evaluate --refine NAME`` chose for refined maps."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from pipelines.models.device import half_compute
-from pipelines.models.engine import Model
-from pipelines.models.localizer import PackedLocalizer, refined_localizers
+from pipelines.models.engine import Model, Refinement
+from pipelines.models.localizer import PackedLocalizer
+from pipelines.models.refinement.refined import refined_localizers
 from pipelines.models.run import REFINED, Run, load_localizers, load_run, main_localizer
 from pipelines.models.thresholds import read_presence, read_thresholds
 from pipelines.run.console import console
@@ -17,7 +18,7 @@ from pipelines.run.files import hash_file
 from pipelines.run.folder import open_run
 
 
-def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, half: bool = False) -> Model:
+def model_of_run(folder: Path, *, device: str = "auto", refine: Refinement = "none", half: bool = False) -> Model:
     """Load a finished run; see ``open_model``."""
     run = load_run(open_run(folder), device=device)
     if half:
@@ -26,9 +27,10 @@ def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, ha
             console.print("--half: no 16-bit arithmetic here, so this is slower than without; leave it out")
     name, localizers = main_localizer(run), load_localizers(run)
     threshold, presence = own_threshold(run, name), own_presence(run, name)
-    if refine:
-        localizers, name = refined_localizers({name: localizers[name]}, {name: threshold}), f"{name} + crf"
-        threshold = refined_threshold(run, name)
+    if refine != "none":
+        localizers = refined_localizers({name: localizers[name]}, {name: threshold}, refine, run.config.cam.walk)
+        name = f"{name} + {refine}"
+        threshold = refined_threshold(run, name, refine)
     return Model(
         packed=PackedLocalizer.pack(localizers[name]),
         class_names=run.index.class_names,
@@ -44,6 +46,7 @@ def model_of_run(folder: Path, *, device: str = "auto", refine: bool = False, ha
             "arithmetic": str(run.compute.dtype).removeprefix("torch."),
             "config": run.config.model_dump(mode="json"),
         },
+        walks=refine == "joint",
     )
 
 
@@ -56,12 +59,18 @@ def own_threshold(run: Run, name: str) -> float:
     return read_thresholds(run.folder / "evaluation" / "thresholds.json")[0][name]
 
 
-def refined_threshold(run: Run, name: str) -> float:
-    """Return the map threshold of refined maps: the one chosen on validation, or 0.5 (foreground as likely as not)."""
-    if (run.folder / REFINED).is_file():
-        return read_thresholds(run.folder / REFINED)[0][name]
-    console.print(f"--refine crf: map threshold 0.5; 'tcam evaluate {run.folder} --refine crf' chooses one on boxes")
-    return 0.5
+def refined_threshold(run: Run, name: str, refine: Refinement) -> float:
+    """Return the map threshold of refined maps: the one chosen on validation, or else a default.
+
+    That is 0.5 for ``crf`` (foreground as likely as not), and that of the run's settings for ``joint``.
+    """
+    stored = run.folder / REFINED[refine]
+    if stored.is_file():
+        return read_thresholds(stored)[0][name]
+    default = run.config.evaluation.default_threshold if refine == "joint" else 0.5
+    remedy = f"'tcam evaluate {run.folder} --refine {refine}' chooses one on boxes"
+    console.print(f"--refine {refine}: map threshold {default}; {remedy}")
+    return default
 
 
 def own_presence(run: Run, name: str) -> float | None:

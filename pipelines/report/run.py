@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from pipelines.evaluation.results import Evaluation
 from pipelines.inference.overlay import draw_overlay
+from pipelines.models.engine import MOST_ON_CPU
 from pipelines.models.localizer import NetworkLocalizer
+from pipelines.models.refinement.walked import walked_frames
 from pipelines.report.page import Sections, as_json, write_evaluation_report
 from pipelines.report.pictures import ChosenFrame, Picture, choose_frames
 from pipelines.report.sections import overlap_chart, size_chart, threshold_charts, training_charts, trajectory_charts
@@ -152,6 +154,7 @@ class _Frame:
     """One frame as network input ``[3, *size]`` and as shown ``[3, H, W]``, with its true boxes."""
 
     record: VideoRecord
+    index: int
     small: Pixels
     shown: Pixels
     truth: tuple[Box, ...]
@@ -163,10 +166,16 @@ class _Frame:
         Raises:
             VideoError: it cannot be read.
         """
-        return cls(record, _read(record, frame, size), _read(record, frame, _shown_size(record.size)), tuple(truth))
+        return cls(
+            record, frame, _read(record, frame, size), _read(record, frame, _shown_size(record.size)), tuple(truth)
+        )
 
     def map_of(self, localizer: NetworkLocalizer) -> NDArray[np.float32]:
         """Return the map ``[H, W]`` of the video's class."""
+        if localizer.walk is not None:
+            size = (self.small.shape[1], self.small.shape[2])
+            found = walked_frames(localizer, self.record, [self.index], batch=MOST_ON_CPU, size=size)
+            return np.asarray(next(found).maps[0].cpu())
         return np.asarray(localizer.find(self.small[None], self.record.label).maps[0])
 
     def panel(

@@ -90,7 +90,7 @@ def write_cams(
         DataError: a video cannot be read; ``errors.csv`` lists it, and the shots of all others are written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = list(_missing_parts(index, folder, settings.batch, frames_per_shot))
+    parts = list(_missing_parts(index, folder, settings, frames_per_shot))
     placement = placement if features is None else Placement(0)
     with item_bar("CAM cache") as progress:
         results = ordered_map(
@@ -114,13 +114,20 @@ def write_cams(
     write_json(folder / "header.json", {**facts, "input": list(size), "classes": list(index.class_names)})
 
 
-def _missing_parts(index: VideoIndex, folder: Path, batch: int, frames_per_shot: int | None) -> Iterator[ShotPart]:
+def _missing_parts(
+    index: VideoIndex, folder: Path, settings: CamSettings, frames_per_shot: int | None
+) -> Iterator[ShotPart]:
     for position, record in enumerate(index.records):
         for shot in record.shots if record.split == "train" else ():
             if not shot_file(folder, position, shot).exists():
                 kept = spread_frames(shot, frames_per_shot)
-                for own in split_range(0, len(kept), batch=batch, most=COPY_FRAMES):
+                for own in split_range(0, len(kept), batch=settings.batch, most=_most_frames(settings)):
                     yield ShotPart(position, record, shot, kept, own)
+
+
+def _most_frames(settings: CamSettings) -> int:
+    """Return the most frames of a part: more where each part also needs those that walk with it."""
+    return COPY_FRAMES if settings.refine == "none" else 4 * COPY_FRAMES
 
 
 def _save_shots(results: Iterable[tuple[ShotPart, np.ndarray | ItemFailure]], folder: Path) -> list[VideoFailure]:
@@ -154,16 +161,20 @@ def _part_cams(localizer: NetworkLocalizer, readers: OpenReaders, work: MakeCams
     """Return the CAMs of a part, float16 ``[frames, h, w]``; a walk also reads the frames that share its blocks."""
     walk = work.walk
     wanted = part.own if walk is None else walk.context(part.own, range(len(part.kept)))
+    first = wanted.start - wanted.start % work.batch  # passes of the same frames in every part
+    last = min(wanted.stop + -wanted.stop % work.batch, len(part.kept))
     made, seen = [], []
     with torch.inference_mode():
-        for start in range(wanted.start, wanted.stop, work.batch):
-            chunk = [part.kept[place] for place in range(start, min(start + work.batch, wanted.stop))]
+        for start in range(first, last, work.batch):
+            chunk = [part.kept[place] for place in range(start, min(start + work.batch, last))]
             maps, levels = _chunk_cams(localizer, readers, work, part.record, chunk)
             made.append(maps)
             seen += [] if walk is None else [affinity_features(levels, work.size)]
         maps = torch.cat(made)
         if walk is not None:
-            maps = walk(maps, torch.cat(seen))[part.own.start - wanted.start : part.own.stop - wanted.start]
+            near = slice(wanted.start - first, wanted.stop - first)
+            maps = walk(maps[near], torch.cat(seen)[near])
+            maps = maps[part.own.start - wanted.start : part.own.stop - wanted.start]
     return maps.half().cpu().numpy()
 
 

@@ -6,8 +6,9 @@ joint term rests on, seldom tells object from background in real videos; feature
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,9 +41,9 @@ class JointWalk:
         window: frames that walk together. Memory grows with the square of ``window`` times the positions of a frame,
             and not with the length of the shot.
         stride: step between the frames that walk together; consecutive frames are almost the same picture. A shot is
-            cut into blocks of ``window * stride`` frames that overlap by half; where two overlap, each counts more
-            towards its middle. In a block, frames r, r + stride, r + 2 stride, ... walk together, for each r below
-            ``stride``. A shot shorter than a block has a smaller stride, see ``stride_of``.
+            cut into blocks of ``window * stride`` frames that overlap by half; the last one may be shorter. In a block,
+            frames r, r + stride, r + 2 stride, ... walk together, for each r below ``stride``. Where blocks overlap,
+            each counts more towards its middle. A shot shorter than a block has a smaller stride, see ``stride_of``.
     """
 
     sigma: float = 0.4
@@ -78,36 +79,72 @@ class JointWalk:
             shapes = f"{list(maps.shape)} and {list(features.shape)}"
             raise ValueError(f"maps must be [T, h0, w0] and features [T, C, h, w] of the same frames, got {shapes}")
         start = start_maps(maps, (features.shape[2], features.shape[3]))
-        total, weights = torch.zeros_like(start), start.new_zeros(len(start), 1, 1)
-        for first, stop in self.blocks(len(maps)):
-            weight = _towards_the_middle(stop - first, start)
-            total[first:stop] += weight * self.walk_block(start[first:stop], features[first:stop])
-            weights[first:stop] += weight
-        return stretch(total / weights.clamp_min(_EPSILON))
+        walked = list(self.walk_in_order(zip(start, features, strict=True)))
+        return torch.stack(walked) if walked else start
+
+    def walk_in_order(self, frames: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Yield the map of each frame of a shot after the walk, float32 ``[h, w]``; holds the frames of one block.
+
+        Args:
+            frames: the map ``[h, w]`` (see ``start_maps``) and the features ``[C, h, w]`` of each frame, in order.
+        """
+        source = iter(frames)
+        first = list(itertools.islice(source, self.window * self.stride))
+        source = itertools.chain(first, source)
+        stride, (length, step) = self.stride_of(len(first)), self._block(len(first))
+        held: list[tuple[Tensor, Tensor]] = []
+        total, weights = torch.zeros(0), torch.zeros(0)
+        while more := list(itertools.islice(source, length - len(held))):
+            held += more
+            weight = _towards_the_middle(len(held), held[0][0])
+            walked = weight * self._walk_block(held, stride)
+            if len(total):  # frames that earlier blocks hold too
+                walked[: len(total)] += total
+                weight[: len(total)] += weights
+            yield from stretch(walked[:step] / weight[:step])
+            held, total, weights = held[step:], walked[step:], weight[step:]
+        if held:
+            yield from stretch(total / weights)
 
     def stride_of(self, frames: int) -> int:
         """Return the stride in a shot of so many frames: ``stride``, or less where the shot is shorter than a block."""
         return max(1, min(self.stride, frames // self.window))
 
     def blocks(self, frames: int) -> list[tuple[int, int]]:
-        """Return the blocks of a shot of so many frames, half-open."""
-        return windows(frames, self.window * self.stride_of(frames))
+        """Return the blocks of a shot of so many frames, half-open; the last one may be shorter."""
+        length, step = self._block(frames)
+        return [(first, min(first + length, frames)) for first in range(0, max(frames - length + step, 1), step)]
 
     def context(self, frames: range, shot: range) -> range:
-        """Return the frames of a shot that share a block with ``frames``.
+        """Return the frames of a shot that share a block with ``frames``, or a block more.
 
         Given these alone, ``frames`` walk as in the whole shot: blocks and stride are the same.
         """
-        cut = [(shot.start + first, shot.start + stop) for first, stop in self.blocks(len(shot))]
-        near = [(first, stop) for first, stop in cut if first < frames.stop and stop > frames.start]
-        return range(near[0][0], near[-1][1])
+        length, step = self._block(len(shot))
+        first = max((frames.start - shot.start - length) // step + 1, 0)
+        start = shot.start + first * step
+        last = max(0, -((length - len(shot)) // step))  # block of the shot
+        stop = min(shot.start + min((frames.stop - 1 - shot.start) // step, last) * step + length, shot.stop)
+        if first and stop - start < length:  # by itself, the last block would have a smaller stride
+            start -= step
+        return range(start, stop)
 
-    def walk_block(self, start: Tensor, features: Tensor) -> Tensor:
-        """Return the maps ``[T, h, w]`` of one block after the walk; features are ``[T, C, h, w]``."""
-        stride = self.stride_of(len(start))
+    def context_start(self, frame: int) -> int:
+        """Return the first frame of the context of a frame and all that follow, in a shot from 0 to an unknown end."""
+        known = range(max(frame + 1, self.window * self.stride))
+        return self.context(range(frame, frame + 1), known).start
+
+    def _block(self, frames: int) -> tuple[int, int]:
+        """Return the length of blocks, and the step from one to the next, in a shot of so many frames."""
+        length = self.window * self.stride_of(frames)
+        return length, max(length // 2, 1)
+
+    def _walk_block(self, frames: Sequence[tuple[Tensor, Tensor]], stride: int) -> Tensor:
+        """Return the maps of one block after the walk, ``[T, h, w]``."""
+        start = torch.stack([one_map for one_map, _ in frames])
         walked = torch.empty_like(start)
-        for first in range(stride):
-            walked[first::stride] = self._walk(start[first::stride], features[first::stride])
+        for first in range(min(stride, len(frames))):
+            walked[first::stride] = self._walk(start[first::stride], torch.stack([f for _, f in frames[first::stride]]))
         return walked
 
     def _walk(self, start: Tensor, features: Tensor) -> Tensor:
@@ -142,17 +179,6 @@ def affinity_features(levels: Sequence[Tensor], frame_size: Size) -> Tensor:
         return level
     averaged: Tensor = functional.interpolate(level.float(), wanted, mode="area")
     return averaged
-
-
-def windows(frames: int, length: int) -> list[tuple[int, int]]:
-    """Return half-open windows of ``length`` over ``frames`` frames; they overlap by half, the last ends at the end.
-
-    Every frame lies in a window; fewer frames than ``length`` make one window.
-    """
-    step = max(length // 2, 1)
-    starts = range(0, max(frames - length, 0) + 1, step)
-    firsts = sorted({*starts, max(frames - length, 0)}) if frames else []
-    return [(first, min(first + length, frames)) for first in firsts]
 
 
 def principal_components(features: Tensor, count: int) -> Tensor:

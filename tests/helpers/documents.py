@@ -322,7 +322,7 @@ def why_only_parsed(command: str, values: Mapping[str, Any]) -> str | None:
         "needs a camera, an address or standard input": LIVE.fullmatch(source) is not None,
         "needs Ray": bool(values.get("ray") or values.get("ray_address") or values.get("num_workers", 1) > 1),
         "needs a browser": bool(values.get("show")),
-        "needs pydensecrf": values.get("refine") is not None,
+        "needs pydensecrf": values.get("refine") == "crf",
         "needs a GPU": str(values.get("device", "")).startswith("cuda"),
         SLOW.get(command, ""): command in SLOW or bool(values.get("compile_")) or bool(values.get("int8")),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 
 from pipelines.config.schema import RunConfig, load_config
 from pipelines.models.device import Compute
@@ -71,6 +72,13 @@ def tiny_config(*overrides: str) -> RunConfig:
 def tiny_localizer(method: MapMethod = "layercam", *, seed: int = 0, classes: int = 2) -> NetworkLocalizer:
     network = build_network(tiny_config().model, classes, decoder=method == "decoder", seed=seed)
     return NetworkLocalizer(network.eval(), method, CPU)
+
+
+def set_walk(run: Path, **settings: int) -> None:
+    """Change the settings of the walk in a copy of a run."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["cam"]["walk"] = {**config["cam"].get("walk", {}), **settings}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
 
 
 def set_flags(settings: Sequence[str] = SETTINGS) -> list[str]:

@@ -132,7 +132,8 @@ def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[flo
     """
     import torch
 
-    from pipelines.models.localizer import NetworkLocalizer, refined_localizers
+    from pipelines.models.localizer import NetworkLocalizer
+    from pipelines.models.refinement.refined import refined_localizers
     from pipelines.models.run import load_localizers, load_run, main_localizer
     from pipelines.models.run_model import own_threshold
     from tcam.video.dataset import stream_original
@@ -144,7 +145,8 @@ def measure(folders: Mapping[str, Path], *, refine: bool) -> dict[str, tuple[flo
         own = {name: load_localizers(run)[main_localizer(run)]}
         streams = [stream_original(record, size=run.input_size) for record in run.index.of_split("test")]
         frames = [torch.from_numpy(next(stream).pixels[None]) for stream in streams]
-        made = refined_localizers(own, {name: own_threshold(run, main_localizer(run))}) if refine else {}
+        thresholds = {name: own_threshold(run, main_localizer(run))}
+        made = refined_localizers(own, thresholds, "crf" if refine else "none", run.config.cam.walk)
         for key, localizer in (own | made).items():
             localizers[key] = localizer, frames
     timings: Timings[str] = Timings(time.thread_time)

@@ -2,7 +2,12 @@ import csv
 import json
 import shutil
 
+import pandas as pd
 import pytest
+import torch
+
+from tcam.boxes.boxes import iou
+from tests.helpers.tiny import files_of, set_walk
 
 
 def test_an_evaluation_gives_the_table_as_json(tcam, tiny_run, tmp_path):
@@ -110,3 +115,41 @@ def test_a_folder_of_test_videos_alone_can_be_evaluated(tcam, tiny_run, videos, 
     found = tcam("evaluate", tiny_run.folder, "--videos", videos, "-o", tmp_path / "out", "--device", "cpu", "--json")
     assert found.code == 0, found.err
     assert {row["num_frames"] for row in json.loads(found.out)} == {len(inside)}
+
+
+@pytest.mark.slow
+def test_predict_gives_the_refined_boxes_that_evaluate_scores(tcam, tiny_run, tmp_path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "copy-001")
+    set_walk(folder, window=2, stride=2)
+    before = files_of(folder)
+    found = tcam("evaluate", folder, "--refine", "joint", "--device", "cpu", "--json")
+    assert found.code == 0, found.err
+    names = ["layercam", "tcam", "layercam + joint", "tcam + joint"]
+    assert [row["method"] for row in json.loads(found.out)] == ["centre box (50 %)", "full frame", *names * 4]
+    after = files_of(folder)
+    assert [name for name in before if after[name] != before[name]] == []  # the run's own tables stay
+    chosen = json.loads((folder / "evaluation-joint" / "thresholds.json").read_text())["thresholds"]
+    assert list(chosen) == ["layercam + joint", "tcam + joint"]
+    table = pd.read_parquet(folder / "evaluation-test-joint" / "per_frame.parquet")
+    rows = table[table["method"] == "tcam + joint"]
+    assert not rows[["x0", "y0", "x1", "y1"]].equals(table[table["method"] == "tcam"][["x0", "y0", "x1", "y1"]])
+    for video, scored in rows.groupby("video"):
+        options = ("--refine", "joint", "--class", scored["class"].iloc[0], "--device", "cpu")
+        found = tcam("predict", folder, "--source", tiny_run.videos / video, "-o", tmp_path / "b.parquet", *options)
+        assert found.code == 0, found.err
+        assert json.loads((tmp_path / "b.parquet.meta.json").read_text())["threshold"] == chosen["tcam + joint"]
+        boxes = pd.read_parquet(tmp_path / "b.parquet").set_index("frame")
+        for _, row in scored.iterrows():
+            box = boxes.loc[row["frame"], ["x0", "y0", "x1", "y1"]].tolist()
+            assert box == row[["x0", "y0", "x1", "y1"]].tolist()
+            true = row[["tx0", "ty0", "tx1", "ty1"]].tolist()
+            assert iou(torch.tensor([box]), torch.tensor([true])).item() == pytest.approx(row["iou"])
+
+
+def test_predict_says_which_threshold_refined_maps_have(tcam, tiny_run, tmp_path):
+    video = next(tiny_run.videos.rglob("*.mp4"))
+    found = tcam("predict", tiny_run.folder, "--source", video, "-o", tmp_path / "b.csv", "--refine", "joint")
+    assert found.code == 0, found.err
+    assert "--refine joint: map threshold 0.5; 'tcam evaluate" in found.err
+    about = json.loads((tmp_path / "b.csv.meta.json").read_text())
+    assert (about["method"], about["threshold"]) == ("tcam + joint", 0.5)

@@ -16,7 +16,7 @@ from tcam.errors import VideoError
 from tcam.types import FrameBox
 from tests.helpers.encoded import encode
 from tests.helpers.synthetic import TINY_FRAMES
-from tests.helpers.tiny import SIDE, files_of, spoil, tiny_config, tiny_localizer
+from tests.helpers.tiny import SIDE, files_of, set_walk, spoil, tiny_config, tiny_localizer
 
 OTHERS = [
     pytest.param(Placement(2), id="processes", marks=pytest.mark.busy),
@@ -63,19 +63,26 @@ def test_prepared_videos_are_the_same_bytes(placement, ray_kept, videos, tmp_pat
 
 
 @pytest.mark.parametrize("placement", OTHERS)
-@pytest.mark.parametrize("method", ["layercam"])
-def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, method, ray_kept, tiny_data, tmp_path, monkeypatch):
-    settings, localizer = tiny_config("cam.batch=3").cam, tiny_localizer(method)
+@pytest.mark.parametrize("refine", ["none", "joint"])
+def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, refine, ray_kept, tiny_data, tmp_path, monkeypatch):
+    walk = ("cam.walk.window=2", "cam.walk.stride=1")
+    settings, localizer = tiny_config("cam.batch=3", f"cam.refine={refine}", *walk).cam, tiny_localizer()
     write_cams(tiny_data.index, localizer, tmp_path / "a", settings=settings, size=(SIDE, SIDE), placement=Placement())
-    monkeypatch.setattr(cams_module, "COPY_FRAMES", 4)
+    monkeypatch.setattr(cams_module, "_most_frames", lambda settings: 3)
     write_cams(tiny_data.index, localizer, tmp_path / "b", settings=settings, size=(SIDE, SIDE), placement=placement)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
 @pytest.mark.slow
 @pytest.mark.busy
-@pytest.mark.parametrize("name", ["processes", "ray"])
-def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "refine"), [("processes", "none"), ("ray", "none"), ("processes", "joint"), ("ray", "joint")]
+)
+def test_predictions_are_the_same_bytes_whole_or_in_ranges(
+    name, refine, ray_kept, tcam, tiny_run, tmp_path, monkeypatch
+):
+    run = shutil.copytree(tiny_run.folder, tmp_path / "copy-001")
+    set_walk(run, window=2, stride=2)
     sources = tmp_path / "sources"
     shutil.copytree(tiny_run.videos / "fish", sources)
     spoil(sources)
@@ -83,7 +90,7 @@ def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, ray_kept, tcam,
     damaged = bytearray(long.read_bytes())
     damaged[len(damaged) // 2 : len(damaged) // 2 + 300] = bytes(300)
     (sources / "damaged.mp4").write_bytes(damaged)
-    calls = ["predict", tiny_run.folder, "--source", sources, "--device", "cpu", "--batch", "4", "-o"]
+    calls = ["predict", run, "--source", sources, "--device", "cpu", "--batch", "4", "--refine", refine, "-o"]
     assert tcam(*calls, tmp_path / "a" / "boxes.csv", "--workers", "0").code == 4
     monkeypatch.setattr(spread_module, "RANGE_FRAMES", 8)
     found = tcam(*calls, tmp_path / "b" / "boxes.csv", *FLAGS[name])
@@ -91,6 +98,9 @@ def test_predictions_are_the_same_bytes_whole_or_in_ranges(name, ray_kept, tcam,
     here, there = files_of(tmp_path / "a"), files_of(tmp_path / "b")
     assert here["boxes.csv"].count(b"\n") > 1 + 4 * TINY_FRAMES + 37
     assert here == there
+    if refine == "joint":  # an overlay is drawn of a video read in order
+        assert tcam(*calls, tmp_path / "c" / "boxes.csv", "--save-video", tmp_path / "videos").code == 4
+        assert (tmp_path / "c" / "boxes.csv").read_bytes() == here["boxes.csv"]
 
 
 @pytest.mark.slow

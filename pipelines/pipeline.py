@@ -15,6 +15,7 @@ from pipelines.config.schema import RunConfig
 from pipelines.data.negatives import read_background
 from pipelines.data.stage import prepare_data
 from pipelines.evaluation.results import evaluation_of, read_evaluation, save_results
+from pipelines.evaluation.sampling import threshold_grid
 from pipelines.evaluation.score import ScoredSet, results_table, score_videos
 from pipelines.evaluation.tag_thresholds import TagThresholds, choose_by_tags
 from pipelines.inference.frames import predict_video
@@ -192,8 +193,8 @@ def choose_thresholds(
     if settings.selection == "default":
         return Chosen(dict.fromkeys(localizers, settings.default_threshold), "default")
     cam = localizers.get(run.config.cam.method) or load_localizers(run)[run.config.cam.method]
-    walk, step = JointWalk(**run.config.cam.walk.model_dump()), settings.threshold_step
-    reasons = choose_by_tags(localizers, cam, run.index, walk=walk, size=run.input_size, step=step)
+    walk, grid = JointWalk(**run.config.cam.walk.model_dump()), threshold_grid(settings.threshold_step)
+    reasons = choose_by_tags(localizers, cam, run.index, walk=walk, size=run.input_size, grid=grid)
     annotated = {item.video_id for item in run.truth if item.boxes}
     if settings.selection == "auto" and any(r.video_id in annotated for r in run.index.of_split("val")):
         scored = score_split(run, localizers, "val", components=components, placement=placement)

@@ -67,7 +67,7 @@ def choose_by_tags(
     *,
     walk: JointWalk,
     size: Size,
-    step: float,
+    grid: Sequence[float],
 ) -> TagThresholds:
     """Choose the map threshold of each localizer from at most 64 training and validation videos.
 
@@ -77,7 +77,7 @@ def choose_by_tags(
         index: the videos and their tags.
         walk: makes the CAMs of a video agree.
         size: (height, width) of the network's input.
-        step: thresholds are multiples of it.
+        grid: the thresholds to choose from.
 
     Raises:
         VideoError: a video cannot be read.
@@ -98,7 +98,7 @@ def choose_by_tags(
     curve = inside * (1 - outside / np.maximum(whole, 1e-6))
     best = int(np.argmax(curve))
     levels = {name: _level_of(means.mean()[0], covered[best]) for name, means in shares.items()}
-    chosen = {name: round(round(level / step) * step, 6) for name, level in levels.items()}
+    chosen = {name: min(grid, key=lambda value: abs(value - level)) for name, level in levels.items()}
     return TagThresholds(chosen, float(covered[best]), _floats(curve), _GRID, _floats(covered), len(videos))
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.evaluation.sampling import threshold_grid
 from pipelines.evaluation.tag_thresholds import (
     FRAMES_PER_VIDEO,
     _level_of,
@@ -47,9 +48,8 @@ def test_the_level_of_a_share_lies_between_those_of_the_grid():
 
 def test_boxes_of_every_map_cover_the_same_share_and_no_box_is_read(tiny_data):
     localizers = {"layercam": tiny_localizer("layercam"), "tcam": tiny_localizer("decoder")}
-    chosen = choose_by_tags(
-        localizers, localizers["layercam"], tiny_data.index, walk=JointWalk(steps=5), size=SIZE, step=0.02
-    )
+    walk, grid = JointWalk(steps=5), threshold_grid(0.02)
+    chosen = choose_by_tags(localizers, localizers["layercam"], tiny_data.index, walk=walk, size=SIZE, grid=grid)
     assert set(chosen.thresholds) == {"layercam", "tcam"}
     assert len(chosen.curve) == len(chosen.levels) == len(chosen.shares) == 48
     assert chosen.share == chosen.shares[int(np.argmax(chosen.curve))]

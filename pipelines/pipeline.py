@@ -63,13 +63,13 @@ class Chosen:
     Attributes:
         thresholds: by localizer.
         chosen_on: ``validation``, ``tags`` or ``default``.
-        by_tags: the thresholds that tags choose, also where boxes chose others.
+        others: the thresholds that boxes or tags would have chosen instead, by ``validation`` or ``tags``.
         reasons: what the choice by tags rests on.
     """
 
     thresholds: Mapping[str, float]
     chosen_on: str
-    by_tags: Mapping[str, float] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     reasons: TagThresholds | None = None
 
 
@@ -138,7 +138,7 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     presence = {name: validator.presence(localizer) for name, localizer in localizers.items()}
     target = run.folder / "evaluation" / "thresholds.json"
     why = None if chosen.reasons is None else asdict(chosen.reasons)
-    save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence, by_tags=why)
+    save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence, others=chosen.others, tags=why)
     for stored in REFINED.values():
         (run.folder / stored).unlink(missing_ok=True)  # chosen for the maps of earlier weights
     annotated = {item.video_id for item in run.truth if item.boxes}
@@ -146,7 +146,7 @@ def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
     rows: list[tuple[str, CorLocResult]] = []
     if test:
         scored = score_split(run, localizers, "test", chosen=thresholds)
-        rows = [*results_table(scored, thresholds, chosen_on, chosen.by_tags)]
+        rows = [*results_table(scored, thresholds, chosen_on, chosen.others)]
         folder = run.folder / "evaluation"
         save_results(folder, rows, scored.methods, thresholds, split="test", chosen_on=chosen_on)
     overlay = write_sample_overlay(run, localizers[main_localizer(run)], thresholds[main_localizer(run)])
@@ -195,12 +195,14 @@ def choose_thresholds(
     cam = localizers.get(run.config.cam.method) or load_localizers(run)[run.config.cam.method]
     walk, grid = JointWalk(**run.config.cam.walk.model_dump()), threshold_grid(settings.threshold_step)
     reasons = choose_by_tags(localizers, cam, run.index, walk=walk, size=run.input_size, grid=grid)
+    console.print(f"map thresholds: tags of {reasons.videos} videos", style="dim")
+    ways: dict[str, Mapping[str, float]] = {"tags": reasons.thresholds}
     annotated = {item.video_id for item in run.truth if item.boxes}
-    if settings.selection == "auto" and any(r.video_id in annotated for r in run.index.of_split("val")):
+    if any(record.video_id in annotated for record in run.index.of_split("val")):
         scored = score_split(run, localizers, "val", components=components, placement=placement)
-        return Chosen(scored.best_thresholds(), "validation", reasons.thresholds, reasons)
-    console.print(f"map thresholds: chosen from the tags of {reasons.videos} videos", style="dim")
-    return Chosen(reasons.thresholds, "tags", reasons.thresholds, reasons)
+        ways["validation"] = scored.best_thresholds()
+    chosen_on = "validation" if settings.selection == "auto" and "validation" in ways else "tags"
+    return Chosen(ways.pop(chosen_on), chosen_on, ways, reasons)
 
 
 def score_split(

@@ -23,7 +23,7 @@ from pipelines.models.engine import Refinement
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.refinement.refined import refined_localizers
 from pipelines.models.run import REFINED, Run, load_localizers, load_run, videos_of_run
-from pipelines.models.thresholds import read_thresholds, read_thresholds_by_tags, save_thresholds
+from pipelines.models.thresholds import read_other_thresholds, read_thresholds, save_thresholds
 from pipelines.parallel.placement import AUTO, Placement
 from pipelines.pipeline import Chosen, choose_thresholds, picture_source, score_split
 from pipelines.report.run import write_run_report
@@ -123,7 +123,7 @@ def evaluate_run(
         placement=placement,
         ddt=plain[run.config.cam.method] if ddt else None,
     )
-    rows = results_table(scored, thresholds, chosen_on, chosen.by_tags)
+    rows = results_table(scored, thresholds, chosen_on, chosen.others)
     print_table(rows, f"{split} split of {videos or 'the videos of the run'}")
     print_metrics(list_metrics(scored.methods, chosen_on))
     results = target / "evaluation" if target == run.folder else target
@@ -141,13 +141,14 @@ def _stored_and_refined(
 ) -> Chosen:
     """Return the thresholds of the run, and new ones for refined maps, which ``keep`` stores with the run."""
     thresholds, chosen_on = read_thresholds(_stored(run))
-    by_tags = read_thresholds_by_tags(_stored(run))
+    others = read_other_thresholds(_stored(run))
     if refined:
         found = choose_thresholds(run, refined, placement=placement)
-        thresholds, by_tags = {**thresholds, **found.thresholds}, {**by_tags, **found.by_tags}
+        thresholds = {**thresholds, **found.thresholds}
+        others = {way: {**chosen, **found.others.get(way, {})} for way, chosen in others.items()}
         if keep:
             save_thresholds(run.folder / REFINED[refine], found.thresholds, chosen_on=chosen_on, presence={})
-    return Chosen(thresholds, chosen_on, by_tags)
+    return Chosen(thresholds, chosen_on, others)
 
 
 def _write_report(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.commands.recipe import choose_recipe
 from pipelines.config.schema import RunConfig, load_config, save_config
 from pipelines.data.sources import check_videos, resolve_videos
 from pipelines.evaluation.printing import print_table
@@ -39,6 +40,8 @@ def start_or_resume(
 ) -> RunResult:
     """Train a new run, or continue ``resume``; the arguments are the flags of ``tcam train``.
 
+    Without ``config`` and without overrides that concern the method, ``choose_recipe`` chooses the settings.
+
     If torchrun started several processes, one of them does all this and the others only help to train.
 
     Raises:
@@ -59,7 +62,9 @@ def start_or_resume(
         else:
             if videos is None:
                 raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
-            found, settings = resolve_videos(videos), _with_absolute_paths(load_config(config, overrides))
+            found = resolve_videos(videos)
+            recipe = choose_recipe(found, overrides) if config is None else config
+            settings = _with_absolute_paths(load_config(recipe, overrides))
             run_name = _check_all(found, settings, name)
             train_stage = choose_training(settings, num_workers, group)
             folder = _create_run(found, settings, runs, run_name)

@@ -9,7 +9,7 @@ from typing import Final
 
 from pipelines.config.schema import RunConfig
 from pipelines.data.prepare import Prepared, ReadRequest
-from pipelines.data.tagged_folder import check_tagged_folder, read_tagged_folder
+from pipelines.data.tagged_folder import check_tagged_folder, count_training, read_tagged_folder
 from pipelines.data.youtube_objects import (
     VERSIONS,
     check_youtube_objects,
@@ -26,6 +26,10 @@ def _check_nothing(_: Path, __: RunConfig) -> None:
     """Leave all checks to ``read``."""
 
 
+def _count_nothing(_: Path) -> None:
+    """Take a data set for a large one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """A row of ``DATASETS``.
@@ -34,12 +38,15 @@ class Dataset:
         detect: whether a folder holds this data set; cheap, opens no video.
         read: reads the videos and boxes of a folder. Raises a ``DataError`` if they cannot be used.
         check: raises a ``DataError`` if there is nothing to train from. Called before a run folder is made.
+        count: returns the number of training videos, or None where the data set is as large as those of the papers;
+            cheap, opens no video. Raises a ``DataError`` if there are none.
         names: names that ``--videos`` accepts for it, once ``tcam data get`` has put it below ``data_folder()``.
     """
 
     detect: Callable[[Path], bool]
     read: Callable[[Path, ReadRequest], Prepared]
     check: Callable[[Path, RunConfig], None] = _check_nothing
+    count: Callable[[Path], int | None] = _count_nothing
     names: tuple[str, ...] = ()
 
 
@@ -56,7 +63,9 @@ DATASETS: Final[dict[str, Dataset]] = {
 Your own file may add a row: see docs/extending.md.
 """
 
-_TAGGED_FOLDER: Final = Dataset(detect=Path.is_dir, read=read_tagged_folder, check=check_tagged_folder)
+_TAGGED_FOLDER: Final = Dataset(
+    detect=Path.is_dir, read=read_tagged_folder, check=check_tagged_folder, count=count_training
+)
 
 
 def find_dataset(videos: Path) -> Dataset:

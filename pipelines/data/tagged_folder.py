@@ -21,6 +21,15 @@ def check_tagged_folder(videos: Path, config: RunConfig) -> None:
     check_negatives(videos, config, marked=may_be_empty)
 
 
+def count_training(videos: Path) -> int:
+    """Return the number of videos that are not named as validation or test videos, without opening one.
+
+    Raises:
+        DataError: there are none, or their tables do not match them.
+    """
+    return sum(entry.split in (None, "train") for entry in scan_class_folders(videos).entries)
+
+
 def read_tagged_folder(videos: Path, request: ReadRequest) -> Prepared:
     """Probe the videos, write their clean copies, and build the index and the table of boxes.
 

@@ -270,7 +270,7 @@ def results_table(
     scored: ScoredSet,
     thresholds: Mapping[str, float],
     chosen_on: str = "validation",
-    by_tags: Mapping[str, float] = MappingProxyType({}),
+    others: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> Rows:
     """Return the CorLoc table: baselines, then the localizers at the given thresholds, at the oracle, per-class oracle.
 
@@ -278,15 +278,16 @@ def results_table(
         scored: what ``score_videos`` returned.
         thresholds: map threshold by localizer; a localizer without one has only the oracle rows.
         chosen_on: where the thresholds come from: ``validation``, ``tags`` or ``default``.
-        by_tags: the thresholds that were chosen from tags, which get rows of their own.
+        others: thresholds that were chosen in other ways, by the name of the way; they get rows of their own.
     """
     evaluators = scored.evaluators
     choice = cast("ThresholdChoice", chosen_on)
     rows = [(name, item.table("none", 0.0)) for name, item in evaluators.items() if _is_baseline(item)]
     names = [name for name, item in evaluators.items() if not _is_baseline(item)]
     rows += [(name, evaluators[name].table(choice, thresholds[name])) for name in names if name in thresholds]
-    if choice != "tags":
-        rows += [(name, evaluators[name].table("tags", by_tags[name])) for name in names if name in by_tags]
+    for way, chosen in others.items():
+        of_way = cast("ThresholdChoice", way)
+        rows += [(name, evaluators[name].table(of_way, chosen[name])) for name in names if name in chosen]
     rows += [(name, evaluators[name].table("oracle")) for name in names]
     rows += [(name, evaluators[name].table("oracle per class")) for name in names]
     return rows

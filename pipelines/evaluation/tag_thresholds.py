@@ -215,9 +215,13 @@ def region_probabilities(
 
 
 def _tag_probability(network: FrameCamNet, means: Tensor, labels: Tensor) -> Tensor:
-    """Return p(tag) ``[N, L]`` of mean features ``[N, L, D]``."""
-    logits = network.head(means.flatten(0, 1)[:, :, None, None]).float()
-    chosen: Tensor = logits.softmax(dim=1).gather(1, labels.repeat_interleave(means.shape[1])[:, None])
+    """Return p(tag) ``[N, L]`` of mean features ``[N, L, D]``, by the ImageNet classifier where there is one."""
+    flat, tags = means.flatten(0, 1)[:, :, None, None], labels.repeat_interleave(means.shape[1])
+    chosen: Tensor
+    if network.prior is None:
+        chosen = network.head(flat).float().softmax(dim=1).gather(1, tags[:, None])
+    else:
+        chosen = network.prior.tag_probabilities(flat, tags)
     return chosen.view(means.shape[:2]).cpu()
 
 

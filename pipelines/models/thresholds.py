@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipelines.run.files import write_json
@@ -18,14 +19,15 @@ def save_thresholds(
     *,
     chosen_on: str,
     presence: Mapping[str, float | None],
-    by_tags: Mapping[str, Any] | None = None,
+    others: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    tags: Mapping[str, Any] | None = None,
 ) -> None:
     """Store the map threshold and presence level of each method of a run, and where the thresholds come from.
 
-    ``by_tags`` describes the choice from tags: its ``thresholds`` by method, and what it rests on.
+    ``others`` are thresholds chosen in other ways, by the name of the way. ``tags`` is what a choice from tags rests on.
     """
     stored = {"thresholds": dict(thresholds), "chosen_on": chosen_on, "presence": dict(presence)}
-    write_json(path, {**stored, **({} if by_tags is None else {"by_tags": dict(by_tags)})})
+    write_json(path, {**stored, "others": {way: dict(found) for way, found in others.items()}, "tags": tags})
 
 
 def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
@@ -39,15 +41,15 @@ def read_thresholds(path: Path) -> tuple[dict[str, float], str]:
         return {str(name): float(value) for name, value in stored["thresholds"].items()}, str(stored["chosen_on"])
 
 
-def read_thresholds_by_tags(path: Path) -> dict[str, float]:
-    """Read the thresholds that were chosen from tags; none in runs of earlier versions.
+def read_other_thresholds(path: Path) -> dict[str, dict[str, float]]:
+    """Read the thresholds that were chosen in other ways, by the name of the way; none in runs of earlier versions.
 
     Raises:
         DataError: the run has no thresholds yet.
     """
     with _reading_thresholds(path):
-        stored = json.loads(path.read_text(encoding="utf-8")).get("by_tags", {"thresholds": {}})
-        return {str(name): float(value) for name, value in stored["thresholds"].items()}
+        stored = json.loads(path.read_text(encoding="utf-8")).get("others", {})
+        return {str(way): {str(name): float(t) for name, t in found.items()} for way, found in stored.items()}
 
 
 def read_presence(path: Path) -> dict[str, float]:

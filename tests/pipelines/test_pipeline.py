@@ -74,14 +74,14 @@ def test_thresholds_come_from_the_validation_boxes(tiny_run):
     only_val = dataclasses.replace(run, truth=tuple(item for item in run.truth if item.video_id in val))
     chosen = choose_thresholds(only_val, load_localizers(run))
     assert (chosen.thresholds, chosen.chosen_on) == (stored["thresholds"], "validation")
-    assert chosen.by_tags == stored["by_tags"]["thresholds"]
+    assert chosen.others == stored["others"] == {"tags": stored["tags"]["thresholds"]}
 
 
 def test_without_validation_boxes_tags_choose_the_thresholds(tiny_run):
     run = load_run(tiny_run.folder, device="cpu")
     stored = json.loads((tiny_run.folder / "evaluation" / "thresholds.json").read_text())
     chosen = choose_thresholds(dataclasses.replace(run, truth=()), load_localizers(run))
-    assert (chosen.thresholds, chosen.chosen_on) == (stored["by_tags"]["thresholds"], "tags")
+    assert (chosen.thresholds, chosen.chosen_on) == (stored["tags"]["thresholds"], "tags")
 
 
 def test_tags_or_a_fixed_number_can_be_asked_for(tiny_run):
@@ -150,7 +150,7 @@ def test_colocam_takes_classifier_and_cams_of_tcam_and_is_a_run_like_any(train_b
     assert list(load_localizers(run)) == ["layercam", "colocam"]
     assert (folder / "report" / "overlay.mp4").is_file()
     rows = json.loads((folder / "evaluation" / "results.json").read_text())["rows"]
-    assert [row["method"] for row in rows][2:] == ["layercam", "colocam"] * 3
+    assert [row["method"] for row in rows][2:] == ["layercam", "colocam"] * 4
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny_run, monkeypatch):
@@ -202,7 +202,7 @@ def test_cam_and_pooling_of_the_settings_train_predict_and_evaluate(tcam, tiny_v
     assert found.code == 0, found.err
     run, method = tmp_path / "runs" / "x-001", overrides[0].removeprefix("cam.method=")
     rows = json.loads((run / "evaluation" / "results.json").read_text())["rows"]
-    assert [row["method"] for row in rows][2:] == [method, "tcam"] * 3
+    assert [row["method"] for row in rows][2:] == [method, "tcam"] * 4
     assert json.loads((run / "cams" / "header.json").read_text())["method"] == method
     assert list(load_localizers(load_run(run, device="cpu"))) == [method, "tcam"]
 

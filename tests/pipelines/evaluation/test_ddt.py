@@ -90,7 +90,7 @@ def test_evaluate_shows_the_floor_and_refined_maps_where_asked(tcam, tiny_run, t
     assert found.code == 0, found.err
     rows = json.loads(found.out)
     names = ["layercam", "tcam", "layercam + crf", "tcam + crf"]
-    assert [row["method"] for row in rows] == ["centre box (50 %)", "full frame", DDT, *names * 3]
+    assert [row["method"] for row in rows] == ["centre box (50 %)", "full frame", DDT, *names * 4]
     assert (folder / "evaluation-test-crf-ddt" / "results.json").is_file()
     after = files_of(folder)
     assert [name for name in before if after[name] != before[name]] == []  # the run's own tables stay

@@ -1,15 +1,15 @@
 import pytest
 
-from pipelines.models.thresholds import read_presence, read_thresholds, read_thresholds_by_tags, save_thresholds
+from pipelines.models.thresholds import read_other_thresholds, read_presence, read_thresholds, save_thresholds
 from tcam.errors import DataError
 
 
 def test_thresholds_and_presence_come_back(tmp_path):
     path = tmp_path / "evaluation" / "thresholds.json"
     presence = {"layercam": None, "tcam": 0.25}
-    by_tags = {"thresholds": {"tcam": 0.75}, "share": 0.4}
-    save_thresholds(path, {"layercam": 0.1, "tcam": 0.5}, chosen_on="validation", presence=presence, by_tags=by_tags)
-    assert read_thresholds_by_tags(path) == {"tcam": 0.75}
+    others = {"tags": {"tcam": 0.75}}
+    save_thresholds(path, {"layercam": 0.1, "tcam": 0.5}, chosen_on="validation", presence=presence, others=others)
+    assert read_other_thresholds(path) == others
     assert read_thresholds(path) == ({"layercam": 0.1, "tcam": 0.5}, "validation")
     assert read_presence(path) == {"tcam": 0.25}
 
@@ -27,4 +27,4 @@ def test_thresholds_of_a_run_that_knew_no_presence_are_read(tmp_path):
     path = tmp_path / "thresholds.json"
     path.write_text('{"thresholds": {"tcam": 0.5}, "chosen_on": "validation"}')
     assert read_presence(path) == {}
-    assert read_thresholds_by_tags(path) == {}
+    assert read_other_thresholds(path) == {}

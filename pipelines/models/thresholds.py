@@ -24,7 +24,7 @@ def save_thresholds(
 ) -> None:
     """Store the map threshold and presence level of each method of a run, and where the thresholds come from.
 
-    ``others`` are thresholds chosen in other ways, by the name of the way. ``tags`` is what a choice from tags rests on.
+    ``others`` are thresholds chosen in other ways, by the name of the way. ``tags`` says what that choice rests on.
     """
     stored = {"thresholds": dict(thresholds), "chosen_on": chosen_on, "presence": dict(presence)}
     write_json(path, {**stored, "others": {way: dict(found) for way, found in others.items()}, "tags": tags})

@@ -45,5 +45,6 @@ def misfit(name: str, source: str, missing: Sequence[str], misshaped: Sequence[s
     ]
     return (
         f"weights '{source}' do not fit model '{name}': {'; '.join(parts)}. Give the weights of this model, "
-        "use fewer levels (levels_used), or allow_missing with the prefixes of layers to leave random"
+        "name theirs with --backbone, use fewer levels (levels_used), or allow_missing with the prefixes of layers to "
+        "leave random"
     )

@@ -65,7 +65,7 @@ def test_a_published_config_trains_on_a_small_tree(tcam, trees, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fcam", "pixelcam", "negev", "maxmin", "tcam-soft"])
+@pytest.mark.parametrize("method", ["fcam", "pixelcam", "negev", "maxmin"])
 def test_a_config_for_real_clips_trains_on_small_ones(tcam, tiny_videos, tmp_path, method):
     more = ("--background", tiny_videos / "fish") if method == "negev" else ()
     found = tcam(

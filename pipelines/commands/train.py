@@ -40,8 +40,6 @@ def start_or_resume(
 ) -> RunResult:
     """Train a new run, or continue ``resume``; the arguments are the flags of ``tcam train``.
 
-    Without ``config`` and without overrides that concern the method, ``choose_recipe`` chooses the settings.
-
     If torchrun started several processes, one of them does all this and the others only help to train.
 
     Raises:
@@ -62,9 +60,7 @@ def start_or_resume(
         else:
             if videos is None:
                 raise ConfigError("expected --videos FOLDER (one subfolder per tag) or --resume RUN, found neither")
-            found = resolve_videos(videos)
-            recipe = choose_recipe(found, overrides) if config is None else config
-            settings = _with_absolute_paths(load_config(recipe, overrides))
+            settings = _settings(found := resolve_videos(videos), config, overrides)
             run_name = _check_all(found, settings, name)
             train_stage = choose_training(settings, num_workers, group)
             folder = _create_run(found, settings, runs, run_name)
@@ -106,6 +102,11 @@ def _train(videos: Path, folder: Path, train_stage: TrainStage, *, is_new: bool)
         f"report: {folder / 'report' / 'report.html'}\nnext: tcam predict {folder} --source VIDEO -o boxes.csv"
     )
     return result
+
+
+def _settings(videos: Path, config: Path | None, overrides: Sequence[str]) -> RunConfig:
+    """Return the settings of a new run; ``choose_recipe`` chooses where the user leaves them open."""
+    return _with_absolute_paths(load_config(config or choose_recipe(videos, overrides), overrides))
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

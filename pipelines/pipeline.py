@@ -192,9 +192,8 @@ def choose_thresholds(
     settings = run.config.evaluation
     if settings.selection == "default":
         return Chosen(dict.fromkeys(localizers, settings.default_threshold), "default")
-    cam = localizers.get(run.config.cam.method) or load_localizers(run)[run.config.cam.method]
     walk, grid = JointWalk(**run.config.cam.walk.model_dump()), threshold_grid(settings.threshold_step)
-    reasons = choose_by_tags(localizers, cam, run.index, walk=walk, size=run.input_size, grid=grid)
+    reasons = choose_by_tags(localizers, run.index, walk=walk, size=run.input_size, grid=grid)
     console.print(f"map thresholds: tags of {reasons.videos} videos", style="dim")
     ways: dict[str, Mapping[str, float]] = {"tags": reasons.thresholds}
     annotated = {item.video_id for item in run.truth if item.boxes}

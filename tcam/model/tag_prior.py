@@ -58,14 +58,6 @@ class TagPrior(nn.Module):
         total = joint.sum(dim=1, keepdim=True)
         return torch.where(total > 0, joint / total, probable)
 
-    def tag_probabilities(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return ``sum_k p(k | features) p(tag | k)``, ``[N]``, of features ``[N, D, h, w]`` and tags ``[N]``.
-
-        ``p(tag | k)`` is the tag's share of the ratios of class k: all tags are equally probable beforehand.
-        """
-        of_class = self.ratio / self.ratio.sum(dim=0).clamp_min(SMOOTHING)
-        return (self.probabilities(features) * of_class.to(features.dtype)[labels]).sum(dim=1)
-
     def channel_weights(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the CAM's weights ``sum_k w_k W_k``, ``[N, D]``, of features ``[N, D, h, w]`` and tags ``[N]``."""
         return self.class_shares(features, labels) @ self.weight.to(features.dtype)

@@ -65,6 +65,10 @@ def test_the_table_holds_floors_both_methods_and_their_oracles(tiny_run):
     ]
 
 
+def thresholds_of(tags):
+    return {name: found["threshold"] for name, found in tags["by_localizer"].items()}
+
+
 def test_thresholds_come_from_the_validation_boxes(tiny_run):
     stored = json.loads((tiny_run.folder / "evaluation" / "thresholds.json").read_text())
     assert stored["chosen_on"] == "validation"
@@ -74,14 +78,14 @@ def test_thresholds_come_from_the_validation_boxes(tiny_run):
     only_val = dataclasses.replace(run, truth=tuple(item for item in run.truth if item.video_id in val))
     chosen = choose_thresholds(only_val, load_localizers(run))
     assert (chosen.thresholds, chosen.chosen_on) == (stored["thresholds"], "validation")
-    assert chosen.others == stored["others"] == {"tags": stored["tags"]["thresholds"]}
+    assert chosen.others == stored["others"] == {"tags": thresholds_of(stored["tags"])}
 
 
 def test_without_validation_boxes_tags_choose_the_thresholds(tiny_run):
     run = load_run(tiny_run.folder, device="cpu")
     stored = json.loads((tiny_run.folder / "evaluation" / "thresholds.json").read_text())
     chosen = choose_thresholds(dataclasses.replace(run, truth=()), load_localizers(run))
-    assert (chosen.thresholds, chosen.chosen_on) == (stored["tags"]["thresholds"], "tags")
+    assert (chosen.thresholds, chosen.chosen_on) == (thresholds_of(stored["tags"]), "tags")
 
 
 def test_tags_or_a_fixed_number_can_be_asked_for(tiny_run):

@@ -1,71 +1,82 @@
+"""Thresholds without a box: by the agreement of the boxes of two maps."""
+
 import numpy as np
 import pytest
 import torch
 
 from pipelines.evaluation.sampling import threshold_grid
-from pipelines.evaluation.tag_thresholds import (
-    FRAMES_PER_VIDEO,
-    _level_of,
-    box_shares,
-    choose_by_tags,
-    region_probabilities,
-)
-from pipelines.models.localizer import build_network
+from pipelines.evaluation.tag_thresholds import _LEVELS, choose_by_tags, measure_agreement
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.supervision.joint_walk import JointWalk
-from tcam.video.clips import spread_frames
-from tcam.video.dataset import OpenReaders
-from tests.helpers.tiny import SIDE, tiny_config, tiny_localizer
+from tests.helpers.tiny import SIDE, tiny_localizer
 
-SIZE = (SIDE, SIDE)
+SIZE = (100, 100)
 
 
-def test_regions_are_judged_by_their_mean_features():
-    network = build_network(tiny_config().model, 2, decoder=False, seed=0).eval()
-    with torch.no_grad():
-        network.head.linear.weight.zero_()
-        network.head.linear.weight[1, 0], network.head.linear.bias[:] = 8.0, 0.0
-    features = torch.zeros(1, network.backbone.last_channels, 20, 20)
-    features[0, 0, 5:10, 10:20] = 1.0  # a quarter of the height, half of the width
-    boxes = torch.tensor([[[0.5, 0.25, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0], [0.5, 0.25, 0.75, 0.5], [torch.nan] * 4]])
-    inside, outside, whole = region_probabilities(network, features, boxes, torch.tensor([1]))
-    sigmoid = torch.tensor([8.0, 8 / 8, 8.0]).sigmoid()
-    assert inside[0, :3].tolist() == pytest.approx(sigmoid.tolist(), abs=1e-4)
-    assert whole.tolist() == pytest.approx([sigmoid[1].item()], abs=1e-4)
-    assert outside[0, 0].item() == pytest.approx(0.5)  # all of the object is inside
-    assert outside[0, 2].item() == pytest.approx(torch.tensor(8 * 25 / 375).sigmoid().item(), abs=1e-4)
-    assert inside[0, 3].item() == 0  # no box holds nothing
+def boxes_of_blobs(size, videos, seed):
+    """Return the boxes of maps over an object, for videos of 4 frames: ``[4, L, 4]`` each.
+
+    At level 0.5 the box is the object. Above it, it shrinks to a peak somewhere in the object, and below it grows into
+    the background: where to depends on the seed of the map.
+    """
+    of_map, of_object = np.random.default_rng(seed), np.random.default_rng(0)
+    found = []
+    for _ in range(videos):
+        corners = of_object.uniform(0, 100 - size, (4, 2))
+        peaks, drifts = of_map.uniform(0, 1, (2, 4, 2))
+        boxes = np.empty((4, len(_LEVELS), 4))
+        for place, level in enumerate(_LEVELS):
+            side = size * min((1 - level) / 0.5, 1)
+            grown = (100 - size) * max(0.5 - level, 0) / 0.5
+            start = corners + peaks * (size - side) - drifts * grown
+            boxes[:, place] = np.concatenate([start, start + side + grown], axis=1)
+        found.append(boxes.clip(0, 100))
+    return found
 
 
-def test_the_level_of_a_share_lies_between_those_of_the_grid():
-    shares = np.linspace(0.96, 0.02, 48)
-    assert _level_of(shares, 0.5) == pytest.approx(0.48, abs=1e-6)
-    assert _level_of(shares, 0.49) == pytest.approx(0.49, abs=1e-6)
-    assert _level_of(shares, 2.0) == 0.02
-    shares[20] = 1.0  # noise: a larger box at a higher threshold
-    assert 0 < _level_of(shares, 0.5) < 1
+@pytest.mark.parametrize(("size", "low", "high"), [(60, 0.3, 0.45), (30, 0.05, 0.15)])
+def test_boxes_are_about_as_large_as_the_objects(size, low, high):
+    first, second = boxes_of_blobs(size, 30, 1), boxes_of_blobs(size, 30, 2)
+    found = measure_agreement(list(zip(first, second, strict=True)), SIZE, threshold_grid(0.004))
+    assert low <= found.share <= high
+    assert len(found.shares) == len(found.same) == len(found.chance)
+    best = int(np.argmax(np.subtract(found.same, found.chance)))
+    assert found.share == found.shares[best]
 
 
-def test_boxes_of_every_map_cover_the_same_share_and_no_box_is_read(tiny_data):
+def test_the_threshold_gives_the_first_map_boxes_of_that_share():
+    boxes = boxes_of_blobs(50, 12, 1)
+    found = measure_agreement([(b, b) for b in boxes], SIZE, threshold_grid(0.02))
+    column = int(np.argmin(np.abs(np.array(_LEVELS) - found.threshold)))
+    at = np.concatenate([b[:, column] for b in boxes])
+    share = np.mean((at[:, 2] - at[:, 0]) * (at[:, 3] - at[:, 1])) / 10000
+    assert share == pytest.approx(found.share, abs=0.05)
+
+
+def test_frames_without_a_box_and_a_single_video_are_defined():
+    boxes = boxes_of_blobs(50, 1, 1)[0]
+    boxes[1] = np.nan
+    found = measure_agreement([(boxes, boxes)], SIZE, threshold_grid(0.1))
+    assert 0 <= found.threshold < 1
+    assert np.isfinite(found.same).all()
+    assert found.chance == (0.0,) * len(found.shares)
+    nothing = np.full((2, len(_LEVELS), 4), np.nan)
+    assert np.isfinite(measure_agreement([(nothing, nothing)], SIZE, threshold_grid(0.1)).threshold)
+
+
+def test_each_map_of_a_run_gets_a_threshold_whatever_the_order_and_no_box_is_read(tiny_data):
     localizers = {"layercam": tiny_localizer("layercam"), "tcam": tiny_localizer("decoder")}
-    walk, grid = JointWalk(steps=5), threshold_grid(0.02)
-    chosen = choose_by_tags(localizers, localizers["layercam"], tiny_data.index, walk=walk, size=SIZE, grid=grid)
+    walk, grid, size = JointWalk(steps=5), threshold_grid(0.02), (SIDE, SIDE)
+    chosen = choose_by_tags(localizers, tiny_data.index, walk=walk, size=size, grid=grid)
+    assert chosen.videos == sum(record.split in ("train", "val") for record in tiny_data.index.records)
     assert set(chosen.thresholds) == {"layercam", "tcam"}
-    assert len(chosen.curve) == len(chosen.levels) == len(chosen.shares) == 48
-    assert chosen.share == chosen.shares[int(np.argmax(chosen.curve))]
-    videos = [record for record in tiny_data.index.records if record.split in ("train", "val")]
-    assert chosen.videos == len(videos)
-    for name, localizer in localizers.items():
-        by_tag = {}
-        for record in videos:
-            frames = OpenReaders(SIZE).read(record, list(spread_frames(record.shots[0], FRAMES_PER_VIDEO)))
-            maps = localizer(frames, torch.full((len(frames),), record.label)).maps
-            boxes = boxes_at_thresholds(maps, [chosen.thresholds[name]])
-            by_tag.setdefault(record.label, []).append(box_shares(boxes, SIZE)[0])
-        share = np.mean([np.mean(values) for values in by_tag.values()])
-        assert share == pytest.approx(chosen.share, abs=0.1)
+    assert set(chosen.thresholds.values()) <= set(grid)
+    alone = choose_by_tags({"tcam": localizers["tcam"]}, tiny_data.index, walk=walk, size=size, grid=grid)
+    assert alone.by_localizer["tcam"] == chosen.by_localizer["tcam"]
 
 
-def test_nothing_found_covers_nothing():
-    boxes = torch.tensor([[[0.0, 0.0, 32.0, 64.0]], [[torch.nan] * 4]], dtype=torch.float64)
-    assert box_shares(boxes, SIZE).tolist() == [0.25]
+def test_levels_are_those_of_box_extraction():
+    ramp = torch.linspace(1, 0, 100).expand(100, 100)[None]  # brightest at the left
+    boxes = boxes_at_thresholds(ramp, _LEVELS).numpy()
+    found = measure_agreement([(boxes, boxes)], SIZE, threshold_grid(0.02))
+    assert found.threshold == pytest.approx(1 - found.share, abs=0.03)

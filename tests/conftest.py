@@ -8,9 +8,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers.compiled import compile_loops
 from tests.helpers.synthetic import write_tiny_videos
+
+settings.register_profile("tcam", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tcam")  # no test depends on the speed of the machine
 
 GROUPS = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 

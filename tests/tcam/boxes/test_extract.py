@@ -125,7 +125,7 @@ def test_components_do_not_join_around_the_ends_of_rows():
     assert extract_box(levels, 0.5, plain(4, 3)) == Box(2, 0, 3, 2)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(levels_maps, thresholds)
 def test_the_sweep_equals_a_flood_fill_at_every_threshold(levels, wanted):
     expected = [walked_box(levels, threshold) for threshold in wanted]
@@ -133,7 +133,7 @@ def test_the_sweep_equals_a_flood_fill_at_every_threshold(levels, wanted):
     assert [None if row.isnan().any() else tuple(row.tolist()) for row in found] == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(arrays(np.int64, (6, 7), elements=st.integers(0, 3)), min_size=1, max_size=5), st.integers(0, 100))
 def test_many_maps_at_once_equal_each_alone(stack, hundredths):
     maps = torch.stack([as_map(levels * 80) for levels in stack])
@@ -155,7 +155,7 @@ def test_a_large_map_equals_a_flood_fill(smooth):
     assert [None if row.isnan().any() else tuple(row.tolist()) for row in found] == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(arrays(np.int64, (6, 7), elements=st.integers(0, 255)), min_size=1, max_size=4), thresholds)
 def test_many_maps_at_many_thresholds_equal_each_alone(stack, wanted):
     maps = torch.stack([as_map(levels) for levels in stack])
@@ -163,7 +163,6 @@ def test_many_maps_at_many_thresholds_equal_each_alone(stack, wanted):
     torch.testing.assert_close(boxes_at_thresholds(maps, wanted), alone, equal_nan=True, rtol=0, atol=0)
 
 
-@settings(deadline=None)
 @given(levels_maps, thresholds)
 def test_the_order_and_number_of_thresholds_change_no_box(levels, wanted):
     both = boxes_at_thresholds(as_map(levels), [*wanted, *wanted[::-1]])

@@ -165,7 +165,7 @@ frames_of_three = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(frames_of_three, st.sampled_from(["validation", "oracle", "oracle per class"]))
 def test_every_table_equals_a_count_frame_by_frame(frames, choice):
     thresholds = [0.1, 0.4, 0.8]
@@ -178,7 +178,7 @@ def test_every_table_equals_a_count_frame_by_frame(frames, choice):
     assert result.micro == pytest.approx(micro)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(frames_of_three)
 def test_an_oracle_is_an_upper_bound_and_its_own_per_class_a_higher_one(frames):
     evaluator = CorLocEvaluator(CLASSES, [0.1, 0.4, 0.8])

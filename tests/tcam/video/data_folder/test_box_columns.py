@@ -1,7 +1,7 @@
 import csv
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tcam.errors import DataError
@@ -51,7 +51,6 @@ def test_a_box_is_the_same_in_every_layout(tmp_path, header):
     assert table.table.unused == ()
 
 
-@settings(deadline=None)
 @given(
     st.tuples(*[st.integers(0, 800)] * 2, *[st.integers(1, 800)] * 2),
     st.sampled_from(UNITS),

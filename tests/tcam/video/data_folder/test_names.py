@@ -2,7 +2,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tcam.errors import DataError
@@ -83,7 +83,6 @@ def test_accents_are_the_same_composed_and_decomposed(form):
 PART = st.text(st.sampled_from("aAé1. "), min_size=1, max_size=3).filter(lambda part: part.strip(". "))
 
 
-@settings(deadline=None)
 @given(st.sets(st.lists(PART, min_size=1, max_size=3).map("/".join), min_size=1, max_size=6))
 def test_every_video_is_found_by_its_path_in_any_spelling(video_ids):
     names = VideoNames(ROOT, sorted(video_ids))

@@ -4,7 +4,7 @@ from contextlib import suppress
 from unicodedata import normalize
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tcam.errors import DataError
@@ -33,7 +33,6 @@ def values(table):
     return [row.values for row in table.rows]
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_table_in_any_spelling_gives_the_same_rows(tmp_path_factory, data):
     cell = st.text(
@@ -126,7 +125,6 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
     assert find_columns(tmp_path, CLIP_COLUMNS) == {}
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_junk_is_no_table_or_an_error_of_ours(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("junk") / "clips.csv"

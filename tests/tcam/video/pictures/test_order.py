@@ -3,7 +3,7 @@ import time
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tcam.video.pictures.order import order_frames
@@ -244,7 +244,6 @@ def schemes(draw):
     ]
 
 
-@settings(deadline=None)
 @given(schemes(), st.randoms())
 def test_the_true_index_is_found_beside_hashes_cameras_and_sizes(names, generator):
     shuffled = list(names)

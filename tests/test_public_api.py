@@ -120,7 +120,7 @@ def check_types(scripts: Mapping[str, str], python: Path, folder: Path) -> dict[
     """Return the errors (line, code) that mypy, as strict as it can be, finds in each script of a user."""
     for name, script in scripts.items():
         (folder / name).write_text(textwrap.dedent(script).lstrip())
-    (folder / "mypy.ini").write_text("[mypy]\nstrict = true\n")
+    (folder / "mypy.ini").write_text(MYPY_INI)
     command = [sys.executable, "-m", "mypy", "--python-executable", python, "--no-error-summary", *scripts]
     done = run_outside(*command, cwd=folder)
     assert not done.stderr, done.stderr
@@ -131,6 +131,16 @@ def check_types(scripts: Mapping[str, str], python: Path, folder: Path) -> dict[
             found[error[1]].append((int(error[2]), error[3]))
     return found
 
+
+MYPY_INI = """
+[mypy]
+strict = true
+[mypy-torch.*]
+follow_imports = skip
+[mypy-torch,torch._tensor,torch._C]
+follow_imports = normal
+"""
+"""Of PyTorch only the tensors, as all of it takes most of the time."""
 
 RIGHT = """
     from collections.abc import Iterator

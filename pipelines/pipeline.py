@@ -111,7 +111,7 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
             cams, localizer = run.cams_stage(round_), run.localizer_stage(round_)
             run_stage(cams, partial(make_cams, run, round_=round_, features=features))
             run_stage(localizer, partial(train_stage, run, localizer.folder.name, validator, log))
-    rows = evaluate_and_report(run)
+    rows = evaluate_and_report(run, features)
     return RunResult(folder, rows, len(prepared.failures))
 
 
@@ -128,13 +128,13 @@ def check_settings(config: RunConfig) -> None:
     check_fit(config, network)
 
 
-def evaluate_and_report(run: Run) -> list[tuple[str, CorLocResult]]:
+def evaluate_and_report(run: Run, features: FrozenFeatures | None = None) -> list[tuple[str, CorLocResult]]:
     """Choose thresholds on the validation split, score the test split, write tables and report."""
     localizers = load_localizers(run)
-    chosen = choose_thresholds(run, localizers)
+    chosen = choose_thresholds(run, localizers, features=features)
     thresholds, chosen_on = chosen.thresholds, chosen.chosen_on
     settings = run.config.evaluation
-    validator = Validator(run.index, run.truth, settings=settings, size=run.input_size)
+    validator = Validator(run.index, run.truth, settings=settings, size=run.input_size, features=features)
     presence = {name: validator.presence(localizer) for name, localizer in localizers.items()}
     target = run.folder / "evaluation" / "thresholds.json"
     why = None if chosen.reasons is None else asdict(chosen.reasons)
@@ -187,13 +187,15 @@ def choose_thresholds(
     *,
     components: Components = "largest",
     placement: Placement = AUTO,
+    features: FrozenFeatures | None = None,
 ) -> Chosen:
-    """Choose each localizer's map threshold, as ``evaluation.selection`` says."""
+    """Choose each localizer's map threshold, as ``evaluation.selection`` says; ``features`` are those of training."""
     settings = run.config.evaluation
     if settings.selection == "default":
         return Chosen(dict.fromkeys(localizers, settings.default_threshold), "default")
     walk, grid = JointWalk(**run.config.cam.walk.model_dump()), threshold_grid(settings.threshold_step)
-    reasons = choose_by_tags(localizers, run.index, walk=walk, size=run.input_size, grid=grid)
+    features = features or FrozenFeatures.for_settings(run.config, run.compute)
+    reasons = choose_by_tags(localizers, run.index, walk=walk, size=run.input_size, grid=grid, look=features)
     console.print(f"map thresholds: tags of {reasons.videos} videos", style="dim")
     ways: dict[str, Mapping[str, float]] = {"tags": reasons.thresholds}
     annotated = {item.video_id for item in run.truth if item.boxes}

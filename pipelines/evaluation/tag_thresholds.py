@@ -14,7 +14,7 @@ by share follows them, a fixed one does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,9 +25,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.evaluation.sampling import spread_out
+from pipelines.models.engine import FrameMaps
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.run.console import progress_bar
 from tcam.boxes.extract import boxes_at_thresholds
+from tcam.model.backbone import Pyramid
+from tcam.model.network import FrameCamNet
 from tcam.supervision.joint_walk import JointWalk
 from tcam.types import NO_CLASS, Size, VideoIndex, VideoRecord
 from tcam.video.clips import spread_frames
@@ -42,6 +45,9 @@ _SHIFTS: Final = 20
 """Other videos that the frames of a video are compared with."""
 
 Boxes = NDArray[np.float64]
+
+Look = Callable[[FrameCamNet, Sequence[tuple[str, int]], Callable[[list[int]], Tensor]], Pyramid]
+"""Returns the features of frames, named by video and index; the last argument reads those at some places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ def choose_by_tags(
     walk: JointWalk,
     size: Size,
     grid: Sequence[float],
+    look: Look | None = None,
 ) -> TagThresholds:
     """Choose the map threshold of each localizer from at most 64 training and validation videos.
 
@@ -92,6 +99,7 @@ def choose_by_tags(
         walk: makes the maps of a video agree.
         size: (height, width) of the network's input.
         grid: the thresholds to choose from.
+        look: returns kept features, if all localizers have the same frozen backbone.
 
     Raises:
         VideoError: a video cannot be read.
@@ -101,9 +109,17 @@ def choose_by_tags(
     with progress_bar() as bar:
         task = bar.add_task("thresholds", total=len(videos))
         for record in videos:
-            frames = readers.read(record, _frames(record))
+            places = _frames(record)
+            frames = readers.read(record, places)
             for name, localizer in localizers.items():
-                found[name].append(_boxes(localizer, frames, record.label, walk))
+                walking, labels = replace(localizer, walk=walk), torch.full((len(frames),), record.label)
+                if look is None:
+                    maps = walking(frames, labels)
+                else:
+                    keys = [(record.video_id, place) for place in places]
+                    pyramid = look(localizer.network, keys, frames.__getitem__)
+                    maps = walking.map_features(pyramid, frames.to(walking.compute.device), labels)
+                found[name].append(_boxes(maps, walk, size, swapped=localizer.walk is not None))
             bar.advance(task)
     return TagThresholds({name: measure_agreement(boxes, size, grid) for name, boxes in found.items()}, len(videos))
 
@@ -124,16 +140,13 @@ def _frames(record: VideoRecord) -> list[int]:
 
 
 @torch.inference_mode()
-def _boxes(localizer: NetworkLocalizer, frames: Tensor, label: int, walk: JointWalk) -> tuple[Boxes, Boxes]:
-    """Return the boxes of a video's own maps and of those it is compared with, ``[N, L, 4]`` each; NaN for no box."""
-    size = (frames.shape[2], frames.shape[3])
-    found = replace(localizer, walk=walk)(frames, torch.full((len(frames),), label))
+def _boxes(found: FrameMaps[Tensor], walk: JointWalk, size: Size, *, swapped: bool) -> tuple[Boxes, Boxes]:
+    """Return the boxes of a video's maps and of its walked maps, ``[N, L, 4]`` each, or swapped; NaN for no box."""
     assert found.features is not None, "a localizer with a walk hands them out"
-    walked = functional.interpolate(
-        walk(found.maps, found.features)[:, None], size=size, mode="bilinear", align_corners=False
-    )[:, 0]
-    plain, other = (boxes_at_thresholds(maps.float().cpu(), _LEVELS).numpy() for maps in (found.maps, walked))
-    return (plain, other) if localizer.walk is None else (other, plain)
+    walked = walk(found.maps, found.features)[:, None]
+    enlarged = functional.interpolate(walked, size=size, mode="bilinear", align_corners=False)[:, 0]
+    plain, other = (boxes_at_thresholds(maps.float().cpu(), _LEVELS).numpy() for maps in (found.maps, enlarged))
+    return (other, plain) if swapped else (plain, other)
 
 
 def measure_agreement(videos: Sequence[tuple[Boxes, Boxes]], size: Size, grid: Sequence[float]) -> Agreement:

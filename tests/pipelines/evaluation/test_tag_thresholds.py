@@ -6,9 +6,11 @@ import torch
 
 from pipelines.evaluation.sampling import threshold_grid
 from pipelines.evaluation.tag_thresholds import _LEVELS, choose_by_tags, measure_agreement
+from pipelines.models.localizer import NetworkLocalizer, build_network
+from pipelines.training.frozen_features import FrozenFeatures
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.supervision.joint_walk import JointWalk
-from tests.helpers.tiny import SIDE, tiny_localizer
+from tests.helpers.tiny import CPU, SIDE, tiny_config, tiny_localizer
 
 SIZE = (100, 100)
 
@@ -80,3 +82,24 @@ def test_levels_are_those_of_box_extraction():
     boxes = boxes_at_thresholds(ramp, _LEVELS).numpy()
     found = measure_agreement([(boxes, boxes)], SIZE, threshold_grid(0.02))
     assert found.threshold == pytest.approx(1 - found.share, abs=0.03)
+
+
+def test_kept_features_give_the_same_thresholds_and_every_frame_is_looked_at_once(tiny_data):
+    settings = tiny_config("model.decoder=levels").model
+    networks = [build_network(settings, 2, decoder=decoder, seed=0).eval() for decoder in (False, True)]
+    networks[1].backbone.load_state_dict(networks[0].backbone.state_dict())
+    localizers = {
+        "cam": NetworkLocalizer(networks[0], "cam", CPU),
+        "tcam": NetworkLocalizer(networks[1], "decoder", CPU),
+    }
+    features, asked = FrozenFeatures(CPU, {}), []
+
+    def look(network, keys, read):
+        return features(network, keys, lambda places: asked.extend(places) or read(places))
+
+    walk, grid, size = JointWalk(steps=5), threshold_grid(0.02), (SIDE, SIDE)
+    kept = choose_by_tags(localizers, tiny_data.index, walk=walk, size=size, grid=grid, look=look)
+    plain = choose_by_tags(localizers, tiny_data.index, walk=walk, size=size, grid=grid)
+    assert len(asked) == len(features.kept)
+    for name, threshold in plain.thresholds.items():
+        assert kept.thresholds[name] == pytest.approx(threshold, abs=0.06)  # features are rounded to 16 bits

@@ -141,6 +141,9 @@ def evaluate_and_report(run: Run, features: FrozenFeatures | None = None) -> lis
     save_thresholds(target, thresholds, chosen_on=chosen_on, presence=presence, others=chosen.others, tags=why)
     for stored in REFINED.values():
         (run.folder / stored).unlink(missing_ok=True)  # chosen for the maps of earlier weights
+    if chosen.reasons is not None:
+        joint = {f"{name} + joint": found.threshold for name, found in chosen.reasons.walked.items()}
+        save_thresholds(run.folder / REFINED["joint"], joint, chosen_on="tags", presence={})
     annotated = {item.video_id for item in run.truth if item.boxes}
     test = [record for record in run.index.of_split("test") if record.video_id in annotated]
     rows: list[tuple[str, CorLocResult]] = []

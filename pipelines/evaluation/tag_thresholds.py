@@ -71,9 +71,10 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class TagThresholds:
-    """The choice for every localizer, by name, and the number of videos looked at."""
+    """The choice for every localizer, by name, that for its walked maps, and the number of videos looked at."""
 
     by_localizer: Mapping[str, Agreement]
+    walked: Mapping[str, Agreement]
     videos: int
 
     @property
@@ -121,7 +122,14 @@ def choose_by_tags(
                     maps = walking.map_features(pyramid, frames.to(walking.compute.device), labels)
                 found[name].append(_boxes(maps, walk, size, swapped=localizer.walk is not None))
             bar.advance(task)
-    return TagThresholds({name: measure_agreement(boxes, size, grid) for name, boxes in found.items()}, len(videos))
+    return _choose(found, size, grid)
+
+
+def _choose(found: Mapping[str, list[tuple[Boxes, Boxes]]], size: Size, grid: Sequence[float]) -> TagThresholds:
+    chosen = {name: measure_agreement(boxes, size, grid) for name, boxes in found.items()}
+    swapped = {name: [(other, own) for own, other in boxes] for name, boxes in found.items()}
+    walked = {name: measure_agreement(boxes, size, grid) for name, boxes in swapped.items()}
+    return TagThresholds(chosen, walked, max(map(len, found.values()), default=0))
 
 
 def _videos(index: VideoIndex) -> list[VideoRecord]:

@@ -60,9 +60,10 @@ def own_threshold(run: Run, name: str) -> float:
 
 
 def refined_threshold(run: Run, name: str, refine: Refinement) -> float:
-    """Return the map threshold of refined maps: the one chosen on validation, or else a default.
+    """Return the map threshold of refined maps: the one chosen by ``tcam evaluate`` or, for ``joint``, in training.
 
-    That is 0.5 for ``crf`` (foreground as likely as not), and that of the run's settings for ``joint``.
+    Where none was chosen, it is 0.5 for ``crf`` (foreground as likely as not), and the default of the settings for
+    ``joint``.
     """
     stored = run.folder / REFINED[refine]
     if stored.is_file():

@@ -146,10 +146,11 @@ def test_predict_gives_the_refined_boxes_that_evaluate_scores(tcam, tiny_run, tm
             assert iou(torch.tensor([box]), torch.tensor([true])).item() == pytest.approx(row["iou"])
 
 
-def test_predict_says_which_threshold_refined_maps_have(tcam, tiny_run, tmp_path):
+def test_predict_takes_the_threshold_that_training_chose_for_walked_maps(tcam, tiny_run, tmp_path):
     video = next(tiny_run.videos.rglob("*.mp4"))
     found = tcam("predict", tiny_run.folder, "--source", video, "-o", tmp_path / "b.csv", "--refine", "joint")
     assert found.code == 0, found.err
-    assert "--refine joint: map threshold 0.5; 'tcam evaluate" in found.err
     about = json.loads((tmp_path / "b.csv.meta.json").read_text())
-    assert (about["method"], about["threshold"]) == ("tcam + joint", 0.5)
+    stored = json.loads((tiny_run.folder / "evaluation" / "thresholds.json").read_text())
+    assert about["method"] == "tcam + joint"
+    assert about["threshold"] == stored["tags"]["walked"]["tcam"]["threshold"]

@@ -1,34 +1,21 @@
-"""Stream localizers in other processes: forked from one that has loaded them, or sent to a fresh one; for tests."""
+"""Stream localizers in other processes: sent to a fresh one, or forked from one that has localized; for tests.
+
+Fresh processes come from ``fresh_start``: they have computed nothing, but need no seconds to import torch.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import pickle
-import subprocess
+import faulthandler
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from multiprocessing.connection import Connection
 
 import numpy as np
 
+from pipelines.parallel.processes import fresh_start
 from pipelines.streaming.localizer import StreamLocalizer
 from tcam.types import FrameBox
-
-_FORK = """
-import faulthandler, os, pickle, sys
-with open(sys.argv[1], "rb") as stream:
-    localizer = pickle.load(stream)
-from tests.helpers.other_processes import steps
-steps(localizer)
-child = os.fork()
-if not child:
-    faulthandler.dump_traceback_later(60, exit=True)
-    print(steps(localizer), flush=True)
-    os._exit(0)
-code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-print(steps(localizer))
-sys.exit(code)
-"""
 
 
 def steps(localizer: StreamLocalizer) -> list[FrameBox]:
@@ -37,19 +24,34 @@ def steps(localizer: StreamLocalizer) -> list[FrameBox]:
     return [localizer.step(frame) for frame in frames]
 
 
-def steps_in_spawned(localizer: StreamLocalizer) -> list[FrameBox]:
+def steps_in_fresh_process(localizer: StreamLocalizer) -> list[FrameBox]:
     """Do the same in a fresh process that a localizer is sent to."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=fresh_start()) as pool:
         return pool.submit(steps, localizer).result(timeout=120)
 
 
-def check_fork(localizer: StreamLocalizer, folder: Path) -> None:
+def check_fork(localizer: StreamLocalizer) -> None:
     """Check that a process that has localized gives the same after a fork as its child."""
-    (folder / "localizer").write_bytes(pickle.dumps(localizer))
-    command = [sys.executable, "-c", _FORK, str(folder / "localizer")]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=root, check=False)
-    assert done.returncode == 0, done.stderr
-    child, parent = done.stdout.splitlines()
+    context = fresh_start()
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_fork_between_steps, args=(localizer, writer))
+    process.start()
+    writer.close()
+    process.join(180)
+    process.kill()
+    assert process.exitcode == 0
+    child, parent = reader.recv(), reader.recv()
     assert child == parent
-    assert "Box(" in child
+    assert any(found.box is not None for found in parent)
+
+
+def _fork_between_steps(localizer: StreamLocalizer, results: Connection) -> None:
+    steps(localizer)
+    child = os.fork()
+    if not child:
+        faulthandler.dump_traceback_later(60, exit=True)
+        results.send(steps(localizer))
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    results.send(steps(localizer))
+    sys.exit(code)

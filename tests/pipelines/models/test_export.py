@@ -23,7 +23,7 @@ from pipelines.models.run import load_localizers, load_run
 from pipelines.streaming.localizer import StreamLocalizer
 from tcam.errors import ConfigError
 from tests.helpers.exports import some_facts
-from tests.helpers.other_processes import check_fork, steps, steps_in_spawned
+from tests.helpers.other_processes import check_fork, steps, steps_in_fresh_process
 from tests.helpers.synthetic import TINY_FRAMES
 from tests.helpers.tiny import CPU, SETTINGS, SIDE, TinyRun, tiny_localizer
 
@@ -117,10 +117,10 @@ def test_an_exported_file_gives_the_boxes_of_its_run(tcam, exports, tiny_run, tm
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_exported_file_works_in_forked_and_fresh_processes(exports, tmp_path, name):
+def test_an_exported_file_works_in_forked_and_fresh_processes(exports, name):
     localizer = StreamLocalizer.of_run(exports(name))
-    check_fork(localizer, tmp_path)
-    assert steps_in_spawned(localizer) == steps(localizer)
+    check_fork(localizer)
+    assert steps_in_fresh_process(localizer) == steps(localizer)
 
 
 @pytest.mark.parametrize("name", FORMATS[:2])

@@ -12,8 +12,8 @@ from tests.pipelines.streaming.test_localizer import stream_localizer
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["decoder", "scorecam"])
-def test_a_localizer_works_in_a_forked_child_as_in_its_parent(tmp_path, method):
-    check_fork(stream_localizer(tiny_localizer(method).pack().unpack()), tmp_path)
+def test_a_localizer_works_in_a_forked_child_as_in_its_parent(method):
+    check_fork(stream_localizer(tiny_localizer(method).pack().unpack()))
 
 
 def test_a_localizer_on_a_gpu_says_that_it_does_not_survive_a_fork():

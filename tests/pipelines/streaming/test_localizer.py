@@ -11,7 +11,7 @@ from tcam.boxes.extract import extract_box
 from tcam.boxes.over_time import OverTime
 from tcam.types import FrameGeometry
 from tcam.video.pixels import FrameScaler
-from tests.helpers.other_processes import steps, steps_in_spawned
+from tests.helpers.other_processes import steps, steps_in_fresh_process
 from tests.helpers.tiny import SIDE, tiny_localizer
 
 
@@ -71,7 +71,7 @@ def test_a_pickled_localizer_goes_on_in_another_process_with_the_same_bits():
     localizer = stream_localizer(tiny_localizer("decoder").pack().unpack(), over_time=OverTime(min_cutoff_hz=0.5))
     localizer.step(some_frame())
     copies = copy.deepcopy(localizer), pickle.loads(pickle.dumps(localizer))
-    there, here = steps_in_spawned(localizer), steps(localizer)
+    there, here = steps_in_fresh_process(localizer), steps(localizer)
     assert there == here
     assert [steps(item) for item in copies] == [here, here]
     assert [found.frame_index for found in here] == [1, 2, 3]

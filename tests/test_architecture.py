@@ -76,7 +76,6 @@ LONGER_FUNCTIONS = {
     "pipelines/inference/overlay_video.py:save_overlay": 54,
     "pipelines/report/charts.py:bar_chart": 46,
     "pipelines/report/charts.py:line_chart": 50,
-    "pipelines/report/run.py:write_run_report": 47,
     "pipelines/streaming/localizer.py:StreamLocalizer.of_run": 49,
     "pipelines/synthetic/videos.py:write_synthetic_videos": 46,
     "pipelines/training/cam_cache.py:write_cams": 44,

@@ -63,6 +63,20 @@ def read_presence(path: Path) -> dict[str, float]:
         return {str(name): float(value) for name, value in stored.items() if value is not None}
 
 
+def read_tag_reasons(path: Path) -> dict[str, Any] | None:
+    """Read what the choice by tags rests on; None where tags were not asked, or by another version.
+
+    Returns:
+        ``videos``, their number, and ``by_localizer``: the values of ``Agreement`` by name.
+
+    Raises:
+        DataError: the run has no thresholds yet.
+    """
+    with _reading_thresholds(path):
+        found = json.loads(path.read_text(encoding="utf-8")).get("tags")
+        return dict(found) if found is not None and "by_localizer" in found else None
+
+
 @contextmanager
 def _reading_thresholds(path: Path) -> Iterator[None]:
     try:

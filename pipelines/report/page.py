@@ -32,7 +32,8 @@ from pipelines.run.page_template import render_page
 from tcam.errors import DataError
 from tcam.files import replacing
 
-_LEAD: Final = "Where is the tagged object in every frame? Learnt from video tags only, scored on annotated frames."
+LEAD: Final = "Where is the tagged object in every frame? Learnt from video tags only, scored on annotated frames."
+UNSCORED_LEAD: Final = "Where is the tagged object in every frame? Learnt from video tags only; no true box was read."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Sections:
         gallery: pictures by heading, drawn one at a time.
         published: published results, see ``published_for``.
         details: text by heading, shown as it is, such as settings.
+        tag_choice: how tags choose the map threshold, see ``tag_choice_section``.
+        checks: what can be said about boxes without true ones, see ``check_sections``.
     """
 
     thresholds: Sequence[Chart] = ()
@@ -56,6 +59,8 @@ class Sections:
     gallery: Mapping[str, Iterable[Picture]] = field(default_factory=dict)
     published: Mapping[str, object] | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    tag_choice: Mapping[str, object] | None = None
+    checks: Mapping[str, object] | None = None
 
 
 def write_report(
@@ -67,7 +72,7 @@ def write_report(
     protocol: Sequence[str] = (),
     video: Path | None = None,
     metadata: Mapping[str, object] | None = None,
-    lead: str = _LEAD,
+    lead: str = LEAD,
 ) -> Path:
     """Write ``folder/report`` for CorLoc results of any runs; see ``write_evaluation_report``.
 
@@ -101,7 +106,7 @@ def write_evaluation_report(
     *,
     notes: Sequence[str] = (),
     video: Path | None = None,
-    lead: str = _LEAD,
+    lead: str = LEAD,
 ) -> Path:
     """Write ``report.html``, ``report.md`` and ``table.csv`` of one evaluation into a folder; returns the page's path.
 

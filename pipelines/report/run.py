@@ -17,7 +17,10 @@ from pipelines.inference.overlay import draw_overlay
 from pipelines.models.engine import MOST_ON_CPU
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.refinement.walked import walked_frames
-from pipelines.report.page import Sections, as_json, write_evaluation_report
+from pipelines.models.thresholds import read_tag_reasons, read_thresholds
+from pipelines.report.check_sections import check_sections, tag_choice_section
+from pipelines.report.checks import check_videos
+from pipelines.report.page import LEAD, UNSCORED_LEAD, Sections, as_json, write_evaluation_report
 from pipelines.report.pictures import ChosenFrame, Picture, choose_frames
 from pipelines.report.sections import overlap_chart, size_chart, threshold_charts, training_charts, trajectory_charts
 from pipelines.report.tables import published_for
@@ -64,12 +67,19 @@ def write_run_report(
     Raises:
         DataError: the folder cannot be written.
     """
+    levels = thresholds or evaluation.thresholds
+    sections = _sections(run, evaluation, source, levels)
+    title = f"{run.resolve().name}: {evaluation.split} split"
+    lead = LEAD if evaluation.scores else UNSCORED_LEAD
+    return write_evaluation_report(output or run / "report", title, evaluation, sections, video=video, lead=lead)
+
+
+def _sections(run: Path, evaluation: Evaluation, source: PictureSource, levels: Mapping[str, float]) -> Sections:
     environment = _environment(run)
     groups = choose_frames(evaluation)
     gallery: dict[str, Iterator[Picture]] = {name: draw_frames(frames, source) for name, frames in groups.items()}
     if not gallery:
         records = _some_videos(source.index, evaluation.split)
-        levels = thresholds or evaluation.thresholds
         names = source.index.class_names
         gallery = {"": draw_maps(records, source.truth, source.localizers, levels, class_names=names, size=source.size)}
     config = run / "config.yaml"
@@ -77,7 +87,7 @@ def write_run_report(
         "Settings (config.yaml)": config.read_text(encoding="utf-8") if config.is_file() else "",
         "Environment": as_json(environment) if environment else "",
     }
-    sections = Sections(
+    return Sections(
         thresholds=threshold_charts(evaluation),
         overlaps=overlap_chart(evaluation),
         sizes=size_chart(evaluation),
@@ -86,9 +96,27 @@ def write_run_report(
         gallery=gallery,
         published=published_for(Path(str(environment.get("videos", ""))).name, evaluation.class_names),
         details={name: text for name, text in details.items() if text},
+        tag_choice=_tag_choice(run, source),
+        checks=_checks(source, levels),
     )
-    title = f"{run.resolve().name}: {evaluation.split} split"
-    return write_evaluation_report(output or run / "report", title, evaluation, sections, video=video)
+
+
+def _tag_choice(run: Path, source: PictureSource) -> dict[str, object] | None:
+    path = run / "evaluation" / "thresholds.json"
+    reasons = read_tag_reasons(path) if path.is_file() else None
+    if reasons is None:
+        return None
+    thresholds, chosen_on = read_thresholds(path)
+    return tag_choice_section(reasons, method=list(source.localizers)[-1], thresholds=thresholds, chosen_on=chosen_on)
+
+
+def _checks(source: PictureSource, levels: Mapping[str, float]) -> dict[str, object] | None:
+    """Check the boxes of the last localizer, the one that ``tcam predict`` uses."""
+    method = list(source.localizers)[-1]
+    if method not in levels:
+        return None
+    checks = check_videos(method, source.localizers[method], source.index, threshold=levels[method], size=source.size)
+    return check_sections(checks)
 
 
 def draw_frames(frames: Sequence[ChosenFrame], source: PictureSource) -> Iterator[Picture]:

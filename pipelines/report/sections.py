@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,10 @@ from pipelines.report.charts import Chart, Series, bar_chart, line_chart
 _AREAS: Final = (0.0, 0.01, 0.04, 0.1, 0.25, 0.5, math.inf)
 _AREA_NAMES: Final = ("< 1", "1–4", "4–10", "10–25", "25–50", "> 50")
 _PERCENT: Final = (0.0, 100.0)
+_ROUND: Final = re.compile(r"localizer-(\d+)")
+
+_Values = dict[str, dict[int, float]]
+"""The values of a stage: by term, then by epoch."""
 
 
 def threshold_charts(evaluation: Evaluation) -> list[Chart]:
@@ -100,11 +105,14 @@ def trajectory_charts(evaluation: Evaluation, *, most: int = 3) -> list[dict[str
 
 
 def training_charts(folder: Path) -> list[dict[str, object]]:
-    """Draw every value of ``metrics.jsonl`` over epochs: a group per stage, a small chart per loss term or score."""
+    """Draw every value of ``metrics.jsonl`` over epochs: a group per stage, a small chart per loss term or score.
+
+    Rounds of the localizer (``localizer-1``, ``localizer-2``, ``localizer``) are one group, with a line each.
+    """
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
-    stages: dict[str, dict[str, dict[int, float]]] = {}
+    stages: dict[str, _Values] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = _row(line)
         stage = stages.setdefault(str(row.pop("stage", "")), {})
@@ -113,10 +121,23 @@ def training_charts(folder: Path) -> list[dict[str, object]]:
             if isinstance(value, int | float):
                 stage.setdefault(name, {})[epoch] = float(value)  # an epoch done again counts once
     groups: list[dict[str, object]] = []
-    for name, values in stages.items():
-        charts = [_training_chart(term, dict(sorted(points.items()))) for term, points in values.items()]
+    for name, rounds in _rounds(stages).items():
+        terms = dict.fromkeys(term for values in rounds.values() for term in values)
+        charts = [_training_chart(term, rounds) for term in terms]
         groups.append({"name": name, "charts": [chart for chart in charts if chart is not None]})
     return [group for group in groups if group["charts"]]
+
+
+def _rounds(stages: Mapping[str, _Values]) -> dict[str, dict[str, _Values]]:
+    """Group stages by heading and, inside, by the name of their line."""
+    numbers = {int(found[1]): name for name in stages if (found := _ROUND.fullmatch(name))}
+    rounds = {f"round {number}": stages[numbers[number]] for number in sorted(numbers)}
+    if not rounds:
+        return {name: {"": values} for name, values in stages.items()}
+    if "localizer" in stages:
+        rounds["last round"] = stages["localizer"]
+    others = [name for name in stages if name != "localizer" and not _ROUND.fullmatch(name)]
+    return {**{name: {"": stages[name]} for name in others}, "localizer, in rounds": rounds}
 
 
 def _row(line: str) -> dict[str, float]:
@@ -128,11 +149,13 @@ def _row(line: str) -> dict[str, float]:
     return row if isinstance(row, dict) else {}
 
 
-def _training_chart(term: str, points: Mapping[int, float]) -> Chart | None:
-    if not any(map(math.isfinite, points.values())):
+def _training_chart(term: str, rounds: Mapping[str, _Values]) -> Chart | None:
+    known = {name: dict(sorted(values[term].items())) for name, values in rounds.items() if term in values}
+    lines = [Series(name or term, list(points), list(points.values())) for name, points in known.items()]
+    if not any(math.isfinite(value) for line in lines for value in line.y):
         return None
     kind = "%" if term.startswith("val_") else "loss"
-    return line_chart(term, [Series(term, list(points), list(points.values()))], x_label="epoch", y_label=kind)
+    return line_chart(term, lines, x_label="epoch", y_label=kind)
 
 
 def _trajectory(video: str, table: pd.DataFrame, method: str) -> dict[str, object]:

@@ -1,6 +1,12 @@
 import pytest
 
-from pipelines.models.thresholds import read_other_thresholds, read_presence, read_thresholds, save_thresholds
+from pipelines.models.thresholds import (
+    read_other_thresholds,
+    read_presence,
+    read_tag_reasons,
+    read_thresholds,
+    save_thresholds,
+)
 from tcam.errors import DataError
 
 
@@ -28,3 +34,13 @@ def test_thresholds_of_a_run_that_knew_no_presence_are_read(tmp_path):
     path.write_text('{"thresholds": {"tcam": 0.5}, "chosen_on": "validation"}')
     assert read_presence(path) == {}
     assert read_other_thresholds(path) == {}
+
+
+def test_what_a_choice_by_tags_rests_on_comes_back(tmp_path):
+    path = tmp_path / "thresholds.json"
+    reasons = {"by_localizer": {"tcam": {"threshold": 0.5, "same": [0.25]}}, "videos": 3}
+    save_thresholds(path, {"tcam": 0.5}, chosen_on="tags", presence={}, tags=reasons)
+    assert read_tag_reasons(path) == reasons
+    for other in (None, {"curve": [0.1]}):
+        save_thresholds(path, {"tcam": 0.5}, chosen_on="tags", presence={}, tags=other)
+        assert read_tag_reasons(path) is None

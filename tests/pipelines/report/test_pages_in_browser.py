@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from pipelines.evaluation.results import read_evaluation
+from pipelines.report.check_sections import check_sections, tag_choice_section
+from pipelines.report.checks import Checks
 from pipelines.report.compare import compare_runs
 from pipelines.report.compare_page import write_comparison_page
 from pipelines.report.page import Sections, write_evaluation_report
 from pipelines.report.pictures import Picture
 from pipelines.report.sections import overlap_chart, size_chart, threshold_charts, training_charts, trajectory_charts
 from tests.helpers.results import OVERLAPS, write_run
+from tests.pipelines.report.test_check_sections import REASONS, check
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -38,6 +41,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
         training=training_charts(run),
         gallery={"Worst": [Picture(EVIL, (("tcam", panel),))]},
         details={"Settings": EVIL},
+        tag_choice=tag_choice_section(REASONS, method="tcam", thresholds={}, chosen_on="tags"),
+        checks=check_sections(
+            Checks("tcam", 0.5, [check(EVIL, "dog", 0.2, "cat"), check("b", "cat", 0.9, "cat")], [], 2, 2)
+        ),
     )
     other = write_run(folder / "tcam-seed1-001", overlaps, "seed=1")
     base = write_run(folder / "cam", {k: v for k, v in overlaps.items() if k != "tcam"}, "method=cam")
@@ -89,12 +96,21 @@ def test_the_page_fetches_nothing_says_nothing_and_no_name_runs(opened):
 def test_tables_charts_and_pictures_are_there_and_drawn(report):
     assert report.page.locator("#headline tbody tr").count() == 5
     assert report.page.locator("#classes tbody tr").count() == 5
-    for name, charts in (("thresholds", 3), ("frames", 2), ("trajectories", 6), ("training", 3)):
+    for name, charts in (
+        ("thresholds", 3),
+        ("frames", 2),
+        ("trajectories", 6),
+        ("training", 3),
+        ("tag-choice", 1),
+        ("steadiness", 1),
+    ):
         plots = report.page.locator(f"#{name} .plot > svg")
         assert plots.count() == charts
         assert all(plots.nth(i).bounding_box()["width"] > 100 for i in range(charts))
     line = report.page.locator("#thresholds .lines").first
     assert line.evaluate("part => getComputedStyle(part).stroke") == "rgb(11, 114, 133)"  # the style was applied
+    assert report.page.locator("#sheet img").count() == 2
+    assert report.page.locator("#tags tbody tr").count() == 1
     assert report.page.locator("#gallery img").evaluate("picture => picture.naturalWidth") == 60
 
 

@@ -1,12 +1,17 @@
 import dataclasses
+import re
 
 import pytest
 import torch
 
 from pipelines.evaluation.results import Evaluation, read_evaluation
+from pipelines.evaluation.tag_thresholds import choose_by_tags
 from pipelines.inference.overlay import FOUND_COLOUR, TRUTH_COLOUR
+from pipelines.models.thresholds import save_thresholds
+from pipelines.report.checks import check_videos
 from pipelines.report.pictures import choose_frames
 from pipelines.report.run import PictureSource, draw_frames, draw_maps, write_run_report
+from tcam.supervision.joint_walk import JointWalk
 from tests.helpers.results import write_results, write_run
 from tests.helpers.tiny import SIDE, tiny_localizer, whole_frame_truth
 
@@ -82,7 +87,8 @@ def test_a_run_has_one_page_with_everything(source, overlaps, tmp_path):
     text = page.read_text()
     sections = ("headline", "classes", "metrics", "thresholds", "frames", "gallery", "training", "videos", "details")
     assert [name for name in sections if f'id="{name}"' not in text] == []
-    assert text.count("<img") == 4 * 3  # two videos of two frames
+    videos = len(source.index.records)
+    assert text.count("<img") == 4 * 3 + videos  # two videos of two frames, and the contact sheet
     assert "backbone: test_resnet" in text
     assert "val_corloc" in text
     assert 'class="published"' not in text
@@ -98,3 +104,32 @@ def test_an_evaluation_without_scores_still_shows_frames_and_training(source, tm
     assert "Nothing was scored" in text
     assert 'id="gallery"' in text
     assert 'id="training"' in text
+
+
+def test_a_run_without_boxes_says_what_its_boxes_rest_on(source, tmp_path):
+    run = write_run(tmp_path / "tiny-001")
+    source = dataclasses.replace(source, truth=())
+    chosen = choose_by_tags(source.localizers, source.index, walk=JointWalk(steps=5), size=source.size, grid=(0.3, 0.5))
+    why, stored = dataclasses.asdict(chosen), run / "evaluation" / "thresholds.json"
+    save_thresholds(stored, chosen.thresholds, chosen_on="tags", presence={}, tags=why)
+    page = write_run_report(run, Evaluation("test", (), ()), source, thresholds=chosen.thresholds)
+    text = " ".join(page.read_text().split())
+    parts = dict(re.findall(r'<section id="([a-z-]+)">(.*?)</section>', text))
+    share = next(found for name, found in chosen.by_localizer.items() if name == "tcam").share
+    assert (
+        f"cover {100 * share:.1f} % of the frame on average: at threshold {chosen.thresholds['tcam']:g}"
+        in parts["tag-choice"]
+    )
+    assert parts["tag-choice"].count("<circle") == 1
+    for record in source.index.records:
+        assert f'alt="{record.video_id}, frame ' in parts["sheet"]
+        assert f"<tr><td>{record.video_id}</td>" in parts["steadiness"]
+    checks = check_videos(
+        "tcam", source.localizers["tcam"], source.index, threshold=chosen.thresholds["tcam"], size=source.size
+    )
+    shown = re.findall(r'alt="(\S+), frame', parts["sheet"])
+    assert shown == [check.video for check in checks.videos]
+    differing = {check.video for check in checks.videos if not check.agrees}
+    assert set(re.findall(r"<tr><td>(\S+)</td>", parts["tags"])) == differing != set()
+    assert "no true box was read" in text
+    assert list(parts).index("sheet") < list(parts).index("gallery")

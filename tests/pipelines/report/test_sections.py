@@ -65,6 +65,21 @@ def test_training_curves_have_a_chart_per_term_and_count_a_repeated_epoch_once(t
     assert [tip.tip for tip in stage["charts"][0].slices] == ["epoch 1\nclasses: 2", "epoch 2\nclasses: 1"]
 
 
+def test_rounds_of_the_localizer_are_lines_of_one_chart(tmp_path):
+    rows = [
+        {"stage": stage, "epoch": epoch, "soft": value, "val_corloc": 50.0}
+        for stage, value in (("classifier", 2.0), ("localizer-2", 0.3), ("localizer-10", 0.25), ("localizer", 0.2))
+        for epoch in (2, 1)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    classifier, rounds = training_charts(tmp_path)
+    assert (classifier["name"], rounds["name"]) == ("classifier", "localizer, in rounds")
+    assert [series.name for series in classifier["charts"][0].series] == ["soft"]
+    assert [chart.title for chart in rounds["charts"]] == ["soft", "val_corloc"]
+    assert [series.name for series in rounds["charts"][0].series] == ["round 2", "round 10", "last round"]
+    assert rounds["charts"][0].slices[0].tip == "epoch 1\nround 2: 0.3\nround 10: 0.25\nlast round: 0.2"
+
+
 def test_without_frames_curves_or_log_there_are_no_charts(evaluation, tmp_path):
     for bare in (Evaluation("test", (), ()), replace(evaluation, frames=None, curves={})):
         assert [*threshold_charts(bare), *overlap_chart(bare), *size_chart(bare), *trajectory_charts(bare)] == []

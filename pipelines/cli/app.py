@@ -61,15 +61,14 @@ def train(
             help="; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + ".",
         ),
     ] = None,
-    background: Annotated[
-        Path | None, typer.Option(help="Folder of videos without any object, for --method negev.")
-    ] = None,
+    background: Annotated[Path | None, typer.Option(help="Videos without any object, for --method negev.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, such as configs/real/tcam.yaml.")] = None,
     set_: Sets = None,
     backbone: Annotated[str | None, typer.Option(help="A timm model; see tcam backbones.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="Pretrained weights: a FILE, imagenet (downloads) or random.")
     ] = None,
+    selection: Annotated[str | None, typer.Option(help="What chooses the map threshold: auto, tags, default.")] = None,
     name: Annotated[str | None, typer.Option(help="The run becomes RUNS/NAME-001, -002, ...")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
@@ -94,6 +93,7 @@ def train(
         "model.backbone": backbone,
         "model.weights": weights,
         "data.workers": workers,
+        "evaluation.selection": selection,
         "data.background": None if background is None else str(background),
     }
     overrides += [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]

@@ -105,3 +105,11 @@ def test_without_any_box_the_boxes_are_those_of_the_row_tags(tcam, tiny_videos, 
         assert tcam("predict", run, "--source", source, "-o", tmp_path / f"{name}.csv").code == 0
         tables[name] = (stored["thresholds"], (tmp_path / f"{name}.csv").read_text())
     assert tables["with"] == tables["without"]
+
+
+def test_the_flag_of_the_selection_leaves_the_recipe_open_and_is_checked(tcam, tiny_videos, tmp_path):
+    found = tcam("train", "--videos", tiny_videos, "--selection", "boxes", "--runs", tmp_path / "runs")
+    assert found.code == 2
+    assert "'evaluation.selection' in" in found.error
+    assert "input should be 'auto', 'tags' or 'default', found 'boxes'" in found.error
+    assert "recipe: small" in found.err

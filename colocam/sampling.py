@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from tcam.types import Shot
-from tcam.video.clips import frame_window
+from tcam.video.clips import frame_window, spread_frames
 
 Style = Literal["adjacent", "gaussian", "interval"]
 Side = Literal["before", "after", "before-after"]
@@ -32,6 +32,8 @@ class SequenceSampler:
         side: of the anchor on which adjacent frames lie; the anchor is one of them.
         limit: share of the shot that frames are drawn from, 0 < limit <= 1; see ``frame_window``.
         spread: standard deviation in frames of ``gaussian``, above 0.
+        most: draw from this many frames of the shot, evenly spread (``spread_frames``), as if they were the shot: those
+            next to each other are ``adjacent``. None: from all.
 
     Raises:
         ValueError: an attribute outside its range.
@@ -42,6 +44,7 @@ class SequenceSampler:
     side: Side = "before"
     limit: float = 1.0
     spread: float = 1.0
+    most: int | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -56,21 +59,22 @@ class SequenceSampler:
 
     def __call__(self, shot: Shot, generator: torch.Generator) -> list[int]:
         """Draw frame indices, ascending, all different."""
-        window = frame_window(len(shot), self.limit)
-        first, size = shot.start + window[0], len(window)
+        frames = spread_frames(shot, self.most)
+        window = frame_window(len(frames), self.limit)
+        frames, size = frames[window.start : window.stop], len(window)
         if self.count >= size:
-            return list(range(first, first + size))
+            return list(frames)
         if self.style == "gaussian":
             places = self._gaussian(size, generator)
         elif self.style == "interval":
             places = self._interval(size, generator)
         else:
             places = self._adjacent(size, generator)
-        return [first + place for place in places]
+        return [frames[place] for place in places]
 
     def length(self, shot: Shot) -> int:
         """Return the number of frames of each sequence of this shot."""
-        return min(self.count, len(frame_window(len(shot), self.limit)))
+        return min(self.count, len(frame_window(len(spread_frames(shot, self.most)), self.limit)))
 
     def _adjacent(self, size: int, generator: torch.Generator) -> list[int]:
         anchor = int(torch.randint(size, (), generator=generator))

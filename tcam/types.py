@@ -200,13 +200,8 @@ class ClipBatch:
     def to(self, device: torch.device) -> ClipBatch:
         """Copy the tensors to a device (asynchronously where memory is pinned)."""
         cams = None if self.cams is None else self.cams.to(device, non_blocking=True)
-        return ClipBatch(
-            self.frames.to(device, non_blocking=True),
-            cams,
-            self.frame_index,
-            self.label.to(device, non_blocking=True),
-            self.video_id,
-        )
+        frames, label = (tensor.to(device, non_blocking=True) for tensor in (self.frames, self.label))
+        return ClipBatch(frames, cams, self.frame_index, label, self.video_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +214,15 @@ class FrameOutput:
         map_logits: ``[N, 2, H, W]``, 0 background, 1 foreground; None if the network has no decoder.
         attention: attention of a vision transformer's class token to the patches, ``[N, blocks, heads, h, w]``; None
             for other networks.
+        affinity: features ``[N, C, h, w]`` at 1/16 of the frame that say which positions look alike, for losses that
+            compare positions; None where the loss needs none.
     """
 
     class_logits: Tensor
     features: Tensor
     map_logits: Tensor | None
     attention: Tensor | None = None
+    affinity: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ LONGER_FILES = {
     "pipelines/data/prepare.py": 308,
     "pipelines/models/export.py": 306,
     "tcam/supervision/pseudo_labels.py": 305,
-    "tcam/types.py": 337,
+    "tcam/types.py": 335,
     "tcam/video/reader.py": 364,
 }
 """Files above the limit, and the lines that each may have: lower a number, or take its line out, never add one."""

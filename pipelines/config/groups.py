@@ -28,7 +28,7 @@ class OptimizerSettings(Settings):
     )
     frame_limit: Fraction = Field(0.6, description="central share of a shot that frames are drawn from")
     frame_choices: Positive | None = Field(
-        None, description="draw from this many frames of a shot, evenly spread; null: from all (single frames only)"
+        None, description="draw from this many frames of a shot, evenly spread; null: from all"
     )
     balance_classes: bool = Field(False, description="repeat shots of rare classes so that classes are seen equally")
     lr: float = Field(1e-3, gt=0, description="learning rate at the start")

@@ -28,7 +28,12 @@ def _sequences(settings: LocalizerSettings) -> ClipSampler:
 
     chosen = settings.sequence
     return SequenceSampler(
-        chosen.frames, style=chosen.style, side=chosen.side, limit=settings.frame_limit, spread=chosen.spread
+        chosen.frames,
+        style=chosen.style,
+        side=chosen.side,
+        limit=settings.frame_limit,
+        spread=chosen.spread,
+        most=settings.frame_choices,
     )
 
 
@@ -46,11 +51,15 @@ def _tcam(settings: LocalizerSettings, _: ScoreMasked | None = None) -> TcamObje
 
 
 def _colocam(settings: LocalizerSettings, _: ScoreMasked) -> Objective:
-    from colocam.objective import ColocamObjective
+    from colocam.objective import ColocamObjective, FeatureSpace
 
     joint = settings.joint
     return ColocamObjective(
-        _tcam(settings), joint_weight=joint.weight, joint_sigma_rgb=joint.sigma_rgb, adaptive=joint.adaptive
+        _tcam(settings),
+        joint_weight=joint.weight,
+        joint_sigma_rgb=joint.sigma_rgb,
+        adaptive=joint.adaptive,
+        features=FeatureSpace(joint.sigma_features, joint.components) if joint.reads_features else None,
     )
 
 
@@ -112,7 +121,7 @@ METHODS: Final[dict[str, Method]] = {
         summary="a decoder trained on sequences of frames",
         clips=_sequences,
         objective=_colocam,
-        own=("localizer.sequence.frames", "localizer.joint.weight"),
+        own=("localizer.sequence.frames", "localizer.joint.weight", "localizer.joint.space"),
         defaults={
             "localizer": {
                 "epochs": 10,

@@ -152,6 +152,9 @@ def _that_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_unused(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave later additions out as long as they are not used, so that runs of earlier versions are still found."""
+    if settings.get("joint", {}).get("space") == "colour":  # its settings for features are not used
+        joint = {key: settings["joint"][key] for key in ("weight", "adaptive", "sigma_rgb")}
+        settings = {**settings, "joint": joint}
     unused = {"optimizer": "sgd", "soft": {"weight": 0.0}, "frame_choices": None, "selection": "auto"}
     return {key: value for key, value in settings.items() if key not in unused or value != unused[key]}
 

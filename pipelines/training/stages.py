@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Sequence
 
@@ -23,7 +24,8 @@ from pipelines.training.loop import EpochOrder, Keep, Trainer, TrainingContext
 from pipelines.training.parameter_groups import joint_groups, localizer_groups
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.network import FrameCamNet
-from tcam.types import IGNORE, ClipBatch, LossTerms, PixelLabels, VideoIndex
+from tcam.supervision.joint_walk import affinity_features
+from tcam.types import IGNORE, ClipBatch, FrameOutput, LossTerms, PixelLabels, VideoIndex
 from tcam.video.clips import ClipSampler, FrameSampler
 from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 
@@ -70,19 +72,14 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
         with context.compute.autocast():
             return network.score_masked(frames, masks)
 
-    make_labels, features = settings.seeds.sampler(), context.validator.features
+    make_labels = settings.seeds.sampler()
     objective = method.objective(settings, score_masked)
     slots = training_slots(context.index, settings)
     slots += negative_slots(context.negatives, settings, most=len(slots))
     loader, order = _loader(context, settings, slots, choose_frames=method.clips(settings), read_cams=cams)
 
     def losses(batch: ClipBatch, shard: BatchShard, generator: torch.Generator) -> LossTerms:
-        with context.compute.autocast():
-            if features is None:
-                output = network(batch.frames.flatten(0, 1))
-            else:
-                batch, pyramid = mirror_some(batch, features.of_batch(network, batch), generator)
-                output = network.output(pyramid, (batch.frames.shape[3], batch.frames.shape[4]))
+        batch, output = _output_of(network, batch, context, generator)
         if batch.cams is None:
             raise ValueError("the localizer stage needs cached CAMs")
         frames, maps = shard.times(batch.frames.shape[1]), batch.cams.flatten(0, 1)
@@ -96,6 +93,22 @@ def train_localizer(network: FrameCamNet, cams: CamCache, context: TrainingConte
     localizer = NetworkLocalizer(network, "decoder", context.compute)
     trainer = Trainer(context, name, settings, localizer, groups)
     trainer.run(loader, order, losses, keep={"best_localization": "corloc"})
+
+
+def _output_of(
+    network: FrameCamNet, batch: ClipBatch, context: TrainingContext, generator: torch.Generator
+) -> tuple[ClipBatch, FrameOutput]:
+    """Return a localizer's output for the frames of a batch; where features are kept, some clips are mirrored here."""
+    features, size = context.validator.features, (batch.frames.shape[3], batch.frames.shape[4])
+    with context.compute.autocast():
+        if features is None:
+            pyramid = network.pyramid(batch.frames.flatten(0, 1))
+        else:
+            batch, pyramid = mirror_some(batch, features.of_batch(network, batch), generator)
+        output = network.output(pyramid, size)
+        if context.config.localizer.joint.reads_features:
+            output = dataclasses.replace(output, affinity=affinity_features(pyramid.levels, size))
+    return batch, output
 
 
 def training_slots(index: VideoIndex, settings: OptimizerSettings) -> list[Slot]:

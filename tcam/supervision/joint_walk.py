@@ -150,9 +150,7 @@ class JointWalk:
     def _walk(self, start: Tensor, features: Tensor) -> Tensor:
         """Let frames walk together; the affinity's rows sum to 1 by a factor on the result, not on the matrix."""
         reduced = principal_components(features, self.components) / self.sigma
-        half = reduced.square().sum(dim=1, keepdim=True).mul_(-0.5)
-        ones = torch.ones_like(half)  # one product gives -|a|^2/2 - |b|^2/2 + ab for every pair
-        kernel = (torch.cat([reduced, half, ones], dim=1) @ torch.cat([reduced, ones, half], dim=1).T).exp_()
+        kernel = gaussian_affinity(reduced)
         share = self.momentum / kernel.sum(dim=1)
         origin = start.flatten()
         state = origin
@@ -192,6 +190,13 @@ def principal_components(features: Tensor, count: int) -> Tensor:
     axes = torch.linalg.eigh(flat.T @ flat)[1][:, -count:]
     reduced: Tensor = flat @ axes
     return reduced / reduced.std(dim=0, unbiased=False).max().clamp_min(_EPSILON)
+
+
+def gaussian_affinity(points: Tensor) -> Tensor:
+    """Return ``exp(-|a - b|^2 / 2)`` for every pair of the points ``[N, D]``, ``[N, N]``."""
+    half = points.square().sum(dim=1, keepdim=True).mul_(-0.5)
+    ones = torch.ones_like(half)  # one product gives -|a|^2/2 - |b|^2/2 + ab for every pair
+    return (torch.cat([points, half, ones], dim=1) @ torch.cat([points, ones, half], dim=1).T).exp_()
 
 
 def stretch(maps: Tensor) -> Tensor:

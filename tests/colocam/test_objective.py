@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from colocam.colour_crf import joint_colour_energy
-from colocam.objective import ColocamObjective
+from colocam.feature_energy import joint_feature_energy
+from colocam.objective import ColocamObjective, FeatureSpace
 from tcam.supervision.objective import TcamObjective
 from tcam.types import PixelLabels
 from tests.helpers.clips import as_clips
@@ -62,3 +63,20 @@ def test_clips_of_one_frame_add_a_joint_term_of_nothing():
     losses = _objective()(*_clips(logits, frames, labels), barrier_t=1.0)
     assert float(losses.terms["joint"].detach()) == 0.0
     torch.testing.assert_close(losses.total, BASE(*_clips(logits, frames, labels), barrier_t=1.0).total)
+
+
+def test_with_features_the_joint_term_compares_those():
+    logits, frames, labels = _case()
+    features = torch.rand(2, 3, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+    output, batch = as_clips(logits, frames, affinity=features.flatten(0, 1))
+    losses = _objective(features=FeatureSpace(0.5, 3))(output, batch, labels, barrier_t=2.0)
+    base = BASE(output, batch, labels, barrier_t=2.0)
+    joint = joint_feature_energy(logits, features, sigma=0.5, components=3, adaptive=True)
+    assert torch.equal(losses.terms["joint"], joint)
+    assert losses.counts["joint"] == 2
+    torch.testing.assert_close(losses.total, base.total + 4 * joint)
+
+
+def test_features_that_are_missing_are_named():
+    with pytest.raises(ValueError, match="the joint term of features needs an output with affinity features, got none"):
+        _objective(features=FeatureSpace(0.5, 3))(*_clips(*_case()), barrier_t=2.0)

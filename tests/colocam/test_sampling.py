@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -76,6 +77,22 @@ def test_gaussian_frames_are_as_likely_as_the_paper_says():
 def test_a_sequence_of_one_frame_is_drawn_as_tcam_draws_it():
     one = draws(SequenceSampler(1, limit=0.6), Shot(3, 40))
     assert one == draws(FrameSampler(0.6), Shot(3, 40))
+
+
+@pytest.mark.parametrize(("limit", "listed"), [(1.0, [12, 17, 22, 27, 32, 37]), (0.6, [22, 27, 32])])
+def test_of_spread_frames_those_next_to_each_other_in_the_list_are_adjacent(limit, listed):
+    shot, sampler = Shot(10, 40), SequenceSampler(2, limit=limit, most=6)
+    assert {tuple(frames) for frames in draws(sampler, shot)} == set(itertools.pairwise(listed))
+    assert sampler.length(shot) == 2
+    assert SequenceSampler(9, limit=limit, most=6).length(shot) == len(listed)
+    assert SequenceSampler(9, limit=limit, most=6)(shot, torch.Generator()) == listed
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_of_spread_frames_every_style_draws_from_these_alone(style):
+    sampler = SequenceSampler(2, style=style, most=3)
+    found = {frame for frames in draws(sampler, Shot(0, 30)) for frame in frames}
+    assert found == {5, 15, 25}
 
 
 @pytest.mark.parametrize("style", STYLES)

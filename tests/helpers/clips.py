@@ -15,11 +15,12 @@ def as_clips(
     tags: Tensor | None = None,
     class_logits: Tensor | None = None,
     cams: Tensor | None = None,
+    affinity: Tensor | None = None,
 ) -> tuple[FrameOutput, ClipBatch]:
     """Give output and batch of maps ``[B, T, 2, H, W]`` and frames ``[B, T, 3, H, W]``; the tags are 0 if left out."""
     clips, length = frames.shape[:2]
     scores = torch.zeros(clips * length, 2) if class_logits is None else class_logits
-    output = FrameOutput(scores, torch.zeros(clips * length, 1, 1, 1), map_logits.flatten(0, 1))
+    output = FrameOutput(scores, torch.zeros(clips * length, 1, 1, 1), map_logits.flatten(0, 1), affinity=affinity)
     label = torch.zeros(clips, dtype=torch.int64) if tags is None else tags
     index = torch.zeros(clips, length, dtype=torch.int64)
     return output, ClipBatch(frames, cams, index, label, ("",) * clips)

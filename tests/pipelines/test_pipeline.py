@@ -254,6 +254,20 @@ def test_settings_and_seed_decide_the_fingerprints(tiny_run):
         assert [one == other for one, other in zip(same, changed, strict=True)] == [i < first for i in range(3)], change
 
 
+def test_a_joint_term_of_colours_has_the_fingerprint_of_earlier_versions_whatever_is_set_for_features():
+    index = VideoIndex(("a", "b"), (record("a/x.mp4", 0), record("b/y.mp4", 1, split="val")))
+
+    def stage_print(*overrides: str) -> str:
+        config = load_config(None, ["method=colocam", *overrides])
+        return Run(Path("/nowhere"), config, CPU, index, ()).localizer_stage().fingerprint
+
+    features = ("localizer.joint.space=features", "localizer.joint.components=4")
+    assert stage_print().startswith("be03fa462e53")  # of the version before joint.space
+    assert stage_print(*features[1:], "localizer.joint.sigma_features=1") == stage_print()
+    different = {stage_print(*more) for more in ((), features[:1], features, ("localizer.joint.sigma_rgb=9",))}
+    assert len(different) == 4
+
+
 def test_videos_without_boxes_train_too(tiny_run, tmp_path):
     videos = shutil.copytree(tiny_run.videos, tmp_path / "videos")
     (videos / "boxes.csv").unlink()

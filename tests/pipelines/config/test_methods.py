@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from colocam.objective import ColocamObjective
+from colocam.objective import ColocamObjective, FeatureSpace
 from colocam.sampling import SequenceSampler
 from pipelines.config.methods import METHODS
 from pipelines.config.schema import load_config
@@ -36,6 +36,16 @@ def test_colocam_trains_on_sequences_with_the_joint_term():
     assert isinstance(objective, ColocamObjective)
     assert objective.base == METHODS["tcam"].objective(load_config(None).localizer, no_scores)
     assert (objective.joint_weight, objective.joint_sigma_rgb, objective.adaptive) == (7.0, 9.0, False)
+    assert objective.features is None
+
+
+def test_colocam_compares_features_and_draws_from_spread_frames_as_the_settings_say():
+    joint = [f"localizer.joint.{text}" for text in ("space=features", "sigma_features=0.5", "components=3")]
+    config = load_config(None, ["method=colocam", "localizer.frame_choices=5", *joint])
+    assert METHODS["colocam"].clips(config.localizer) == SequenceSampler(4, limit=0.6, most=5)
+    assert METHODS["colocam"].objective(config.localizer, no_scores).features == FeatureSpace(0.5, 3)
+    without = load_config(None, ["method=colocam", "localizer.joint.weight=0", *joint])
+    assert not without.localizer.joint.reads_features
 
 
 TERMS = {
@@ -60,7 +70,9 @@ def one_step(config):
     frames = torch.randint(0, 256, (2, frames_per_clip, 3, 32, 32), generator=generator).to(torch.uint8)
     cams = torch.rand(2 * frames_per_clip, 32, 32, generator=generator)
     labels: PixelLabels = config.localizer.seeds.sampler()(cams, generator)
-    output, batch = as_clips(logits, frames, cams=cams.view(2, frames_per_clip, 32, 32))
+    affinity = torch.rand(2 * frames_per_clip, 5, 2, 2, generator=generator)
+    maps = cams.view(2, frames_per_clip, 32, 32)
+    output, batch = as_clips(logits, frames, cams=maps, affinity=affinity)
     losses = METHODS[config.method].objective(config.localizer, score_means)(output, batch, labels, barrier_t=1.0)
     losses.total.backward()
     return losses, logits.grad

@@ -160,6 +160,17 @@ def test_one_frame_without_the_joint_term_is_a_colocam_too():
             ["method=cam", "localizer.sequence.frames=2", "localizer.joint.weight=1"],
             "settings: localizer.sequence.frames is of method colocam: found 2 with method cam",
         ),
+        (
+            ["localizer.joint.space=features"],
+            "localizer.joint.space is of method colocam: found features with method tcam",
+        ),
+        (
+            ["method=colocam", "localizer.frame_choices=3"],
+            "sequence.frames must be at most frame_choices, the frames of a shot: found 4 and 3",
+        ),
+        (["method=colocam", "localizer.joint.space=rgb"], "should be 'colour' or 'features', found 'rgb'"),
+        (["method=colocam", "localizer.joint.sigma_features=0"], "sigma_features': .* greater than 0, found 0"),
+        (["method=colocam", "localizer.joint.components=0"], "joint.components': .* greater than 0, found 0"),
         (["method=colocam", "localizer.joint.sigma_rgb=0"], "'localizer.joint.sigma_rgb': .* greater than 0, found 0"),
         (["method=colocam", "localizer.sequence.frames=0"], "'localizer.sequence.frames': .* greater than 0, found 0"),
         (["method=colocam", "localizer.sequence.spread=-1"], "'localizer.sequence.spread': .* greater than 0"),

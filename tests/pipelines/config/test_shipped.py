@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import zipfile
@@ -75,6 +76,26 @@ def test_a_config_for_real_clips_trains_on_small_ones(tcam, tiny_videos, tmp_pat
     )
     assert found.code == 0, found.err
     assert (tmp_path / "runs" / "x-001" / "localizer" / "best_localization.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_config_with_a_joint_term_of_features_trains_on_small_clips(tcam, tiny_videos, tmp_path):
+    whole = (
+        "input.resize=64",
+        "cam.method=cam",
+        "localizer.rounds=1",
+        "localizer.batch=4",
+    )  # no ImageNet classifier here
+    found = tcam(
+        *("train", "--videos", tiny_videos, "--config", REPO / "configs" / "real" / "colocam-small.yaml"),
+        *("--runs", tmp_path / "runs", "--name", "x", *set_flags((*SETTINGS, *whole))),
+    )
+    assert found.code == 0, found.err
+    config = load_config(tmp_path / "runs" / "x-001" / "config.yaml")
+    assert config.keeps_features
+    assert config.localizer.joint.reads_features
+    rows = [json.loads(line) for line in (tmp_path / "runs" / "x-001" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["joint"] for row in rows if row["stage"] == "localizer"] == [-config.localizer.joint.weight]
 
 
 def test_configs_are_listed_printed_and_copied(tcam, tmp_path):

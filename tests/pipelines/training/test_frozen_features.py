@@ -1,5 +1,6 @@
 """Features of a frozen backbone that are computed once, and the rounds of training that need them again and again."""
 
+import json
 import shutil
 
 import pytest
@@ -84,6 +85,19 @@ def test_clips_are_mirrored_with_their_maps_and_features():
 )
 def test_features_are_kept_only_if_all_training_sees_whole_frames_and_features_alone(setting, kept):
     assert tiny_config(*LEVELS, setting).keeps_features == kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["colour", "features"])
+def test_sequences_train_on_kept_features(train_beside, space):
+    sequences = ("method=colocam", "localizer.sequence.frames=2", "localizer.frame_limit=1.0")
+    settings = (*sequences, f"localizer.joint.space={space}", "localizer.epochs=2")
+    folder = train_beside(space, *LEVELS, *settings, quiet=True)
+    assert load_run(folder).config.keeps_features
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = [row for row in rows if row["stage"] == "localizer"]
+    assert [row["joint"] for row in found] == [-4.0, -4.0]
+    assert found[1]["soft"] < found[0]["soft"]
 
 
 @pytest.mark.slow

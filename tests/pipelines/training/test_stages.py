@@ -213,6 +213,28 @@ def test_colocam_trains_on_sequences_with_a_joint_term(train, tmp_path):
     assert [row["joint"] for row in rows] == [-4.0, -4.0]  # the adaptive term is its weight, negative
 
 
+FEATURES = ("localizer.joint.space=features", "localizer.joint.sigma_features=0.5")
+
+
+def test_colocam_trains_with_features_in_place_of_colours(train, tmp_path):
+    found = {}
+    for space in ((), FEATURES):
+        name = "features" if space else "colour"
+        network = train("localizer", name, *COLOCAM, *space, "localizer.joint.adaptive=false", "localizer.lr=0.001")
+        (row,) = rows_of(tmp_path / name)
+        found[name] = (row["joint"] / 4, network.state_dict())
+    positions = 2 * (SIDE // 16) ** 2  # of two frames; 1^T K 1 of their kernel is between 32 and 32 squared
+    assert -(positions**2) <= found["features"][0] <= -positions / 2
+    assert found["colour"][0] < -(positions**2)
+    decoders = [{k: v for k, v in state.items() if k.startswith("decoder.")} for _, state in found.values()]
+    assert not all(torch.equal(value, decoders[1][name]) for name, value in decoders[0].items())
+
+
+def test_sequences_of_features_train_on_spread_frames(train, tmp_path):
+    train("localizer", "run", *COLOCAM, *FEATURES, "localizer.epochs=2", "localizer.frame_choices=3")
+    assert [row["joint"] for row in rows_of(tmp_path / "run")] == [-4.0, -4.0]
+
+
 def test_sequences_longer_than_a_shot_are_as_long_as_it(train, tmp_path):
     longer = ("localizer.sequence.frames=20", "localizer.batch=20", "localizer.joint.adaptive=false")
     train("localizer", "run", *COLOCAM, *longer)

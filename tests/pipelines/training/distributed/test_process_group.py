@@ -28,6 +28,14 @@ CASES = (
         "localizer",
         (*EPOCHS, "method=colocam", "localizer.sequence.frames=2", "localizer.frame_limit=1.0", "localizer.batch=6"),
     ),
+    Case(
+        "colocam-features",
+        "localizer",
+        (
+            *(*EPOCHS, "method=colocam", "localizer.sequence.frames=2", "localizer.frame_limit=1.0"),
+            *("localizer.batch=6", "localizer.joint.space=features"),
+        ),
+    ),
     *(
         Case(name, "classifier", (*EPOCHS, "classifier.batch=3", f"classifier.baseline={name}", "classifier.lr=1e-4"))
         for name in ("hide_and_seek", "adl", "acol")

@@ -285,7 +285,7 @@ def test_a_session_without_a_script_evaluates_with_child_processes(tiny_run, tmp
     """As in a notebook, ``__main__`` has no file and nothing is guarded."""
     shutil.copytree(tiny_run.folder, tmp_path / "run")
     code = "import tcam; print(len(tcam.evaluate('run', workers=2, quiet=True)))"
-    assert run_python("-c", code, cwd=tmp_path) == "8\n"
+    assert run_python("-c", code, cwd=tmp_path) == "10\n"
 
 
 def test_the_table_of_an_evaluation_is_that_of_the_command_line(call_tcam, tiny_run, tmp_path):

@@ -37,7 +37,7 @@ def test_the_demo_leaves_table_report_video_and_boxes(tcam, tmp_path, monkeypatc
     assert tcam(*advice.split()[1:], "--quiet").code == 0
     rows = pd.read_csv(tmp_path / "report" / "table.csv")
     learnt = ["layercam", "tcam", "colocam"]
-    assert list(rows["method"]) == ["centre box (50 %)", "full frame", *learnt, *learnt, *learnt]  # three thresholds
+    assert list(rows["method"]) == ["centre box (50 %)", "full frame", *learnt * 4]  # four thresholds
     table = rows.drop_duplicates("method").set_index("method")["mean over classes"]
     assert table["full frame"] < table["layercam"]
     assert table["centre box (50 %)"] < min(table["tcam"], table["colocam"])

@@ -59,7 +59,7 @@ def test_a_run_on_tokens_trains_a_decoder_and_predicts_with_attention(tcam, tiny
     assert found.code == 0, found.err
     run = tmp_path / "runs" / "x-001"
     rows = json.loads((run / "evaluation" / "results.json").read_text())["rows"]
-    assert [row["method"] for row in rows][2:] == ["tscam", "tcam"] * 3
+    assert [row["method"] for row in rows][2:] == ["tscam", "tcam"] * 4
     assert list(load_localizers(load_run(run, device="cpu"))) == ["tscam", "tcam"]
     found = tcam("predict", run, "--source", next(tiny_videos.rglob("*.mp4")), "-o", "-")
     assert found.code == 0, found.err

@@ -63,7 +63,7 @@ def test_every_method_trains_and_is_found_by_the_other_commands(method, train, t
     assert main_localizer(run) == method
     assert list(load_localizers(run)) == ["layercam", method]
     found = json.loads((folder / "evaluation" / "results.json").read_text())["rows"]
-    assert [entry["method"] for entry in found][2:] == ["layercam", method] * 3
+    assert [entry["method"] for entry in found][2:] == ["layercam", method] * 4
     assert (folder / "report" / "overlay.mp4").is_file()
     best = load_file(folder / "classifier" / "best_classification.safetensors")
     after = load_file(folder / "localizer" / "last.safetensors")

@@ -111,7 +111,7 @@ def test_the_ratio_is_that_of_the_training_videos_whatever_the_batch(classifier,
 @pytest.mark.slow
 def test_a_run_trains_predicts_and_evaluates(prior_run, tcam, tiny_videos):
     rows = json.loads((prior_run / "evaluation" / "results.json").read_text())["rows"]
-    assert [row["method"] for row in rows][2:] == ["prior", "tcam"] * 3
+    assert [row["method"] for row in rows][2:] == ["prior", "tcam"] * 4
     assert json.loads((prior_run / "cams" / "header.json").read_text())["method"] == "prior"
     localizers = load_localizers(load_run(prior_run, device="cpu"))
     assert list(localizers) == ["prior", "tcam"]

@@ -186,10 +186,12 @@ def principal_components(features: Tensor, count: int) -> Tensor:
     ``count`` give as many components; features that are all alike give zeros.
     """
     flat = functional.normalize(features.float(), dim=1).permute(0, 2, 3, 1).flatten(0, 2)
+    flat = flat.double()  # sums over all positions depend on the number of threads: here beyond what is kept of them
     flat = flat - flat.mean(dim=0)
     axes = torch.linalg.eigh(flat.T @ flat)[1][:, -count:]
-    reduced: Tensor = flat @ axes
-    return reduced / reduced.std(dim=0, unbiased=False).max().clamp_min(_EPSILON)
+    reduced = flat @ axes
+    scaled: Tensor = (reduced / reduced.std(dim=0, unbiased=False).max().clamp_min(_EPSILON)).float()
+    return scaled
 
 
 def gaussian_affinity(points: Tensor) -> Tensor:

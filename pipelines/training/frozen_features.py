@@ -24,7 +24,7 @@ FrameKey = tuple[str, int]
 """A video's id and a frame index."""
 
 _MOST_BYTES: Final = 2 * 1024**3
-"""Memory for features. Frames beyond it are computed anew each time, with the same result."""
+"""Memory for features. Frames beyond it are computed again each time, with the same result."""
 
 _FITTED_FRAMES: Final = 256
 _BATCH: Final = 16

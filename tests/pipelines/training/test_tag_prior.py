@@ -180,7 +180,7 @@ def test_an_export_gives_the_boxes_of_its_run(prior_run, tcam, tiny_videos, tmp_
 
 
 def stage_of(prior_run, tiny_videos, folder, group=None) -> dict[str, bytes]:
-    """Train the classifier stage of the run anew in another folder, with the settings and data of the run."""
+    """Train the classifier stage of the run again, in another folder, with the settings and data of the run."""
     shutil.copytree(prior_run, folder, ignore=shutil.ignore_patterns("classifier", "cams", "localizer"))
     run = dataclasses.replace(load_run(folder, device="cpu"), compute=CPU)
     validator = Validator(run.index, run.truth, settings=run.config.evaluation, size=run.input_size)

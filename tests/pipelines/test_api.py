@@ -293,7 +293,7 @@ def test_the_table_of_an_evaluation_is_that_of_the_command_line(call_tcam, tiny_
     table = tcam.evaluate(run, split="val", workers=0, quiet=True)
     outcome = call_tcam("evaluate", run, "--split", "val", "--workers", "0", "--json")
     rows = json.loads(outcome.out)
-    assert len(table) == len(rows) == 8
+    assert len(table) == len(rows) == 10
     for (_, found), row in zip(table.iterrows(), rows, strict=True):
         for key in ("method", "threshold_choice", "macro", "micro", "num_frames", "protocol"):
             assert found[key] == row[key]

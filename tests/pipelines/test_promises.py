@@ -1,6 +1,5 @@
 """Promises that only a process of its own can break: a killed prediction, a decode bomb, memory of a long video."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
+from tests.helpers.python_processes import tcam_process
 from tests.helpers.tiny import files_of, read_errors
 
 pytestmark = pytest.mark.slow
@@ -74,8 +74,7 @@ def test_what_a_killed_prediction_has_published_is_whole_and_the_rest_is_made_by
     ]
     assert tcam(*calls, f"{tmp_path / 'peace'}/").code == 0
     peace, boxes = files_of(tmp_path / "peace"), tmp_path / "killed"
-    command = [sys.executable, "-c", "from pipelines.cli.app import main; main()", *map(str, calls), f"{boxes}/"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    with tcam_process(*calls, f"{boxes}/", stdout=None, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not list(boxes.glob("*.meta.json")):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)

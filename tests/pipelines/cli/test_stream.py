@@ -2,8 +2,6 @@ import json
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 
 import av
 import pytest
@@ -11,27 +9,13 @@ import torch
 
 from pipelines.inference.rows import COLUMNS
 from tests.helpers.encoded import encode
+from tests.helpers.python_processes import tcam_process
 from tests.helpers.sources import serve_frames
 from tests.helpers.synthetic import TINY_FRAMES
 
 
 def lines_of(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
-
-
-def tcam_process(*arguments, **options) -> subprocess.Popen:
-    """``tcam`` in a process of its own, SIGINT not ignored."""
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pipelines.cli.app import main; main()"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
 
 
 def box_of(row):
@@ -197,7 +181,8 @@ def test_a_run_knows_below_which_score_nothing_seems_to_be_there(tcam, tiny_run,
 def test_a_stream_on_standard_input(tiny_run, tmp_path):
     path = encode(tmp_path / "plain.ts", frames=11)
     with path.open("rb") as stdin:
-        process = tcam_process("stream", tiny_run.folder, "--source", "-", "--device", "cpu", "-q", stdin=stdin)
+        flags = ("--source", "-", "--device", "cpu", "-q")
+        process = tcam_process("stream", tiny_run.folder, *flags, fresh=True, stdin=stdin)
         out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     *rows, last = lines_of(out)
@@ -288,7 +273,7 @@ def test_ctrl_c_ends_a_stream_with_whole_lines_and_a_playable_video(tiny_run, tm
     video = tmp_path / "seen.mp4"
     with serve_frames(frames=100_000, fps=30) as port:
         flags = ("--source", f"tcp://127.0.0.1:{port}", "--save-video", video, "--device", "cpu", "-q")
-        process = tcam_process("stream", tiny_run.folder, *flags)
+        process = tcam_process("stream", tiny_run.folder, *flags, fresh=True)
         first = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
         rest, err = process.communicate(timeout=60)

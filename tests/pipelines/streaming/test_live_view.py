@@ -21,8 +21,9 @@ from tcam.errors import ConfigError, StreamError
 from tcam.types import Box, FrameBox
 from tcam.video.reader import stream_frames
 from tests.helpers.encoded import encode
+from tests.helpers.python_processes import tcam_process
 from tests.helpers.sources import serve_frames
-from tests.pipelines.cli.test_stream import lines_of, tcam_process
+from tests.pipelines.cli.test_stream import lines_of
 
 pytestmark = pytest.mark.busy
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from tcam.video.reader import stream_frames
 from tests.helpers.encoded import encode
+from tests.helpers.python_processes import tcam_process
 from tests.helpers.sources import serve_frames
-from tests.pipelines.cli.test_stream import lines_of, tcam_process
+from tests.pipelines.cli.test_stream import lines_of
 from tests.pipelines.streaming.test_live_view import address_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.busy, pytest.mark.slow]

@@ -4,7 +4,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -19,6 +18,7 @@ from pipelines.training.loop import TrainingContext
 from pipelines.training.stages import train_classifier, train_localizer
 from pipelines.training.validation import Validator
 from tcam.errors import DataError
+from tests.helpers.python_processes import tcam_process
 from tests.helpers.tiny import CPU, SIDE, files_of, set_flags, tiny_config, tiny_localizer
 
 STEPS = 4
@@ -239,14 +239,8 @@ def test_an_interrupted_command_leaves_soon_with_its_children_and_says_how_to_go
     run = tmp_path / "runs" / "x-001"
     many = (*set_flags(), "--set", "classifier.epochs=100000", "--set", "classifier.workers=1")
     arguments = ["train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--name", "x", *many]
-    enter = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{enter}from pipelines.cli.app import main; main()", *map(str, arguments)],
-        env={**os.environ, "TCAM_HOME": str(tmp_path / "home")},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    environment = {**os.environ, "TCAM_HOME": str(tmp_path / "home")}
+    with tcam_process(*arguments, env=environment, stdout=None, start_new_session=True) as process:
         log = run / "metrics.jsonl"
         while process.poll() is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.1)

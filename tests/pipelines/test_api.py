@@ -21,6 +21,7 @@ from pipelines.run.console import console
 from pipelines.streaming.localizer import StreamLocalizer
 from tcam.errors import ConfigError, DataError
 from tcam.video.pixels import FrameScaler
+from tests.helpers.python_processes import python_process
 from tests.helpers.synthetic import TINY_FRAMES
 from tests.helpers.tiny import SETTINGS
 
@@ -285,7 +286,11 @@ def test_a_session_without_a_script_evaluates_with_child_processes(tiny_run, tmp
     """As in a notebook, ``__main__`` has no file and nothing is guarded."""
     shutil.copytree(tiny_run.folder, tmp_path / "run")
     code = "import tcam; print(len(tcam.evaluate('run', workers=2, quiet=True)))"
-    assert run_python("-c", code, cwd=tmp_path) == "10\n"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "TCAM_HOME": str(tmp_path / "home")}
+    with python_process(code, cwd=tmp_path, env=environment, **pipes) as process:
+        assert process.communicate(timeout=300) == ("10\n", "")
+    assert process.returncode == 0
 
 
 def test_the_table_of_an_evaluation_is_that_of_the_command_line(call_tcam, tiny_run, tmp_path):

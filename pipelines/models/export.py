@@ -214,7 +214,7 @@ def write_export(localizer: NetworkLocalizer, facts: Facts, target: Path, *, cal
         with replacing(target) as temporary:
             temporary.write_bytes(graph)
         return
-    _write_openvino(graph, facts, target, calibration)
+    write_openvino(graph, facts, target, calibration)
 
 
 def make_program(localizer: NetworkLocalizer, facts: Facts) -> torch.export.ExportedProgram:
@@ -258,12 +258,12 @@ def _make_onnx(program: torch.export.ExportedProgram, facts: Facts) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _write_openvino(graph: bytes, facts: Facts, target: Path, calibration: Pixels | None) -> None:
+def write_openvino(graph: bytes, facts: Facts, target: Path, calibration: Pixels | None) -> None:
+    """Write an ONNX graph as OpenVINO's two files, with 8-bit weights if there are frames to calibrate on."""
     import openvino
 
     model = openvino.Core().read_model(graph)
-    if calibration is not None:
-        model = quantise(model, calibration)
+    model = model if calibration is None else quantise(model, calibration)
     model.set_rt_info(facts.model_dump_json(), [FACTS])
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = temporary_name(target)

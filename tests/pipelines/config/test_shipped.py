@@ -51,35 +51,50 @@ def trees(tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("shipped")
+
+
+@pytest.fixture
+def home(tcam, shared, monkeypatch):
+    """The folder of the runs and caches of all trainings here: stages of equal settings are trained once."""
+    monkeypatch.setenv("TCAM_HOME", str(shared / "home"))
+    return shared
+
+
 @pytest.mark.slow
+@pytest.mark.together
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_config_trains_on_a_small_tree(tcam, trees, tmp_path, name):
-    threads = torch.get_num_threads()
+def test_a_published_config_trains_on_a_small_tree(tcam, trees, home, name):
+    threads, run = torch.get_num_threads(), name.replace("/", "-")
     found = tcam(
         *("train", "--videos", trees[name.split("/")[0]], "--config", REPO / "configs" / f"{name}.yaml"),
-        *("--runs", tmp_path / "runs", "--name", "x", *set_flags()),
+        *("--runs", home / "runs", "--name", run, *set_flags()),
         *("--set", "classifier.batch=8", "--set", "localizer.batch=8"),
     )
     assert found.code == 0, found.err
     assert torch.get_num_threads() == threads
-    assert (tmp_path / "runs" / "x-001" / "report").is_dir()
+    assert (home / "runs" / f"{run}-001" / "report").is_dir()
 
 
 @pytest.mark.slow
+@pytest.mark.together
 @pytest.mark.parametrize("method", ["fcam", "pixelcam", "negev", "maxmin"])
-def test_a_config_for_real_clips_trains_on_small_ones(tcam, tiny_videos, tmp_path, method):
+def test_a_config_for_real_clips_trains_on_small_ones(tcam, tiny_videos, home, method):
     more = ("--background", tiny_videos / "fish") if method == "negev" else ()
     found = tcam(
         *("train", "--videos", tiny_videos, "--config", REPO / "configs" / "real" / f"{method}.yaml", *more),
-        *("--runs", tmp_path / "runs", "--name", "x", *set_flags((*SETTINGS, "model.backbone_options={}"))),
+        *("--runs", home / "runs", "--name", method, *set_flags((*SETTINGS, "model.backbone_options={}"))),
         *("--set", "classifier.frames_per_shot=1", "--set", "localizer.frames_per_shot=1"),
     )
     assert found.code == 0, found.err
-    assert (tmp_path / "runs" / "x-001" / "localizer" / "best_localization.safetensors").is_file()
+    assert (home / "runs" / f"{method}-001" / "localizer" / "best_localization.safetensors").is_file()
 
 
 @pytest.mark.slow
-def test_the_config_with_a_joint_term_of_features_trains_on_small_clips(tcam, tiny_videos, tmp_path):
+@pytest.mark.together
+def test_the_config_with_a_joint_term_of_features_trains_on_small_clips(tcam, tiny_videos, home):
     whole = (
         "input.resize=64",
         "cam.method=cam",
@@ -88,13 +103,13 @@ def test_the_config_with_a_joint_term_of_features_trains_on_small_clips(tcam, ti
     )  # no ImageNet classifier here
     found = tcam(
         *("train", "--videos", tiny_videos, "--config", REPO / "configs" / "real" / "colocam-small.yaml"),
-        *("--runs", tmp_path / "runs", "--name", "x", *set_flags((*SETTINGS, *whole))),
+        *("--runs", home / "runs", "--name", "colocam-small", *set_flags((*SETTINGS, *whole))),
     )
     assert found.code == 0, found.err
-    config = load_config(tmp_path / "runs" / "x-001" / "config.yaml")
+    config = load_config(home / "runs" / "colocam-small-001" / "config.yaml")
     assert config.keeps_features
     assert config.localizer.joint.reads_features
-    rows = [json.loads(line) for line in (tmp_path / "runs" / "x-001" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (home / "runs" / "colocam-small-001" / "metrics.jsonl").read_text().splitlines()]
     assert [row["joint"] for row in rows if row["stage"] == "localizer"] == [-config.localizer.joint.weight]
 
 

@@ -26,7 +26,7 @@ def two_threads():
 @pytest.mark.slow
 @pytest.mark.parametrize(("threads", "together"), [("each", 2), ("all", 1)])
 def test_a_network_is_compiled_once_whichever_thread_calls(threads, together, two_threads):
-    config = tiny_config("model.levels_used=2", "model.decoder_channels=[8,8]")  # fewer layers to compile
+    config = tiny_config("model.levels_used=2", "model.decoder=pixels")  # fewer layers to compile
     network = build_network(config.model, 2, decoder=True, seed=0).eval()
     plain = PackedLocalizer.pack(NetworkLocalizer(network, "decoder", CPU)).unpack()
     frames = np.random.default_rng(0).integers(0, 255, (3, 3, SIDE, SIDE), np.uint8)

@@ -248,7 +248,7 @@ def test_settings_and_seed_decide_the_fingerprints(tiny_run):
         ("classifier.lr=0.5", 0),
         ("localizer.lr=0.5", 2),
         ("method=colocam", 2),
-        ("model.decoder_channels=[4,4,4,4,4]", 2),
+        ("model.decoder_channels=[4,4,4]", 2),
     ):
         changed = prints(change)
         assert [one == other for one, other in zip(same, changed, strict=True)] == [i < first for i in range(3)], change
@@ -281,8 +281,8 @@ def test_videos_without_boxes_train_too(tiny_run, tmp_path):
 
 
 def test_a_decoder_that_does_not_fit_is_found_before_anything_runs():
-    with pytest.raises(ConfigError, match="decoder_channels must hold a number for each of the backbone's 5 levels"):
-        check_settings(tiny_config("model.decoder_channels=[8,8]"))
+    with pytest.raises(ConfigError, match="decoder_channels must hold a number for each of the backbone's 3 levels"):
+        check_settings(tiny_config("model.decoder_channels=[8]"))
 
 
 def test_a_broken_run_is_said_plainly(private_run):

@@ -97,7 +97,7 @@ def test_no_videos_named_at_all(tcam):
 
 def test_weights_that_do_not_fit_the_backbone(tcam, tiny_videos, tmp_path):
     weights = build_network(tiny_config().model, 2, decoder=False, seed=0).backbone.model.state_dict()
-    del weights["layer4.0.conv1.weight"]
+    del weights["layer2.0.conv1.weight"]
     weights["conv1.0.weight" if "conv1.0.weight" in weights else "conv1.weight"] = weights["layer1.0.conv1.weight"][:1]
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
@@ -105,7 +105,7 @@ def test_weights_that_do_not_fit_the_backbone(tcam, tiny_videos, tmp_path):
     assert found.code == 5
     assert "do not fit model 'test_resnet'" in found.error
     assert "1 of " in found.error
-    assert "layers are missing: layer4.0.conv1.weight" in found.error
+    assert "layers are missing: layer2.0.conv1.weight" in found.error
     assert "layers have another shape: conv1" in found.error
 
 

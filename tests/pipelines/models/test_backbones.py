@@ -9,7 +9,7 @@ from pipelines.pipeline import check_settings
 from tcam.errors import ConfigError
 from tests.helpers.tiny import SETTINGS, set_flags, tiny_config
 
-TOKENS = ("model.backbone=test_vit", "model.output_stride=null")
+TOKENS = ("model.backbone=test_vit", "model.output_stride=null", "model.levels_used=null")
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,16 @@ TOKENS = ("model.backbone=test_vit", "model.output_stride=null")
             "looks at the attention of a class token: model 'test_vit' has none",
         ),
         ([*TOKENS, "input.crop=40"], "input.crop must be a multiple of 16, .* 'test_vit', got 40; set it to 32"),
-        (["model.backbone=test_vit"], "'test_vit' cannot have output_stride 8 .*model.output_stride to null"),
         (
-            ["model.backbone=vgg16", "classifier.freeze_backbone=true"],
+            ["model.backbone=test_vit", TOKENS[2]],
+            "'test_vit' cannot have output_stride 8 .*model.output_stride to null",
+        ),
+        (
+            ["model.backbone=vgg16", TOKENS[2], "classifier.freeze_backbone=true"],
             "freeze_backbone=true would leave the new last stage of 'vgg16' at stride 8 random",
         ),
         ([*TOKENS, "classifier.baseline=adl"], "ADL needs 3 levels .* found 0 in model 'test_vit'"),
-        (["model.backbone=test_vit_relpos", TOKENS[1]], "gives no pyramid .* 'tcam backbones' lists networks"),
+        (["model.backbone=test_vit_relpos", *TOKENS[1:]], "gives no pyramid .* 'tcam backbones' lists networks"),
     ],
 )
 def test_what_a_network_cannot_do_is_found_before_anything_runs(overrides, message):

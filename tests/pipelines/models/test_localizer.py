@@ -116,7 +116,9 @@ def test_a_run_of_any_pooling_makes_maps_by_any_method(pooling):
 
 @pytest.mark.parametrize("method", ["tscam", "clsattention", "layercam", "cam", "decoder"])
 def test_a_vision_transformer_makes_maps_by_attention_and_otherwise(method):
-    config = tiny_config("model.backbone=test_vit", "model.output_stride=16", "model.pooling=convgap")
+    config = tiny_config(
+        "model.backbone=test_vit", "model.levels_used=null", "model.output_stride=16", "model.pooling=convgap"
+    )
     network = build_network(config.model, 2, decoder=method == "decoder", seed=0).eval()
     localizer, frames = NetworkLocalizer(network, method, CPU), some_frames()
     zero, one = (localizer(frames, torch.full((3,), label)).maps for label in (0, 1))
@@ -126,7 +128,7 @@ def test_a_vision_transformer_makes_maps_by_attention_and_otherwise(method):
 
 
 def test_the_attention_of_an_output_is_what_ts_cam_takes():
-    config = tiny_config("model.backbone=test_vit", "model.output_stride=null")
+    config = tiny_config("model.backbone=test_vit", "model.levels_used=null", "model.output_stride=null")
     network = build_network(config.model, 2, decoder=False, seed=0).eval()
     frames, labels = some_frames(1), torch.tensor([0])
     with torch.no_grad():

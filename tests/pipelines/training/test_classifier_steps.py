@@ -24,11 +24,10 @@ from tcam.types import VideoIndex
 from tests.helpers.tiny import CPU, SETTINGS, SIDE, files_of, record, set_flags, tiny_config
 
 BASELINES = [name for name in get_args(ClassifierSettings.model_fields["baseline"].annotation) if name != "none"]
-CUT = "model.levels_used=3"  # fewer parameters: all is faster
 
 
 def baseline(name: str, *more: str) -> tuple[str, ...]:
-    return (f"classifier.baseline={name}", CUT, "classifier.hide_and_seek.patches=[8,16]", *more)
+    return (f"classifier.baseline={name}", "classifier.hide_and_seek.patches=[8,16]", *more)
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_few_steps_change_every_weight_and_end_otherwise_than_without(name, train, tmp_path):
     fast = ("classifier.lr=0.02", "classifier.epochs=2")
-    network, plain = train(name, *baseline(name, *fast)), train("plain", CUT, *fast)
+    network, plain = train(name, *baseline(name, *fast)), train("plain", *fast)
     before = build_network(tiny_config(*baseline(name)).model, 2, decoder=False, seed=0).state_dict()
     after = network.state_dict()
     assert [key for key in before if key.endswith("weight") and torch.equal(before[key], after[key])] == []
@@ -206,7 +205,7 @@ def test_a_network_that_adl_cannot_act_on_is_found_before_anything_runs():
     check_settings(tiny_config("classifier.baseline=adl"))
     with pytest.raises(ConfigError, match=r"ADL needs 4 levels .*: found 3 in model 'test_resnet'"):
         check_settings(tiny_config(*baseline("adl", "classifier.adl.levels=4")))
-    check_baseline(tiny_config(CUT).classifier, step_of("none")[1])
+    check_baseline(tiny_config().classifier, step_of("none")[1])
 
 
 def test_constants_matter_to_a_finished_classifier_only_with_their_baseline():

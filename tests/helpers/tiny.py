@@ -36,6 +36,8 @@ SETTINGS = (
     "evaluation.threshold_step=0.1",
     "evaluation.selection_frames=2",
 )
+WHOLE = ("model.levels_used=null", "model.decoder_channels=[8,8,8,8,8]")
+"""All levels of the tiny network."""
 CPU = Compute(torch.device("cpu"), torch.float32)
 
 

@@ -13,9 +13,10 @@ from pipelines.training import frozen_features
 from pipelines.training.frozen_features import FrozenFeatures, mirror_some
 from tcam.model.backbone import Pyramid
 from tcam.types import ClipBatch
-from tests.helpers.tiny import CPU, SIDE, tiny_config
+from tests.helpers.tiny import CPU, SIDE, WHOLE, tiny_config
 
 LEVELS = (
+    *WHOLE,
     *("input.resize=64", "model.decoder=levels", "classifier.freeze_backbone=true", "cam.method=cam"),
     *("cam.refine=joint", "localizer.seeds.weight=0", "localizer.soft.weight=1", "localizer.optimizer=adamw"),
     *("localizer.temporal.neighbours=0", "localizer.frame_choices=3", "classifier.frame_choices=3"),

@@ -26,7 +26,7 @@ from tcam.model.imagenet_head import read_imagenet_head
 from tcam.model.tag_prior import ratio_of
 from tcam.types import NO_CLASS, VideoIndex
 from tcam.video.dataset import OpenReaders
-from tests.helpers.tiny import CPU, SETTINGS, SIDE, files_of, record, set_flags, tiny_config
+from tests.helpers.tiny import CPU, SETTINGS, SIDE, WHOLE, files_of, record, set_flags, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def weights(tmp_path_factory) -> Path:
 
 
 def prior_settings(weights: Path) -> tuple[str, ...]:
-    return ("cam.method=prior", "classifier.freeze_backbone=true", f"model.weights={weights}")
+    return (*WHOLE, "cam.method=prior", "classifier.freeze_backbone=true", f"model.weights={weights}")
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_a_refusal_leaves_nothing_behind(tcam, tiny_videos, weights, tmp_path, c
 
 def test_other_methods_have_no_prior():
     assert build_classifier(tiny_config("method=cam"), 2).prior is None
-    network = build_classifier(tiny_config("method=cam", "cam.method=prior"), 3)
+    network = build_classifier(tiny_config(*WHOLE, "method=cam", "cam.method=prior"), 3)
     assert network.prior.ratio.shape == (3, 1000)
     assert NetworkLocalizer(network.eval(), "prior", CPU).network.fused() is network
 

@@ -95,21 +95,18 @@ def test_a_config_for_real_clips_trains_on_small_ones(tcam, tiny_videos, home, m
 @pytest.mark.slow
 @pytest.mark.together
 def test_the_config_with_a_joint_term_of_features_trains_on_small_clips(tcam, tiny_videos, home):
-    whole = (
-        "input.resize=64",
-        "cam.method=cam",
-        "localizer.rounds=1",
-        "localizer.batch=4",
-    )  # no ImageNet classifier here
+    no_head = ("cam.method=cam", "localizer.rounds=1")  # the tests' weights bring no ImageNet classifier
+    whole = ("input.resize=64", "localizer.batch=4", *no_head)
     found = tcam(
         *("train", "--videos", tiny_videos, "--config", REPO / "configs" / "real" / "colocam-small.yaml"),
         *("--runs", home / "runs", "--name", "colocam-small", *set_flags((*SETTINGS, *whole))),
     )
     assert found.code == 0, found.err
-    config = load_config(home / "runs" / "colocam-small-001" / "config.yaml")
+    run = home / "runs" / "colocam-small-001"
+    config = load_config(run / "config.yaml")
     assert config.keeps_features
     assert config.localizer.joint.reads_features
-    rows = [json.loads(line) for line in (home / "runs" / "colocam-small-001" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["joint"] for row in rows if row["stage"] == "localizer"] == [-config.localizer.joint.weight]
 
 

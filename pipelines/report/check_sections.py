@@ -34,13 +34,7 @@ def tag_choice_section(
     found = choices[method]
     excess = [same - chance for same, chance in zip(found["same"], found["chance"], strict=True)]
     best = int(np.argmax(excess))
-    near = [share for share, value in zip(found["shares"], excess, strict=True) if value >= _NEARLY * excess[best]]
-    text = (
-        f"Boxes of {method} agree most beyond chance (IoU {found['same'][best]:.2f} in the same frame, "
-        f"{found['chance'][best]:.2f} across videos) where they cover {100 * found['share']:.1f} % of the frame on "
-        f"average: at threshold {found['threshold']:g}. Shares from {100 * min(near):g} to {100 * max(near):g} % come "
-        f"within {100 * (1 - _NEARLY):.0f} % of that. "
-    )
+    text = _choice_in_words(method, found, excess, best)
     by_tags = _listed({name: choice["threshold"] for name, choice in choices.items()})
     if chosen_on == "tags":
         used = f"Thresholds of this run: {by_tags}."
@@ -48,6 +42,21 @@ def tag_choice_section(
         source = {"validation": "validation boxes", "default": "the settings"}.get(chosen_on, chosen_on)
         used = f"This run uses thresholds from {source}: {_listed(thresholds)}. Tags would choose {by_tags}."
     return {"text": text + used, "videos": reasons["videos"], "chart": _curve(found, excess, best)}
+
+
+def _choice_in_words(method: str, found: Mapping[str, Any], excess: Sequence[float], best: int) -> str:
+    if excess[best] <= 0:
+        return (
+            f"Boxes of {method} agree no more in the same frame than across videos, whatever share of the frame they "
+            "cover: its maps hardly tell the object, and the choice by tags is no better than a guess. "
+        )
+    near = [share for share, value in zip(found["shares"], excess, strict=True) if value >= _NEARLY * excess[best]]
+    return (
+        f"Boxes of {method} agree most beyond chance (IoU {found['same'][best]:.2f} in the same frame, "
+        f"{found['chance'][best]:.2f} across videos) where they cover {100 * found['share']:.1f} % of the frame on "
+        f"average: at threshold {found['threshold']:g}. Shares from {100 * min(near):g} to {100 * max(near):g} % come "
+        f"within {100 * (1 - _NEARLY):.0f} % of that. "
+    )
 
 
 def _curve(found: Mapping[str, Any], excess: Sequence[float], best: int) -> Chart:

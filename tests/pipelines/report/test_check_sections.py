@@ -66,6 +66,14 @@ def test_the_curve_marks_the_choice_and_words_repeat_it():
     assert section["videos"] == 30
 
 
+def test_maps_that_agree_by_chance_alone_are_called_a_guess():
+    found = {**REASONS["by_localizer"]["tcam"], "same": [0.1, 0.2, 0.3], "chance": [0.2, 0.25, 0.5]}
+    reasons = {"videos": 2, "by_localizer": {"tcam": found}}
+    section = tag_choice_section(reasons, method="tcam", thresholds={"tcam": 0.72}, chosen_on="tags")
+    assert "agree no more in the same frame than across videos" in section["text"]
+    assert section["text"].endswith("Thresholds of this run: tcam 0.72.")
+
+
 def test_where_boxes_chose_both_choices_are_named():
     section = tag_choice_section(REASONS, method="cam", thresholds={"cam": 0.4, "tcam": 0.9}, chosen_on="validation")
     assert section["text"].endswith(

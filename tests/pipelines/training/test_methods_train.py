@@ -20,7 +20,7 @@ from pipelines.training.validation import Validator
 from tcam.errors import DataError
 from tcam.types import NO_CLASS, FrameTruth, Shot, VideoIndex
 from tests.helpers.encoded import encode
-from tests.helpers.tiny import CPU, files_of, record, set_flags, tiny_config
+from tests.helpers.tiny import CPU, WHOLE, files_of, record, set_flags, tiny_config
 
 METHODS = ("fcam", "pixelcam", "negev", "maxmin")
 SOFT = ("cam.refine=joint", "localizer.optimizer=adamw", "localizer.seeds.weight=0", "localizer.soft.weight=1")
@@ -142,7 +142,7 @@ def test_background_videos_are_listed_and_a_broken_one_stops_nothing(train):
 
 @pytest.mark.slow
 def test_negative_evidence_turns_the_maps_of_the_background_down(train, background):
-    settings = ("localizer.epochs=8", "localizer.lr=0.05", "localizer.seeds.foreground=20")
+    settings = ("localizer.epochs=8", "localizer.lr=0.05", "localizer.seeds.foreground=20", *WHOLE)
     shares = []
     for weight in (0.0, 5.0):
         folder = train("negev", f"negev-{weight:g}", *settings, f"localizer.negatives.weight={weight}")

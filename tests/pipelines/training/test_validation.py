@@ -12,7 +12,8 @@ def decided(localizer: NetworkLocalizer, label: int) -> NetworkLocalizer:
     """Let the network see one class everywhere."""
     with torch.no_grad():
         localizer.network.head.weight.zero_()
-        next(p for name, p in localizer.network.head.named_parameters() if name.endswith("bias"))[label] = 1.0
+        bias = next(p for name, p in localizer.network.head.named_parameters() if name.endswith("bias"))
+        bias.zero_()[label] = 1.0
     return localizer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,12 +62,43 @@ def train_beside(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> Iterator
         shutil.rmtree(folder)
 
 
+RAY_SETTINGS = {
+    "gcs_server_port_wait_time_s": "240",  # a busy machine
+    "health_check_timeout_ms": "60000",
+    "health_check_period_ms": "500",  # a killed node refuses at once: so many times, and it is given up
+    "raylet_start_wait_time_s": "240",
+    "worker_niceness": "0",
+}
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """Give a Ray cluster that all tests share: one node of two processors, no GPU, the smallest object store.
+
+    Tests join it by its ``address``, in this process or another; what they start there ends with them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in RAY_SETTINGS.items():
+            patch.setenv(f"RAY_{name}", value)
+        set_ray_up()
+        pytest.importorskip("ray")
+        from ray.cluster_utils import Cluster
+
+        spared = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        node = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 80 * 2**20}
+        before = signal.getsignal(signal.SIGTERM)  # Ray takes it, to drain the node
+        cluster = Cluster(initialize_head=True, head_node_args={**node, **spared})
+        signal.signal(signal.SIGTERM, before)
+        yield cluster
+        cluster.shutdown()
+
+
 @pytest.fixture(scope="module")
-def small_ray() -> Iterator[None]:
-    """Keep one Ray open for a file of tests: two processors, no GPU, the smallest object store."""
-    ray = pytest.importorskip("ray")
-    set_ray_up()
-    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+def small_ray(ray_cluster: Any) -> Iterator[None]:
+    """Join the cluster of the tests for a file of tests."""
+    import ray
+
+    ray.init(address=ray_cluster.address, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -1,11 +1,10 @@
-import itertools
 import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,9 @@ import pytest
 from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import Placement
 from pipelines.run.progress import Progress
-from tcam.errors import TcamError, VideoError
+from tcam.errors import TcamError
+from tests.helpers.python_processes import python_process
+from tests.helpers.work import cannot_start, start, start_naming_parents, start_noting
 from tests.pipelines.run.test_signals import has_ended
 
 pytestmark = pytest.mark.busy
@@ -27,52 +28,6 @@ BACK_ENDS = [
 ]
 OTHERS = BACK_ENDS[1:]
 """The back ends that work in processes of their own."""
-
-
-def start():
-    return work
-
-
-def work(item: int) -> int:
-    """Square small numbers; negative ones misbehave."""
-    if item == -1:
-        raise VideoError("x.mp4: broken\nhere")
-    if item == -2:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if item == -3:
-        time.sleep(600)
-    if item == -4:
-        raise KeyError("oops")
-    if item == -5:
-        hoard = []
-        while True:
-            hoard.append(b"x" * 2**24)
-            time.sleep(0.002)
-    if item == 0:
-        time.sleep(0.5)
-    return item * item
-
-
-def start_noting(folder: Path):
-    """Leave a file for every start and every begun item."""
-    (folder / f"start-{os.getpid()}").touch()
-    return partial(note, folder)
-
-
-def note(folder: Path, item: int) -> int:
-    number = next(n for n in itertools.count() if not (folder / f"item-{item}-{n}").exists())
-    (folder / f"item-{item}-{number}").touch()
-    if item == 3 and number == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return item
-
-
-def start_naming_parents():
-    return lambda _item: (os.getppid(), "pipelines.pipeline" in sys.modules)
-
-
-def cannot_start():
-    raise VideoError("no weights here")
 
 
 def run(items, placement, *, begin=start, **options):
@@ -192,49 +147,48 @@ def test_work_travels_as_it_is():
 
 
 LONG_WORK = """
-import sys, time
+import sys
+from functools import partial
 from pathlib import Path
 from pipelines.parallel.map import ordered_map
 from pipelines.parallel.placement import Placement
 from pipelines.run.signals import Interrupted, raising_signals
-from tests.pipelines.parallel import test_map as test_parallel
-if __name__ == "__main__":
-    with raising_signals():
-        try:
-            begin, limits = test_parallel.start_waiting, {{"time_limit_s": 600, "holds_model": {holds}}}
-            list(ordered_map(begin, [1, 2], placement={placement}, **limits))
-        except Interrupted as interrupt:
-            sys.exit(interrupt.exit_code)
+from tests.helpers.work import start_waiting
+with raising_signals():
+    try:
+        begin, limits = partial(start_waiting, {notes!r}), {{"time_limit_s": 600, "holds_model": {holds}}}
+        list(ordered_map(begin, [1, 2], placement={placement}, **limits))
+    except Interrupted as interrupt:
+        sys.exit(interrupt.exit_code)
 """
 
 
-def start_waiting():
-    Path(os.environ["NOTES"], f"pid-{os.getpid()}").touch()
-    return wait_long
-
-
-def wait_long(item: int) -> None:
-    time.sleep(600)
+TASKS, ACTORS = Placement(2, ray=True), Placement(ray=True, actors=2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("placement", OTHERS)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_signal_leaves_no_process(placement, number, code, tmp_path):
-    if placement.ray:
+@pytest.mark.parametrize("kind", ["processes", "ray tasks", "ray actors"])
+def test_a_signal_leaves_no_process(kind, number, code, tmp_path, request):
+    """With every signal Ray once belongs to the command and ends with it, and once to others and stays."""
+    if kind == "processes":
+        placement, cluster = Placement(2), None
+    else:
         pytest.importorskip("ray")
-    script = tmp_path / "work.py"
-    script.write_text(LONG_WORK.format(placement=placement, holds=placement.actors is not None))
+        placement, cluster = (TASKS if kind == "ray tasks" else ACTORS), None
+        if (kind == "ray actors") != (number == signal.SIGTERM):
+            cluster = request.getfixturevalue("ray_cluster")
+            placement = replace(placement, address=cluster.address)
     notes = tmp_path / "notes"
     notes.mkdir()
-    mark = f"tcam-test-{os.getpid()}-{number}-{placement.ray}-{placement.actors}"
-    environment = {**os.environ, "NOTES": str(notes), "TCAM_MARK": mark}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen([sys.executable, str(script)], env=environment, preexec_fn=hear_interrupts)
+    mark = f"tcam-test-{os.getpid()}-{number}-{kind}"
+    environment = {**os.environ, "TCAM_MARK": mark}
+    code_of_work = LONG_WORK.format(placement=placement, holds=placement.actors is not None, notes=str(notes))
+    process = python_process(code_of_work, env=environment)
     try:
         deadline = time.monotonic() + 300
         while len(list(notes.iterdir())) < 2 and time.monotonic() < deadline:
-            time.sleep(0.2)
+            time.sleep(0.1)
         assert len(list(notes.iterdir())) == 2
         began = time.monotonic()
         process.send_signal(number)
@@ -242,17 +196,15 @@ def test_a_signal_leaves_no_process(placement, number, code, tmp_path):
         assert time.monotonic() - began < 10
     finally:
         process.kill()
+        process.wait()
     assert all(has_ended(int(path.name.removeprefix("pid-"))) for path in notes.iterdir())
     deadline = time.monotonic() + 15
     while (left := marked(mark)) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.1)
     # Where nobody is left to end them, two helpers of Ray itself stay for a while.
     own = ("ray::DashboardAgent", "ray::RuntimeEnvAgent") if number == signal.SIGKILL else ()
     assert [name for name in left if not name.startswith(own or "\0")] == []
-
-
-def hear_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
+    assert cluster is None or cluster.head_node.remaining_processes_alive()
 
 
 def marked(mark: str) -> list[str]:

@@ -16,31 +16,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-ENVIRONMENT = {
-    "raylet_start_wait_time_s": "240",  # a busy machine
-    "gcs_server_port_wait_time_s": "240",
-    "health_check_timeout_ms": "60000",
-    "health_check_period_ms": "500",  # a killed node refuses at once: so many times, and it is given up
-    "worker_niceness": "0",
-}
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    """A head node of one processor; tests add others."""
-    pytest.importorskip("ray")
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(f"RAY_{name}", value)
-    import ray
-    from ray.cluster_utils import Cluster
-
-    started = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8, "include_dashboard": False}
-    )
-    yield started
-    ray.shutdown()
-    started.shutdown()
-
 
 class Killer(threading.Thread):
     """Kills a second node once so many files are there."""
@@ -69,18 +44,18 @@ def _finished_files(folder):
     return {name: content for name, content in files_of(folder).items() if not name.endswith((".tmp", ".part"))}
 
 
-def test_a_node_that_is_lost_costs_nothing_but_time(cluster, tcam, tiny_run, videos, tmp_path, monkeypatch):
+def test_a_node_that_is_lost_costs_nothing_but_time(ray_cluster, tcam, tiny_run, videos, tmp_path, monkeypatch):
     spoil(videos / "fish")
     for number in range(6):
         encode(videos / "beetle" / f"more-{number}.mp4", frames=40 + number, size=(64, 96))
     run = {name: shutil.copytree(tiny_run.folder, tmp_path / name / "tiny-001") for name in ("here", "there")}
-    here, there = ("--workers", "0"), ("--ray-address", cluster.address)
+    here, there = ("--workers", "0"), ("--ray-address", ray_cluster.address)
     took = {}
 
     def compare(name, call, *, watch, pattern, kill_at, total):
         for where, flags in (("here", here), ("there", there)):
             monkeypatch.setenv("TCAM_HOME", str(tmp_path / where / "home"))
-            killer = Killer(cluster, tmp_path / where / watch, pattern, kill_at) if where == "there" else None
+            killer = Killer(ray_cluster, tmp_path / where / watch, pattern, kill_at) if where == "there" else None
             began = time.monotonic()
             found = call(where, flags)
             took[name, where] = time.monotonic() - began
@@ -89,7 +64,7 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster, tcam, tiny_run, vid
                 killer.join(30)
                 assert not killer.is_alive()
                 assert killer.seen < total
-                assert cluster.head_node.remaining_processes_alive()  # the command leaves a cluster that is not its own
+                assert ray_cluster.head_node.remaining_processes_alive()  # a command leaves the cluster of others
 
     compare(
         "prepare",

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from pipelines.commands.train import start_or_resume
 from pipelines.training.distributed.process_group import check_gpus, check_group_size
 from tcam.errors import ConfigError
+from tests.helpers.python_processes import TCAM, python_process, tcam_process
 from tests.helpers.tiny import SETTINGS, set_flags, tiny_config
 from tests.pipelines.training.test_resume import living_processes, position_of
 
-MAIN = "import signal; signal.signal(2, signal.default_int_handler); from pipelines.cli.app import main; main()"
 UNEVEN = ("classifier.batch=3", "classifier.frames_per_shot=2", "localizer.batch=3", "localizer.lr=1e-4")
 
 
@@ -25,15 +25,17 @@ def values_of(run) -> dict[tuple[str, int], dict[str, float]]:
     return {(row.pop("stage"), row.pop("epoch")): row for row in rows}
 
 
-def start(home, *arguments, launcher=(), **options) -> subprocess.Popen:
-    command = [*(launcher or (sys.executable,)), "-c", MAIN, "train", *map(str, arguments)]
+def start(home, *arguments, ray_address=None) -> subprocess.Popen[str]:
+    """Start ``tcam train``; without an address it starts a Ray of its own."""
     environment = {**os.environ, "TCAM_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
+    if ray_address is not None:
+        environment["RAY_ADDRESS"] = ray_address
+    return tcam_process("train", *arguments, env=environment, stdout=None, start_new_session=True)
 
 
-def train(home, *arguments, launcher=()) -> str:
-    """Run the command to its good end, without a process left; gives what it said."""
-    with start(home, *arguments, launcher=launcher, start_new_session=True) as process:
+def end_well(process) -> str:
+    """Wait for the command's good end, without a process left; gives what it said."""
+    with process:
         _, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
     assert not living_processes(process.pid)
@@ -63,10 +65,11 @@ def assert_alike(run, other) -> None:
 
 @pytest.mark.busy
 @pytest.mark.slow
-def test_two_workers_of_ray_train_as_one_process_does(alone, tmp_path):
-    pytest.importorskip("ray")
+def test_two_workers_of_ray_train_as_one_process_does(alone, ray_cluster, tmp_path):
     arguments, run = alone
-    said = train(tmp_path / "home", *arguments, "--runs", tmp_path / "runs", "--num-workers", 2)
+    arguments = (*arguments, "--runs", tmp_path / "runs", "--num-workers", 2)
+    said = end_well(start(tmp_path / "home", *arguments, ray_address=ray_cluster.address))
+    assert ray_cluster.head_node.remaining_processes_alive()
     assert_alike(run, tmp_path / "runs" / "x-001")
     assert "classifier 1/1  classes " in said
     assert (tmp_path / "runs" / "x-001" / "report" / "report.html").is_file()
@@ -76,21 +79,25 @@ def test_two_workers_of_ray_train_as_one_process_does(alone, tmp_path):
 @pytest.mark.slow
 def test_two_processes_of_torchrun_train_as_one_does(alone, tmp_path):
     arguments, run = alone
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", sys.executable)
-    train(tmp_path / "home", *arguments, "--runs", tmp_path / "runs", launcher=launcher)
+    launcher = "from torch.distributed.run import main; main()"
+    command = ("--nproc-per-node", 2, "--no-python", sys.executable, "-c", TCAM, "train", *arguments)
+    environment = {**os.environ, "TCAM_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    options = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    end_well(python_process(launcher, *command, "--runs", tmp_path / "runs", **options))
     assert_alike(run, tmp_path / "runs" / "x-001")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x-001"]
 
 
 @pytest.mark.busy
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, tiny_videos, tmp_path):
+@pytest.mark.parametrize(("number", "code", "own_ray"), [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, True)])
+def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, own_ray, tiny_videos, tmp_path, request):
     pytest.importorskip("ray")
+    cluster = None if own_ray else request.getfixturevalue("ray_cluster")
     run = tmp_path / "runs" / "x-001"
     many = set_flags((*SETTINGS, *UNEVEN, "classifier.epochs=100000", "method=cam", "save_every_s=1000"))
     arguments = ("--videos", tiny_videos, "--name", "x", *many, "--runs", tmp_path / "runs", "--num-workers", 2)
-    with start(tmp_path / "home", *arguments, start_new_session=True) as job:
+    with start(tmp_path / "home", *arguments, ray_address=None if own_ray else cluster.address) as job:
         log = run / "metrics.jsonl"
         while job.poll() is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.1)
@@ -103,6 +110,7 @@ def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, ti
     assert took < 10
     assert said[-1] == f"tcam: interrupted by {number.name}; 'tcam train --resume {run}' goes on from the last step"
     assert not living_processes(job.pid)
+    assert own_ray or cluster.head_node.remaining_processes_alive()
     assert position_of(run / "classifier")["epoch"] >= 1
 
 
@@ -111,11 +119,11 @@ def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, ti
 def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_one_process_goes_on(tcam, tiny_videos, tmp_path):
     pytest.importorskip("ray")
     run = tmp_path / "runs" / "x-001"
-    many = set_flags((*SETTINGS, "classifier.frames_per_shot=100", "method=cam", "save_every_s=0"))
+    many = set_flags((*SETTINGS, "classifier.frames_per_shot=40", "method=cam", "save_every_s=0"))
     arguments = ("--videos", tiny_videos, "--name", "x", *many, "--runs", tmp_path / "runs", "--num-workers", 2)
-    with start(tmp_path / "home", *arguments, start_new_session=True) as job:
+    with start(tmp_path / "home", *arguments) as job:
         while job.poll() is None and not (run / "classifier" / "resume.pt").exists():
-            time.sleep(0.1)
+            time.sleep(0.01)
         listed = subprocess.run(["ps", "-o", "pid=,args=", "-g", str(job.pid)], capture_output=True, text=True).stdout
         workers = [int(line.split()[0]) for line in listed.splitlines() if "RayTrainWorker" in line]
         assert len(workers) == 2, listed

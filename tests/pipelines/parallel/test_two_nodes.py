@@ -77,15 +77,6 @@ def test_a_node_that_is_lost_costs_nothing_but_time(ray_cluster, tcam, tiny_run,
     for name in ("truth.csv", "errors.csv"):
         assert (tmp_path / "here" / "index" / name).read_bytes() == (tmp_path / "there" / "index" / name).read_bytes()
 
-    for folder in run.values():
-        shutil.rmtree(folder / "cams")
-    compare(
-        "cams",
-        lambda where, flags: tcam("cams", run[where], "--device", "cpu", "-q", *flags),
-        watch="tiny-001/cams", pattern="*.npy", kill_at=1, total=4,
-    )  # fmt: skip
-    assert _finished_files(run["here"] / "cams") == _finished_files(run["there"] / "cams")
-
     compare(
         "predict",
         lambda where, flags: tcam(

@@ -135,12 +135,13 @@ def check_types(scripts: Mapping[str, str], python: Path, folder: Path) -> dict[
 MYPY_INI = """
 [mypy]
 strict = true
-[mypy-torch.*]
+[mypy-torch.*,ray.*,scipy.*,timm.*,numba.*,huggingface_hub.*,supervision.*,rich.*,matplotlib.*,aiohttp.*]
 follow_imports = skip
+follow_imports_for_stubs = true
 [mypy-torch,torch._tensor,torch._C]
 follow_imports = normal
 """
-"""Of PyTorch only the tensors, as all of it takes most of the time."""
+"""Of what a user does not touch, only the tensors of PyTorch, as all of it takes most of the time."""
 
 RIGHT = """
     from collections.abc import Iterator

@@ -80,7 +80,7 @@ def _embed(label: str, pixels: Pixels) -> dict[str, object]:
     if picture.width > _WIDEST:
         picture = picture.resize((_WIDEST, max(1, round(picture.height * _WIDEST / picture.width))))
     stream = io.BytesIO()
-    picture.save(stream, "WEBP", quality=_QUALITY)
+    picture.save(stream, "WEBP", quality=_QUALITY, method=0)  # three times as fast as 4, six percent larger
     text = base64.b64encode(stream.getvalue()).decode()
     return {
         "label": label,

@@ -18,9 +18,10 @@ from tests.helpers.encoded import encode
 from tests.helpers.synthetic import TINY_FRAMES
 from tests.helpers.tiny import SIDE, files_of, set_walk, spoil, tiny_config, tiny_localizer
 
+PROCESSES, ACTORS = Placement(2), Placement(2, ray=True, actors=2)
 OTHERS = [
-    pytest.param(Placement(2), id="processes", marks=pytest.mark.busy),
-    pytest.param(Placement(2, ray=True, actors=2), id="ray", marks=[pytest.mark.busy, pytest.mark.slow]),
+    pytest.param(PROCESSES, id="processes", marks=pytest.mark.busy),
+    pytest.param(ACTORS, id="ray", marks=[pytest.mark.busy, pytest.mark.slow]),
 ]
 FLAGS = {
     "processes": ("--workers", "2"),
@@ -62,8 +63,14 @@ def test_prepared_videos_are_the_same_bytes(placement, ray_kept, videos, tmp_pat
     assert here.truth == there.truth
 
 
-@pytest.mark.parametrize("placement", OTHERS)
-@pytest.mark.parametrize("refine", ["none", "joint"])
+@pytest.mark.parametrize(
+    ("placement", "refine"),
+    [
+        pytest.param(PROCESSES, "none", id="none-processes", marks=pytest.mark.busy),
+        pytest.param(PROCESSES, "joint", id="joint-processes", marks=pytest.mark.busy),
+        pytest.param(ACTORS, "joint", id="joint-ray", marks=[pytest.mark.busy, pytest.mark.slow]),
+    ],
+)
 def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, refine, ray_kept, tiny_data, tmp_path, monkeypatch):
     walk = ("cam.walk.window=2", "cam.walk.stride=1")
     settings, localizer = tiny_config("cam.batch=3", f"cam.refine={refine}", *walk).cam, tiny_localizer()
@@ -75,9 +82,7 @@ def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, refine, ray_kept,
 
 @pytest.mark.slow
 @pytest.mark.busy
-@pytest.mark.parametrize(
-    ("name", "refine"), [("processes", "none"), ("ray", "none"), ("processes", "joint"), ("ray", "joint")]
-)
+@pytest.mark.parametrize(("name", "refine"), [("processes", "none"), ("processes", "joint"), ("ray", "joint")])
 def test_predictions_are_the_same_bytes_whole_or_in_ranges(
     name, refine, ray_kept, tcam, tiny_run, tmp_path, monkeypatch
 ):

@@ -1,7 +1,9 @@
+import pytest
 import torch
 
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.training.validation import Validator, best_level
+from tcam.boxes.over_time import presence_of
 from tcam.types import VideoIndex
 from tests.helpers.tiny import SIDE, tiny_config, tiny_localizer, whole_frame_truth
 
@@ -52,9 +54,15 @@ def test_the_level_parts_what_is_there_from_what_is_not():
 
 
 def test_presence_is_learnt_from_tags_alone(tiny_data):
-    found = validator(tiny_data.index, ()).presence(decided(tiny_localizer("decoder"), 1))
-    # It sees class 1 everywhere, so that half of the tags are the less probable class: the level lies at the other.
-    assert 0.5 < found <= torch.tensor([0.0, 1.0]).softmax(0)[1] + 1e-6
+    localizer = decided(tiny_localizer("decoder"), 1)
+    with torch.no_grad():
+        localizer.network.decoder.head.weight.zero_()  # maps of one value, the same in all frames
+    ones = VideoIndex(tiny_data.index.class_names, tuple(r for r in tiny_data.index.records if r.label == 1))
+    peak = float(localizer(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8), torch.tensor([1])).maps.max())
+    right = float(torch.tensor([0.0, 1.0]).softmax(0)[1])
+    assert validator(ones, ()).presence(localizer) == pytest.approx(presence_of(right, peak))
+    # Where half of the tags are the less probable class, no level parts the classes: it is the lowest.
+    assert validator(tiny_data.index, ()).presence(localizer) == pytest.approx(presence_of(1 - right, peak))
 
 
 def test_without_validation_videos_there_is_no_score(tiny_data):

@@ -160,6 +160,7 @@ def test_boxes_are_made_without_loading_torch():
     assert loaded & {"torch", "torchvision", "timm", "onnxruntime", "openvino"} == set()
 
 
+@pytest.mark.slow
 def test_the_domain_loads_without_the_fragile_packages():
     loaded = imported_after("import tcam.types, tcam.video.dataset, tcam.boxes.extract")
     assert loaded & {"decord", "ray", "pydensecrf", "pandas"} == set()

@@ -90,14 +90,8 @@ def workspace(made_once, tmp_path, monkeypatch):
     return folder
 
 
-SLOW = ("evaluation.md", "export.md", "methods.md", "training.md")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.name in SLOW else ()) for path in documents()],
-    ids=lambda path: path.relative_to(REPO).as_posix(),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(REPO).as_posix())
 def test_the_blocks_of_a_document_work(path, workspace, monkeypatch):
     monkeypatch.setattr(pipelines.api, "train", train_tiny(pipelines.api.train))
     run_blocks(path, call_tcam)
@@ -155,6 +149,7 @@ def test_blocks_share_names_and_files_from_top_to_bottom(workspace):
     assert {"one.txt", "boxes.csv"} <= {path.name for path in workspace.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs(name, workspace, capsys):
     write_inputs_of_examples()

@@ -214,6 +214,7 @@ def home(tiny_run, monkeypatch):
     return tiny_run.home
 
 
+@pytest.mark.slow
 def test_training_returns_a_run_with_these_settings(tiny_run, home, small_settings, tmp_path, capsys):
     run = tcam.train(tiny_run.videos, settings=small_settings, runs=tmp_path / "runs", quiet=True)
     assert run == tmp_path / "runs" / "videos-cam-001"
@@ -225,6 +226,7 @@ def test_training_returns_a_run_with_these_settings(tiny_run, home, small_settin
     assert not console.quiet
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_a_run(tiny_run, home):
     assert tcam.train(resume=str(tiny_run.folder), quiet=True) == tiny_run.folder
     with pytest.raises(ConfigError, match="goes on with the run's own settings"):
@@ -311,6 +313,7 @@ def test_the_table_of_an_evaluation_is_that_of_the_command_line(call_tcam, tiny_
     assert (run / "evaluation-val" / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_an_evaluation_names_the_videos_it_could_not_read(videos, tiny_run, tmp_path):
     (videos / "fish" / "broken.mp4").write_bytes(bytes(range(256)) * 40)
     table = tcam.evaluate(

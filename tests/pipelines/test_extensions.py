@@ -69,6 +69,7 @@ def test_a_data_set_in_one_file_is_read_from_the_command_line(tcam, tiny_videos,
     assert (tmp_path / "prepared" / "index.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_method_in_one_file_trains_and_predicts(tcam, tiny_videos, tmp_path, add):
     train = ("train", "--videos", tiny_videos, "--runs", tmp_path / "runs", "--name", "toy", "--method", "smooth")
     assert tcam(*train, *set_flags(SETTINGS)).code == 2  # not known yet

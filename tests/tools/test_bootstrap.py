@@ -51,6 +51,7 @@ def bootstrap(
     )
 
 
+@pytest.mark.slow
 def test_steps_and_plain_lines_where_stderr_is_no_terminal(clone):
     done = bootstrap(clone)
     assert (done.returncode, done.stdout) == (0, f"{clone}/.venv/bin")
@@ -65,6 +66,7 @@ def test_steps_and_plain_lines_where_stderr_is_no_terminal(clone):
     assert (again.returncode, again.stderr) == (0, ""), "nothing changed, nothing to say"
 
 
+@pytest.mark.slow
 def test_one_moving_line_on_a_terminal(clone):
     main, terminal = pty.openpty()
     done = bootstrap(clone, stderr=terminal)
@@ -79,6 +81,7 @@ def test_one_moving_line_on_a_terminal(clone):
     assert b"Terminated" not in shown
 
 
+@pytest.mark.slow
 def test_what_the_installer_complains_of_is_seen(clone):
     done = bootstrap(clone, broken="[dev]")
     assert done.returncode == 1
@@ -87,6 +90,7 @@ def test_what_the_installer_complains_of_is_seen(clone):
     assert not (clone / ".venv" / ".tcam-installed").exists()
 
 
+@pytest.mark.slow
 def test_without_a_compiler_only_the_crf_is_missing(clone):
     done = bootstrap(clone, broken="[crf]")
     assert done.returncode == 0

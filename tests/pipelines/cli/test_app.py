@@ -36,6 +36,7 @@ def test_the_version_goes_to_stdout(tcam):
     assert found.out.strip().count(".") == 2
 
 
+@pytest.mark.slow
 def test_broken_videos_are_left_out_of_training_and_listed(tcam, videos, tmp_path):
     spoilt = spoil(videos / "fish")
     found = tcam("train", "--videos", videos, "--runs", tmp_path / "runs", "--name", "x", *CAM_SETS)
@@ -172,6 +173,7 @@ def test_a_name_that_is_no_folder_name(tcam, tiny_videos, tmp_path):
     assert "--name wants letters" in found.error
 
 
+@pytest.mark.slow
 def test_flags_win_over_settings_and_are_kept_with_the_run(tcam, tiny_videos, tmp_path):
     flags = ["--seed", "7", "--method", "cam", "--workers", "0", "--set", "seed=1"]
     folder = shutil.copytree(tiny_videos, tmp_path / "my videos")

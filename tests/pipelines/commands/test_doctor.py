@@ -34,6 +34,7 @@ def with_module(monkeypatch, folder: Path, name: str, content: str) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{REPO}")
 
 
+@pytest.mark.slow
 def test_a_machine_that_can_run_the_tests_is_ok(tcam, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise SystemExit('a file of the user, not PyTorch')")
     monkeypatch.chdir(tmp_path)
@@ -48,6 +49,7 @@ def test_a_machine_that_can_run_the_tests_is_ok(tcam, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["torch.py"], "to look is not to make folders"
 
 
+@pytest.mark.slow
 def test_json_for_scripts_and_a_machine_without_decord(tcam, tmp_path, monkeypatch):
     with_module(monkeypatch, tmp_path, "decord", "raise ImportError('no decord')")
     found = tcam("doctor", "--json")
@@ -132,6 +134,7 @@ def test_a_hub_that_answers(monkeypatch):
     assert "answers 404" in check.detail
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_costs_two_seconds(monkeypatch):
     with create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -68,6 +68,7 @@ def test_a_table_whose_writing_was_cut_off_is_made_again(predict):
     assert files_of(predict.boxes) == whole
 
 
+@pytest.mark.slow
 def test_broken_videos_are_rows_and_tried_again(predict):
     spoilt = {name.removeprefix("sources/") for name in spoil(predict.sources).values()}
     assert predict().code == 4

@@ -1,6 +1,8 @@
 import json
 import shutil
 
+import pytest
+
 from pipelines.commands.train import start_or_resume
 from tests.helpers.tiny import files_of, read_errors, spoil
 
@@ -23,6 +25,7 @@ def test_prepare_leaves_what_train_finds_ready(tcam, videos, tmp_path):
     assert files_of(tmp_path / "again") == files_of(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_cams_makes_what_resuming_finds_ready(tcam, tiny_run, tmp_path, monkeypatch):
     run = shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny-001")
     whole = files_of(run / "cams")

@@ -121,6 +121,7 @@ class Recorded:
         return self.inner.find(frames, label)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "together", "each"), [("each", 3, 1), ("one", 1, 1), ("all", 1, 3)])
 def test_batches_in_threads_give_the_same_frames_in_order(kind, together, each):
     size, generator = (SIDE, SIDE), np.random.default_rng(0)

@@ -47,6 +47,7 @@ def test_a_worker_without_enough_memory(tcam, videos, tmp_path):
     assert "it needed more than 20 MB of memory and was stopped" in found.error
 
 
+@pytest.mark.slow
 def test_help_names_the_flags_and_loads_neither_torch_nor_ray():
     code = (
         "import sys; from pipelines.cli import app as cli; sys.argv = ['tcam', sys.argv[1], '--help']\n"

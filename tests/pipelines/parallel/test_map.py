@@ -41,6 +41,7 @@ def test_results_come_in_order_and_errors_in_place(placement, ray_kept):
     assert results == [0, 1, ItemFailure(2, "x.mp4: broken here"), 9, ItemFailure(4, "KeyError: 'oops'"), 25]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", OTHERS)
 def test_a_crash_a_hang_and_a_hoard_fail_alone_and_leave_no_process(placement, ray_kept):
     limits = {"time_limit_s": lambda item: 3.0 if item == -3 else 60.0, "memory_limit_mb": 900}

@@ -106,6 +106,7 @@ def test_an_evaluation_without_scores_still_shows_frames_and_training(source, tm
     assert 'id="training"' in text
 
 
+@pytest.mark.slow
 def test_a_run_without_boxes_says_what_its_boxes_rest_on(source, tmp_path):
     run = write_run(tmp_path / "tiny-001")
     source = dataclasses.replace(source, truth=())

@@ -163,6 +163,7 @@ def test_one_who_looks_away_gets_the_newest_frame_and_nothing_in_between():
         assert browser.ask()["row"] == {"frame": 29}
 
 
+@pytest.mark.slow
 def test_where_nothing_is_new_the_answer_comes_without_pictures_and_says_for_how_long():
     with LiveView(0, "clip") as view, Looking(view.address) as browser:
         began_s = time.monotonic()
@@ -206,6 +207,7 @@ def test_what_ended_the_stream_is_the_last_thing_said(error, reason):
     assert told == [reason]
 
 
+@pytest.mark.slow
 def test_the_end_waits_for_one_who_has_yet_to_hear_of_it_but_not_for_long_nor_for_one_who_left():
     with LiveView(0, "clip") as view:
         with Looking(view.address) as gone:

@@ -46,6 +46,7 @@ def test_a_source_that_says_nothing_is_given_up_in_time():
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_a_source_that_falls_silent_is_lost_in_time():
     with serve_frames(frames=40, fps=1) as port:
         source = LiveSource.parse(f"tcp://127.0.0.1:{port}")

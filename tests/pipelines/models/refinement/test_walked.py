@@ -56,6 +56,7 @@ def test_maps_are_those_of_a_walk_over_the_whole_video_at_the_size_of_the_input(
     assert (expected - plain.maps).abs().mean() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [2, 5, 8])
 def test_rows_are_the_same_in_any_parts_and_where_the_end_is_unknown(video, batch):
     whole = boxes(video, None, batch=batch)

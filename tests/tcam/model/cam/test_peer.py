@@ -59,6 +59,7 @@ def small(pooling: str, method: str) -> Small:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["wgap", "lse", "attention"])
 @pytest.mark.parametrize("method", PEERS)
 def test_maps_correlate_with_the_peers(method, pooling):

@@ -33,6 +33,7 @@ def values(table):
     return [row.values for row in table.rows]
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_table_in_any_spelling_gives_the_same_rows(tmp_path_factory, data):
     cell = st.text(

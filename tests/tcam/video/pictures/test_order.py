@@ -261,6 +261,7 @@ def test_what_was_deleted_is_missing(deleted, step, form):
     assert found.missing == len(deleted)
 
 
+@pytest.mark.slow
 def test_many_names_take_little_time():
     names = [f"cam2_{i:06}_{h}.jpg" for i, h in enumerate(hashes(100_000))]
     started = time.process_time()

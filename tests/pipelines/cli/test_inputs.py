@@ -126,6 +126,7 @@ def test_a_source_called_like_the_list_of_failures_keeps_its_table(predict, clip
     assert set(read_errors(tmp_path / "errors-2.csv")) == {"broken.mp4"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["", "b/"])
 def test_a_name_that_is_too_long_costs_that_video_alone(predict, clip, tmp_path, folder):
     source = tmp_path / "in"

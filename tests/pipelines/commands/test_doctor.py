@@ -64,6 +64,7 @@ def test_json_for_scripts_and_a_machine_without_decord(tcam, tmp_path, monkeypat
     assert "--weights FILE" in checks["weights"]["remedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

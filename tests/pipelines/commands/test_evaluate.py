@@ -99,6 +99,7 @@ def test_videos_without_boxes_cannot_be_evaluated(tcam, tiny_run, videos, tmp_pa
     assert "expected boxes to compare with (boxes.csv: video,frame,x0,y0,x1,y1), found none" in found.error
 
 
+@pytest.mark.slow
 def test_a_folder_of_test_videos_alone_can_be_evaluated(tcam, tiny_run, videos, tmp_path):
     rows = (videos / "clips.csv").read_text().splitlines()
     keep = [row for row in rows[1:] if row.endswith(",test")]

@@ -71,6 +71,7 @@ def test_a_look_at_a_number_would_be_noticed(fake):
         _frames() + torch.zeros(2, 3, 3, 64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["tcam", "colocam", "fcam", "pixelcam", "maxmin"])
 def test_the_loss_of_a_step_stays_on_the_device(fake, method):
     config = _config(method)

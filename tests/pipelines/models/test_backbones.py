@@ -12,6 +12,7 @@ from tests.helpers.tiny import SETTINGS, set_flags, tiny_config
 TOKENS = ("model.backbone=test_vit", "model.output_stride=null", "model.levels_used=null")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -217,6 +217,7 @@ def leave_pieces(item: int) -> tuple[int, int]:
 KEPT: list[torch.Tensor] = []
 
 
+@pytest.mark.slow
 @pytest.mark.busy
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 @pytest.mark.parametrize(("limit_mb", "returned"), [(1600.0, True), (16_000.0, False)])

@@ -61,6 +61,7 @@ def test_an_item_whose_worker_was_killed_is_begun_once_more_and_no_other(placeme
     assert len(list(tmp_path.glob("start-*"))) <= 3  # two workers and the one that took the dead one's place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", BACK_ENDS)
 def test_results_wait_for_their_reader_within_bounds(placement, ray_kept, tmp_path):
     results = ordered_map(

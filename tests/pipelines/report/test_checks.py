@@ -45,6 +45,7 @@ def test_neighbouring_thresholds_stay_between_0_and_1():
     assert neighbours(0.1) == pytest.approx((0.05, 0.2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["layercam", "decoder"])
 def test_numbers_are_means_over_the_frames_looked_at(tiny_data, method):
     localizer, index = tiny_localizer(method), tiny_data.index

@@ -121,6 +121,7 @@ def test_the_mark_is_too_small_a_box_for_the_object():
     assert np.mean(overlaps) < 0.3
 
 
+@pytest.mark.slow
 def test_a_box_in_the_centre_is_a_bad_guess(some_videos: list[SyntheticVideo]):
     centre = Box(40, 30, 120, 90)
     hits = [overlap(centre, box) >= 0.5 for video in some_videos for box in video.boxes if box is not None]
@@ -128,6 +129,7 @@ def test_a_box_in_the_centre_is_a_bad_guess(some_videos: list[SyntheticVideo]):
     assert np.mean(hits) < 0.15
 
 
+@pytest.mark.slow
 def test_objects_move_a_few_pixels_a_frame_and_change_their_size(some_videos: list[SyntheticVideo]):
     def inner(box: Box) -> bool:
         return box.x0 > 0 and box.y0 > 0 and box.x1 < 160 and box.y1 < 120

@@ -66,6 +66,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_few_steps_change_every_weight_and_end_otherwise_than_without(name, train, tmp_path):
     fast = ("classifier.lr=0.02", "classifier.epochs=2")

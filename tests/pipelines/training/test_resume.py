@@ -148,6 +148,7 @@ def test_the_number_of_workers_changes_nothing_not_even_on_resuming(stage, train
     assert train(stage, "parts", f"{stage}.workers=2") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, STEPS, STEPS + 2])
 def test_a_signal_lets_the_step_end_and_saves_it(step, train, in_step, tmp_path):
     whole = train("classifier", "whole")

@@ -23,6 +23,7 @@ def test_a_resnet18_gives_five_levels_that_match_its_attributes():
     assert pyramid.last.shape == (2, 512, 2, 2)
 
 
+@pytest.mark.slow
 def test_resnet50_at_stride_8_has_the_published_parameter_count_and_shapes():
     backbone = Backbone("resnet50", output_stride=8)
     assert sum(p.numel() for p in backbone.parameters()) == 23_508_032

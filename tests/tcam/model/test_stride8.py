@@ -31,6 +31,7 @@ def shapes_of(backbone, side=224):
     return [(level.shape[1], level.shape[2]) for level in pyramid.levels]
 
 
+@pytest.mark.slow
 def test_vgg16_has_the_published_levels_and_parameters(vgg):
     assert shapes_of(vgg) == [(64, 224), (128, 112), (256, 56), (1024, 28)]
     assert vgg.level_reductions == (1, 2, 4, 8)
@@ -39,6 +40,7 @@ def test_vgg16_has_the_published_levels_and_parameters(vgg):
     assert sum(parameter.numel() for parameter in vgg.parameters()) == 14_714_688 + 4_719_616
 
 
+@pytest.mark.slow
 def test_inception_has_the_published_levels(inception):
     assert shapes_of(inception) == [(64, 110), (80, 56), (288, 28), (768, 28), (1024, 28)]
     assert inception.level_reductions == (2, 4, 8, 8, 8)
@@ -105,6 +107,7 @@ def test_at_another_stride_they_are_timms_own():
     assert without_weights("inception_v3", levels_used=5).level_channels == (64, 192, 288, 768, 2048)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_imagenet_weights_of_inception_load_into_the_published_form(shared_data, inception):
     path = str(shared_data / "weights" / "inception_v3_tf_stem-Mixed_7a_fp16.safetensors")

@@ -103,7 +103,7 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
     run = Run(folder, config, compute, prepared.index, prepared.truth, background)
     run.negatives()  # refused, where there are none and the method needs some, before anything is trained
     with RunLog(folder) as log:
-        features = FrozenFeatures.for_settings(config, compute)
+        features = FrozenFeatures.of_run(run)
         settings, truth = config.evaluation, run.truth if config.evaluation.selection == "auto" else ()
         validator = Validator(run.index, truth, settings=settings, size=run.input_size, features=features)
         run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
@@ -197,7 +197,7 @@ def choose_thresholds(
     if settings.selection == "default":
         return Chosen(dict.fromkeys(localizers, settings.default_threshold), "default")
     walk, grid = JointWalk(**run.config.cam.walk.model_dump()), threshold_grid(settings.threshold_step)
-    features = features or FrozenFeatures.for_settings(run.config, run.compute)
+    features = features or FrozenFeatures.of_run(run)
     reasons = choose_by_tags(localizers, run.index, walk=walk, size=run.input_size, grid=grid, look=features)
     console.print(f"map thresholds: tags of {reasons.videos} videos", style="dim")
     ways: dict[str, Mapping[str, float]] = {"tags": reasons.thresholds}

@@ -94,6 +94,7 @@ class Method:
         objective: returns the loss, given the settings and a function for the class logits of masked frames.
         learns: the decoder only, or the whole network, with the encoder as in the classifier stage.
         negatives: whether it needs frames known to hold no object.
+        masks: whether its loss shows masked frames to the classifier.
         defaults: its published settings, where they differ from those of TCAM. Files and ``--set`` win over them.
         own: settings of this method only, such as ``localizer.joint.weight``. Other methods refuse them.
     """
@@ -104,6 +105,7 @@ class Method:
     objective: Callable[[LocalizerSettings, ScoreMasked], Objective] = _tcam
     learns: Literal["decoder", "all"] = "decoder"
     negatives: bool = False
+    masks: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     own: tuple[str, ...] = ()
 
@@ -180,6 +182,7 @@ METHODS: Final[dict[str, Method]] = {
     "maxmin": Method(
         summary="masks that the frozen classifier is sure about",
         objective=_maxmin,
+        masks=True,
         own=("localizer.uncertainty.foreground", "localizer.uncertainty.background"),
         defaults={  # the weights of the uncertainty are ours, not the paper's
             "localizer": {

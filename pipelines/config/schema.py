@@ -221,6 +221,13 @@ class RunConfig(_Settings):
         whole = self.input.resize == self.input.crop
         return self.model.decoder == "levels" and frozen and plain and whole
 
+    @property
+    def reads_frames(self) -> bool:
+        """Whether training needs the pixels of its frames, and not only their features; see ``keeps_features``."""
+        terms = self.localizer
+        colours = terms.crf.weight > 0 or (terms.joint.weight > 0 and terms.joint.space == "colour")
+        return not self.keeps_features or colours or METHODS[self.method].masks
+
     @model_validator(mode="after")
     def _fit_cam_and_pooling(self) -> Self:
         reason = CAM_METHODS[self.cam.method].unfit.get(self.model.pooling)

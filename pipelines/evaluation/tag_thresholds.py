@@ -46,8 +46,8 @@ _SHIFTS: Final = 20
 
 Boxes = NDArray[np.float64]
 
-Look = Callable[[FrameCamNet, Sequence[tuple[str, int]], Callable[[list[int]], Tensor]], Pyramid]
-"""Returns the features of frames, named by video and index; the last argument reads those at some places."""
+Look = Callable[[FrameCamNet, Sequence[tuple[str, int]]], Pyramid]
+"""Returns the features of frames, named by video and index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +111,22 @@ def choose_by_tags(
         task = bar.add_task("thresholds", total=len(videos))
         for record in videos:
             places = _frames(record)
-            frames = readers.read(record, places)
+            frames = readers.read(record, places) if look is None else _unread(len(places), size)
             for name, localizer in localizers.items():
                 walking, labels = replace(localizer, walk=walk), torch.full((len(frames),), record.label)
                 if look is None:
                     maps = walking(frames, labels)
                 else:
                     keys = [(record.video_id, place) for place in places]
-                    pyramid = look(localizer.network, keys, frames.__getitem__)
-                    maps = walking.map_features(pyramid, frames.to(walking.compute.device), labels)
+                    maps = walking.map_features(look(localizer.network, keys), frames, labels)
                 found[name].append(_boxes(maps, walk, size, swapped=localizer.walk is not None))
             bar.advance(task)
     return _choose(found, size, grid)
+
+
+def _unread(frames: int, size: Size) -> Tensor:
+    """Return the shape of frames whose features are kept: their pixels are not needed."""
+    return torch.empty(frames, 3, *size, dtype=torch.uint8, device="meta")
 
 
 def _choose(found: Mapping[str, list[tuple[Boxes, Boxes]]], size: Size, grid: Sequence[float]) -> TagThresholds:

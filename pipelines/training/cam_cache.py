@@ -186,7 +186,7 @@ def _chunk_cams(
     labels = torch.full((len(chunk),), record.label, device=device)
     if work.features is not None:
         keys = [(record.video_id, index) for index in chunk]
-        pyramid = work.features(network, keys, lambda places: readers.read(record, [chunk[i] for i in places]))
+        pyramid = work.features(network, keys)
         frames = torch.empty(len(chunk), 3, *work.size, dtype=torch.uint8, device="meta")
     else:
         frames = readers.read(record, chunk).to(device)

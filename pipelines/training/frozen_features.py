@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from pipelines.config.schema import RunConfig
 from pipelines.evaluation.sampling import spread_out
 from pipelines.models.device import Compute
+from pipelines.models.run import Run
 from tcam.model.backbone import Pyramid
 from tcam.model.level_head import sixteenth
 from tcam.model.network import FrameCamNet
-from tcam.types import ClipBatch, Size, VideoIndex, VideoRecord
+from tcam.types import ClipBatch, VideoIndex, VideoRecord
 from tcam.video.clips import spread_frames
 from tcam.video.dataset import OpenReaders
 
 FrameKey = tuple[str, int]
 """A video's id and a frame index."""
 
+ReadFrames = Callable[[Sequence[FrameKey]], Tensor]
+"""Returns some frames, uint8 ``[n, 3, H, W]``."""
+
 _MOST_BYTES: Final = 2 * 1024**3
-"""Memory for features. Frames beyond it are computed again each time, with the same result."""
+"""Memory for features. Frames beyond it are read and computed again each time, with the same result."""
 
 _FITTED_FRAMES: Final = 256
 _BATCH: Final = 16
 
 _Parts = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReader:
+    """Reads frames of any of some videos, whole and resized."""
+
+    records: Mapping[str, VideoRecord]
+    readers: OpenReaders
+
+    @classmethod
+    def of_run(cls, run: Run) -> FrameReader:
+        """Return a reader for all videos of a run, at the size of its network's input."""
+        records = {record.video_id: record for record in (*run.index.records, *run.background)}
+        return cls(records, OpenReaders(run.input_size))
+
+    def __call__(self, keys: Sequence[FrameKey]) -> Tensor:
+        """Read frames, uint8 ``[n, 3, H, W]``."""
+        videos = groupby(keys, key=lambda key: key[0])
+        return torch.cat([self.readers.read(self.records[video], [i for _, i in own]) for video, own in videos])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,42 +62,50 @@ class FrozenFeatures:
     """
 
     compute: Compute
-    kept: dict[FrameKey, _Parts]
+    read: ReadFrames
+    kept: dict[FrameKey, _Parts] = field(default_factory=dict)
 
     @classmethod
-    def for_settings(cls, config: RunConfig, compute: Compute) -> FrozenFeatures | None:
-        """Return an empty memory where the settings allow one, see ``RunConfig.keeps_features``."""
-        return cls(compute, {}) if config.keeps_features else None
+    def of_run(cls, run: Run) -> FrozenFeatures | None:
+        """Return an empty memory where the run's settings allow one, see ``RunConfig.keeps_features``."""
+        return cls(run.compute, FrameReader.of_run(run)) if run.config.keeps_features else None
 
     def of_batch(self, network: FrameCamNet, batch: ClipBatch) -> Pyramid:
         """Return the features of all frames of a batch, clip by clip."""
-        frames, indices = batch.frames.flatten(0, 1), batch.frame_index.tolist()
-        keys = [(video, index) for video, clip in zip(batch.video_id, indices, strict=True) for index in clip]
-        return self(network, keys, lambda places: frames[places])
+        indices = batch.frame_index.tolist()
+        return self(network, [(name, i) for name, clip in zip(batch.video_id, indices, strict=True) for i in clip])
 
     @torch.no_grad()
-    def __call__(self, network: FrameCamNet, keys: Sequence[FrameKey], read: Callable[[list[int]], Tensor]) -> Pyramid:
+    def __call__(self, network: FrameCamNet, keys: Sequence[FrameKey]) -> Pyramid:
         """Return the features of some frames: two levels at 1/16 of the frame (``sixteenth``) and the last features.
 
         Args:
             network: with the frozen backbone, on the device.
-            keys: the frames, each once.
-            read: returns uint8 ``[n, 3, H, W]`` of the frames at some places of ``keys``; called for new ones only.
+            keys: the frames, each once; only those that are not kept are read.
+
+        Raises:
+            VideoError: a video cannot be read.
         """
-        new = [place for place, key in enumerate(keys) if key not in self.kept]
+        new = [key for key in keys if key not in self.kept]
         found: dict[FrameKey, _Parts] = {}
-        if new:
-            frames = read(new).to(self.compute.device)
-            with self.compute.autocast():
-                pyramid = network.pyramid(frames)
-            size = (frames.shape[2], frames.shape[3])
-            parts = [part.half().cpu() for part in (*sixteenth(pyramid.levels, size), pyramid.last)]
-            found = {keys[place]: tuple(part[i].clone() for part in parts) for i, place in enumerate(new)}  # type: ignore[misc]
-            room = _MOST_BYTES - len(self.kept) * _bytes(next(iter(found.values())))
-            self.kept.update(dict(list(found.items())[: max(room // _bytes(next(iter(found.values()))), 0)]))
+        for start in range(0, len(new), _BATCH):
+            found.update(self._look(network, new[start : start + _BATCH]))
         columns = zip(*(found.get(key) or self.kept[key] for key in keys), strict=True)
         fine, middle, last = (torch.stack(column).to(self.compute.device).float() for column in columns)
         return Pyramid((fine, middle), last)
+
+    def _look(self, network: FrameCamNet, keys: Sequence[FrameKey]) -> dict[FrameKey, _Parts]:
+        """Compute the features of frames, and keep them while there is room."""
+        frames = self.read(keys).to(self.compute.device)
+        with self.compute.autocast():
+            pyramid = network.pyramid(frames)
+        size = (frames.shape[2], frames.shape[3])
+        parts = [part.half().cpu() for part in (*sixteenth(pyramid.levels, size), pyramid.last)]
+        found: dict[FrameKey, _Parts] = {key: tuple(part[i].clone() for part in parts) for i, key in enumerate(keys)}  # type: ignore[misc]
+        each = _bytes(found[keys[0]])
+        room = max(_MOST_BYTES // each - len(self.kept), 0)
+        self.kept.update(dict(list(found.items())[:room]))
+        return found
 
 
 def _bytes(parts: _Parts) -> int:
@@ -97,19 +127,10 @@ def mirror_some(batch: ClipBatch, pyramid: Pyramid, generator: torch.Generator) 
     return turned, Pyramid(levels, mirrored(pyramid.last, each))
 
 
-def last_features(network: FrameCamNet, features: FrozenFeatures, index: VideoIndex, size: Size) -> Tensor:
+def last_features(network: FrameCamNet, features: FrozenFeatures, index: VideoIndex) -> Tensor:
     """Return the last features ``[N, D, h, w]`` of at most 256 training frames, spread over all shots."""
-    frames = [(r, i) for r in index.of_split("train") for shot in r.shots for i in spread_frames(shot, 8)]
+    frames = [(r.video_id, i) for r in index.of_split("train") for shot in r.shots for i in spread_frames(shot, 8)]
     chosen = [frames[place] for place in spread_out(len(frames), _FITTED_FRAMES)]
-    readers, found = OpenReaders(size), []
     network.eval()
-    for start in range(0, len(chosen), _BATCH):
-        part = chosen[start : start + _BATCH]
-        keys = [(record.video_id, index) for record, index in part]
-        read = partial(_read, readers, part)
-        found.append(features(network, keys, read).last)
-    return torch.cat(found)
-
-
-def _read(readers: OpenReaders, part: Sequence[tuple[VideoRecord, int]], places: list[int]) -> Tensor:
-    return torch.cat([readers.read(part[place][0], [part[place][1]]) for place in places])
+    parts = [features(network, chosen[i : i + _BATCH]).last for i in range(0, len(chosen), _BATCH)]
+    return torch.cat(parts)

@@ -180,7 +180,8 @@ class Trainer:
                 at.step += 1
                 at.sums = {name: at.sums.get(name, 0.0) + number for name, number in numbers.items()}
                 if at.step == len(order):
-                    self._place().check_network(self._localizer.network, here.frames.flatten(0, 1), self._group)
+                    shown = here.frames if self._context.config.reads_frames else here.frames[:1]  # these are all black
+                    self._place().check_network(self._localizer.network, shown.flatten(0, 1), self._group)
             self._save_state_if_due()
             show("  ".join(f"{name} {total / at.step:.4g}" for name, total in at.sums.items()))
             if self._group.any(interrupted_by() is not None):

@@ -14,7 +14,7 @@ from pipelines.run.log import RunLog
 from pipelines.run.stage import Stage
 from pipelines.training.cam_cache import CamCache, write_cams
 from pipelines.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, group_compute
-from pipelines.training.frozen_features import FrozenFeatures, last_features
+from pipelines.training.frozen_features import FrameReader, FrozenFeatures, last_features
 from pipelines.training.loop import TrainingContext
 from pipelines.training.stages import train_classifier, train_localizer
 from pipelines.training.tag_prior import measure_tag_prior
@@ -46,7 +46,7 @@ def train_beside(folder: Path, name: str, group: ProcessGroup) -> None:
         run.truth if run.config.evaluation.selection == "auto" else (),
         settings=run.config.evaluation,
         size=run.input_size,
-        features=FrozenFeatures.for_settings(run.config, run.compute),
+        features=FrozenFeatures.of_run(run),
     )
     with RunLog(folder) as log:
         train_here(run, name, validator, log, group)
@@ -125,8 +125,8 @@ def _localizer(run: Run, round_: int, validator: Validator, log: RunLog, group: 
     network.head.load_state_dict(classifier.head.state_dict())
     network.to(run.compute.device)
     if isinstance(network.decoder, LevelHead):
-        features = validator.features or FrozenFeatures(run.compute, {})
-        network.decoder.fit(last_features(network, features, run.index, run.input_size))
+        features = validator.features or FrozenFeatures(run.compute, FrameReader.of_run(run))
+        network.decoder.fit(last_features(network, features, run.index))
     cams = CamCache.open(
         run.cams_stage(round_).folder, run.index, config.localizer.temporal, config.localizer.frame_choices
     )

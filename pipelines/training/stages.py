@@ -147,7 +147,9 @@ def _loader(
         seed=context.config.seed,
         read_cams=read_cams,
         flip=context.validator.features is None,
+        read_frames=context.config.reads_frames,
     )
+    workers = settings.workers if context.config.reads_frames else 0  # nothing to decode
     lengths = [choose_frames.length(shot) for _, shot in slots]
     batches = EpochBatches(lengths, frames_per_batch=settings.batch, seed=context.config.seed)
     order = EpochOrder(batches, context.group)
@@ -155,9 +157,9 @@ def _loader(
         dataset,
         batch_sampler=order,
         collate_fn=collate_clips,
-        num_workers=settings.workers,
-        persistent_workers=settings.workers > 0,
-        multiprocessing_context=fresh_start() if settings.workers else None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        multiprocessing_context=fresh_start() if workers else None,
         pin_memory=context.compute.device.type == "cuda",
         generator=torch.Generator(),
         worker_init_fn=_leave_interrupts_to_the_parent,

@@ -52,9 +52,8 @@ def measure_tag_prior(
     network.eval()
     frames = prior_frames(index)
     shares = frame_shares([record for record, _ in frames], len(index.class_names)).to(compute.device)
-    loader = DataLoader(
-        FrameDataset(frames, size=size), batch_size=batch, collate_fn=collate_clips, generator=torch.Generator()
-    )
+    dataset = FrameDataset(frames, size=size, read_frames=features is None)
+    loader = DataLoader(dataset, batch_size=batch, collate_fn=collate_clips, generator=torch.Generator())
     per_tag = torch.zeros_like(prior.ratio)
     with progress_bar() as bar:
         task = bar.add_task("tag prior", total=len(loader))

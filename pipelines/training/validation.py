@@ -66,7 +66,7 @@ class Validator:
             for frame in _chosen_frames(record, self._truth.keys(), settings.selection_frames)
         ]
         self._loader = DataLoader(
-            FrameDataset(frames, size=size),
+            FrameDataset(frames, size=size, read_frames=features is None),
             batch_size=settings.batch,
             collate_fn=collate_clips,
             generator=torch.Generator(),

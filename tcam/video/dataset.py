@@ -76,6 +76,7 @@ class ClipDataset(Dataset[Clip]):
         seed: seed of all randomness.
         read_cams: returns the maps of the drawn frames; None for clips without maps.
         flip: whether clips may be mirrored.
+        read_frames: whether frames are read; otherwise they are black, for a training that has seen them.
     """
 
     def __init__(
@@ -88,12 +89,13 @@ class ClipDataset(Dataset[Clip]):
         seed: int,
         read_cams: ReadCams | None = None,
         flip: bool = True,
+        read_frames: bool = True,
     ) -> None:
         self._slots, self._seed, self._choose_frames = tuple(slots), seed, choose_frames
         self._flip = flip
         self._resize, self._crop = resize, crop
         self._read_cams = read_cams
-        self._readers = OpenReaders(resize)
+        self._readers = OpenReaders(resize) if read_frames else BlackFrames(resize)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -116,14 +118,20 @@ class FrameDataset(Dataset[Clip]):
         frames: video and frame index of every item.
         size: (height, width) of the frames and maps returned.
         read_cams: returns the maps of the frames; None for items without maps.
+        read_frames: whether frames are read; otherwise they are black, for whoever has seen them.
     """
 
     def __init__(
-        self, frames: Sequence[tuple[VideoRecord, int]], *, size: Size, read_cams: ReadCams | None = None
+        self,
+        frames: Sequence[tuple[VideoRecord, int]],
+        *,
+        size: Size,
+        read_cams: ReadCams | None = None,
+        read_frames: bool = True,
     ) -> None:
         self._frames, self._transform = tuple(frames), whole_frame(size)
         self._read_cams = read_cams
-        self._readers = OpenReaders(size)
+        self._readers = OpenReaders(size) if read_frames else BlackFrames(size)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -205,6 +213,17 @@ class OpenReaders:
         return torch.from_numpy(reader.read(indices))
 
 
+class BlackFrames:
+    """Stands for ``OpenReaders`` where only the shape of frames matters."""
+
+    def __init__(self, size: Size) -> None:
+        self._size = size
+
+    def read(self, _: VideoRecord, indices: Sequence[int]) -> Tensor:
+        """Return black frames, uint8 ``[T, 3, *size]``."""
+        return torch.zeros(len(indices), 3, *self._size, dtype=torch.uint8)
+
+
 def open_record(record: VideoRecord, size: Size) -> ClipReader:
     """Return a reader for the cache file of a video (which suits decord), or for the original if there is none."""
     if record.cache_path is not None:
@@ -231,7 +250,7 @@ def stream_original(
 
 
 def _read_clip(
-    readers: OpenReaders,
+    readers: OpenReaders | BlackFrames,
     record: VideoRecord,
     shot: Shot,
     indices: Sequence[int],

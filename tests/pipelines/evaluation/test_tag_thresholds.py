@@ -7,9 +7,10 @@ import torch
 from pipelines.evaluation.sampling import threshold_grid
 from pipelines.evaluation.tag_thresholds import _LEVELS, choose_by_tags, measure_agreement
 from pipelines.models.localizer import NetworkLocalizer, build_network
-from pipelines.training.frozen_features import FrozenFeatures
+from pipelines.training.frozen_features import FrameReader, FrozenFeatures
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.supervision.joint_walk import JointWalk
+from tcam.video.dataset import OpenReaders
 from tests.helpers.tiny import CPU, SIDE, tiny_config, tiny_localizer
 
 SIZE = (100, 100)
@@ -92,13 +93,11 @@ def test_kept_features_give_the_same_thresholds_and_every_frame_is_looked_at_onc
         "cam": NetworkLocalizer(networks[0], "cam", CPU),
         "tcam": NetworkLocalizer(networks[1], "decoder", CPU),
     }
-    features, asked = FrozenFeatures(CPU, {}), []
-
-    def look(network, keys, read):
-        return features(network, keys, lambda places: asked.extend(places) or read(places))
-
+    records, asked = {record.video_id: record for record in tiny_data.index.records}, []
+    reader = FrameReader(records, OpenReaders((SIDE, SIDE)))
+    features = FrozenFeatures(CPU, lambda keys: asked.extend(keys) or reader(keys))
     walk, grid, size = JointWalk(steps=5), threshold_grid(0.02), (SIDE, SIDE)
-    kept = choose_by_tags(localizers, tiny_data.index, walk=walk, size=size, grid=grid, look=look)
+    kept = choose_by_tags(localizers, tiny_data.index, walk=walk, size=size, grid=grid, look=features)
     plain = choose_by_tags(localizers, tiny_data.index, walk=walk, size=size, grid=grid)
     assert len(asked) == len(features.kept)
     for name, threshold in plain.thresholds.items():

@@ -29,8 +29,10 @@ from pipelines.report.run import PictureSource, write_run_report
 from pipelines.run.console import console
 from pipelines.run.lock import locked
 from pipelines.run.log import RunLog
+from pipelines.run.plan import RunPlan
 from pipelines.run.signals import advise
-from pipelines.run.stage import run_stage
+from pipelines.run.stage import run_stage, run_step
+from pipelines.training.amounts import amounts_of_work
 from pipelines.training.classifier_steps import check_baseline
 from pipelines.training.frozen_features import FrozenFeatures
 from pipelines.training.run_stage import TrainStage, make_cams, train_here
@@ -106,12 +108,13 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
         features = FrozenFeatures.of_run(run)
         settings, truth = config.evaluation, run.truth if config.evaluation.selection == "auto" else ()
         validator = Validator(run.index, truth, settings=settings, size=run.input_size, features=features)
-        run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
-        for round_ in range(1, config.localizer.rounds + 1) if config.has_localizer else ():
-            cams, localizer = run.cams_stage(round_), run.localizer_stage(round_)
-            run_stage(cams, partial(make_cams, run, round_=round_, features=features))
-            run_stage(localizer, partial(train_stage, run, localizer.folder.name, validator, log))
-    rows = evaluate_and_report(run, features)
+        with RunPlan(amounts_of_work(run)):
+            run_stage(run.classifier_stage(), lambda: train_stage(run, "classifier", validator, log))
+            for round_ in range(1, config.localizer.rounds + 1) if config.has_localizer else ():
+                cams, localizer = run.cams_stage(round_), run.localizer_stage(round_)
+                run_stage(cams, partial(make_cams, run, round_=round_, features=features))
+                run_stage(localizer, partial(train_stage, run, localizer.folder.name, validator, log))
+            rows = run_step("evaluation", partial(evaluate_and_report, run, features))
     return RunResult(folder, rows, len(prepared.failures))
 
 

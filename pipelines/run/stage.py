@@ -7,11 +7,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from pipelines.run.console import console
+from pipelines.run.console import console, time_left
 from pipelines.run.files import copy_folder, write_json
+from pipelines.run.plan import RunPlan, current_plan
 from tcam.errors import DataError
 from tcam.files import temporary_name
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,20 @@ def run_stage(stage: Stage, work: Callable[[], None]) -> None:
     ):
         shutil.rmtree(stage.folder)  # left by other inputs: nothing of it may be mixed in
     write_json(started, {"fingerprint": stage.fingerprint})
-    work()
+    run_step(name, work)
     stage.finish()
+
+
+def run_step(name: str, work: Callable[[], Result]) -> Result:
+    """Do a step of the run's plan, after a line that says which one it is and about how long the run still takes."""
+    plan = current_plan()
+    return work() if plan is None else plan.run(name, lambda: _announced(plan, name, work))
+
+
+def _announced(plan: RunPlan, name: str, work: Callable[[], Result]) -> Result:
+    left = plan.seconds_left
+    console.print(f"{plan.place}: {name}" + ("" if left is None else f", about {time_left(left)} left"), style="dim")
+    return work()
 
 
 def _take_over(source: Path, target: Path) -> None:

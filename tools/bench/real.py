@@ -1,9 +1,15 @@
-"""Run the ablation on real tagged clips: LayerCAM, seeds, + CRF, + size, + pooling (TCAM), + joint term (CoLo-CAM).
+r"""Run an ablation on real tagged clips.
 
     .venv/bin/python tools/bench/real.py --videos ../shared/data/clips --seeds 0 1 2
+    .venv/bin/python tools/bench/real.py --videos ../shared/data/webclips --ablation small \
+        --set evaluation.selection=tags \
+        --set model.weights=../shared/data/weights/tf_efficientnet_lite2_fp16.safetensors
 
-Each row adds a term to the one before, as in Table 2 of CoLo-CAM (arXiv:2303.09044); the last two both extend
-`+ crf + size`. A row is one `tcam train` run per seed; the runs of a seed share classifier and CAMs. Prints Markdown
+`papers`: LayerCAM, seeds, + CRF, + size, + pooling (TCAM), + joint term (CoLo-CAM). Each row adds a term to the one
+before, as in Table 2 of CoLo-CAM (arXiv:2303.09044); the last two both extend `+ crf + size`. `small`: the recipe
+`small` from its CAM to all of it, and CoLo-CAM with a joint term of features.
+
+A row is one `tcam train` run per seed; the runs of a seed share classifier and CAMs. Prints Markdown
 (for docs/results.md) on stdout and draws the maps of every row into RUNS/report/report.html. A finished run is used as
 it is, and an interrupted one is continued. Minutes are wall time of a row's own work: of classifier, evaluation and
 report for LayerCAM, of localizer, evaluation and report for the others. The CAM cache, which the runs of a seed share,
@@ -27,16 +33,33 @@ from harness import REPO, commit, header
 BENCH = "bench.json"
 SOME_VIDEOS_FAILED = 4
 
-NO_POOLING, NO_CRF, NO_SIZE = "localizer.temporal.neighbours=0", "localizer.crf.weight=0", "localizer.size.weight=0"
-ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "layercam": ("tcam.yaml", ("method=cam",)),
-    "seeds": ("tcam.yaml", (NO_POOLING, NO_CRF, NO_SIZE)),
-    "+ crf": ("tcam.yaml", (NO_POOLING, NO_SIZE)),
-    "+ crf + size": ("tcam.yaml", (NO_POOLING,)),
-    "tcam": ("tcam.yaml", ()),
-    "colocam": ("colocam.yaml", ()),
-}
+Rows = dict[str, tuple[str, tuple[str, ...]]]
 """Config file and settings of each row, by its name in the tables."""
+
+NO_POOLING, NO_CRF, NO_SIZE = "localizer.temporal.neighbours=0", "localizer.crf.weight=0", "localizer.size.weight=0"
+ONE_ROUND = "localizer.rounds=1"
+ABLATIONS: dict[str, Rows] = {
+    "papers": {
+        "layercam": ("tcam.yaml", ("method=cam",)),
+        "seeds": ("tcam.yaml", (NO_POOLING, NO_CRF, NO_SIZE)),
+        "+ crf": ("tcam.yaml", (NO_POOLING, NO_SIZE)),
+        "+ crf + size": ("tcam.yaml", (NO_POOLING,)),
+        "tcam": ("tcam.yaml", ()),
+        "colocam": ("colocam.yaml", ()),
+    },
+    "small": {
+        "prior": ("tcam-small.yaml", ("method=cam",)),
+        "cam": ("tcam-small.yaml", ("method=cam", "cam.method=cam")),
+        "raw cams": ("tcam-small.yaml", (ONE_ROUND, "cam.refine=none")),
+        "walked cams": ("tcam-small.yaml", (ONE_ROUND,)),
+        "walked cams + features": ("colocam-small.yaml", (ONE_ROUND,)),
+        "tcam": ("tcam-small.yaml", ()),
+        "colocam": ("colocam-small.yaml", ()),
+    },
+}
+"""The first row of each trains the classifier that the others take over, and is always included."""
+BASELINES = {"papers": "tcam", "small": "raw cams"}
+"""The row that others are compared with."""
 
 
 def main() -> None:
@@ -44,7 +67,8 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--configs", type=Path, default=REPO / "configs/real", help="folder of the config files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="layercam is always included")
+    parser.add_argument("--ablation", choices=ABLATIONS, default="papers")
+    parser.add_argument("--rows", nargs="+", help="all by default; the first one is always included")
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "bench-real")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, for all rows")
     parser.add_argument(
@@ -52,11 +76,14 @@ def main() -> None:
     )
     options = parser.parse_args()
     options.videos, options.runs = options.videos.resolve(), options.runs.resolve()
-    rows = [name for name in ROWS if name == "layercam" or name in options.rows]
+    known = list(ABLATIONS[options.ablation])
+    if unknown := set(options.rows or ()) - set(known):
+        parser.error(f"--rows: expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+    rows = [name for name in known if name == known[0] or name in (options.rows or known)]
     check_runs(rows, options)
     folders: dict[str, list[Path]] = {name: [] for name in rows}
     for seed in options.seeds:
-        for name in rows:  # layercam first: it trains the classifier that the others take over
+        for name in rows:
             folders[name].append(train(name, seed, options))
             if options.transductive:
                 evaluate_train(folders[name][-1], options.videos)
@@ -68,12 +95,12 @@ def run_folder(name: str, seed: int, runs: Path) -> Path:
 
 
 def run_name(name: str, seed: int) -> str:
-    plain = name.removeprefix("+ ").replace(" - ", "-no-").replace(" + ", "+")
+    plain = name.removeprefix("+ ").replace(" - ", "-no-").replace(" + ", "+").replace(" ", "-")
     return f"{plain}-seed{seed}"
 
 
 def settings_of(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, list[str]]:
-    file, overrides = ROWS[name]
+    file, overrides = ABLATIONS[options.ablation][name]
     return options.configs.resolve() / file, [*options.set, *overrides, f"seed={seed}"]
 
 
@@ -158,12 +185,13 @@ def tcam(arguments: Sequence[object]) -> None:
 
 def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -> None:
     """Print the tables of each split and draw the maps of the first seed."""
-    from tables import collect, score_table, seed_table
+    from tables import collect, score_table, seed_choices, seed_table
 
     from pipelines.evaluation.results import read_evaluation
     from pipelines.models.run import load_run
 
-    run = load_run(folders["layercam"][0])
+    first = next(iter(folders))
+    run = load_run(folders[first][0])
     frames = Counter(item.video_id for item in run.truth)
     videos = {record.video_id: (record.label, frames[record.video_id]) for record in run.index.records}
     minutes = {name: [read_bench(folder).get("minutes") for folder in made] for name, made in folders.items()}
@@ -175,11 +203,13 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
     for split, results_of in tables.items():
         results = collect(
             {name: [read_evaluation(folder / results_of).scores for folder in made] for name, made in folders.items()},
-            baselines_of="layercam",
+            baselines_of=first,
         )
         scores = score_table(results, minutes if split == "test" else {})
-        by_seed = seed_table(results, options.seeds, videos, baseline="tcam")
-        print("\n".join(["", f"**{split}**, {scores[0]}", *scores[1:], "", f"**{split}**, {by_seed[0]}", *by_seed[1:]]))
+        print("\n".join(["", f"**{split}**, {scores[0]}", *scores[1:]]))
+        for choice in seed_choices(results):
+            by_seed = seed_table(results, options.seeds, videos, baseline=BASELINES[options.ablation], choice=choice)
+            print("\n".join(["", f"**{split}**, {by_seed[0]}", *by_seed[1:]]))
     page = draw_report({name: made[0] for name, made in folders.items()}, options, facts)
     print(f"real: maps of every row: {page}", file=sys.stderr)
 
@@ -213,7 +243,7 @@ def draw_report(folders: Mapping[str, Path], options: argparse.Namespace, facts:
         rows = read_evaluation(folder / "evaluation").scores
         table += [(name, result) for method, result in rows if method == main]
         baselines = [row for row in rows if row[1].threshold is None]
-    table.sort(key=lambda row: row[1].protocol.threshold_choice, reverse=True)  # validation before oracle
+    table.sort(key=lambda row: row[1].protocol.threshold_choice, reverse=True)  # validation, tags, oracle
     return write_report(
         options.runs,
         title=f"Ablation, seed {options.seeds[0]}",

@@ -42,7 +42,7 @@ def score_table(results: Results, minutes: Mapping[str, Sequence[float | None]])
     lines = [f"{some.num_frames} frames", "", *table_head(*head, text_columns=2).splitlines()]
     for choice, text in (
         ("none", "no map"),
-        *((choice, choice) for choice in ("validation", "oracle", "oracle per class")),
+        *((choice, choice) for choice in ("tags", "validation", "oracle", "oracle per class")),
     ):
         for method, by_choice in results.items():
             if choice in by_choice:
@@ -56,8 +56,14 @@ def score_table(results: Results, minutes: Mapping[str, Sequence[float | None]])
     return lines
 
 
+def seed_choices(results: Results) -> list[str]:
+    """Return the choices of the map threshold to compare methods by: those without the boxes of the split."""
+    found = [choice for choice in ("tags", "validation") if any(choice in made for made in results.values())]
+    return found or ["oracle"]
+
+
 def seed_table(
-    results: Results, seeds: Sequence[int], videos: Mapping[str, tuple[int, int]], *, baseline: str
+    results: Results, seeds: Sequence[int], videos: Mapping[str, tuple[int, int]], *, baseline: str, choice: str
 ) -> list[str]:
     """Return each seed's macro CorLoc, its difference to that seed's baseline, and how that depends on the test videos.
 
@@ -66,8 +72,8 @@ def seed_table(
         seeds: of the results, in order.
         videos: (label, annotated frames) of every video by id.
         baseline: the method that others are compared with.
+        choice: of the map threshold.
     """
-    choice = "validation" if any("validation" in found for found in results.values()) else "oracle"
     learnt = {method: found[choice] for method, found in results.items() if choice in found}
     base = learnt.get(baseline)
     head = ["method", *(f"seed {seed}" for seed in seeds)]

@@ -82,7 +82,7 @@ def test_without_times_there_is_no_column_for_them(bench, results):
 
 
 def test_seeds_are_compared_in_pairs(bench, results):
-    lines = bench.seed_table(results, [0, 7], VIDEOS, baseline="tcam")
+    lines = bench.seed_table(results, [0, 7], VIDEOS, baseline="tcam", choice="validation")
     assert lines[0] == "mean over classes, map threshold: validation"
     assert lines[2] == "| method | seed 0 | seed 7 | minus tcam | 95 % of video draws | draws above 0 |"
     assert lines[5] == "| tcam | 25.0 | 26.0 |  |  |  |"
@@ -93,7 +93,7 @@ def test_seeds_are_compared_in_pairs(bench, results):
 
 def test_without_the_baseline_the_seeds_stand_alone(bench, results):
     del results["tcam"]
-    lines = bench.seed_table(results, [0, 1], VIDEOS, baseline="tcam")
+    lines = bench.seed_table(results, [0, 1], VIDEOS, baseline="tcam", choice="validation")
     assert lines[2:] == [
         "| method | seed 0 | seed 1 |",
         "|---|---:|---:|",
@@ -104,7 +104,7 @@ def test_without_the_baseline_the_seeds_stand_alone(bench, results):
 
 def test_where_seeds_have_other_test_videos_none_are_drawn(bench, results):
     results["colocam"]["validation"][1].per_video.pop("dog/c.mp4")
-    assert "| videos differ |  |" in bench.seed_table(results, [0, 1], VIDEOS, baseline="tcam")[6]
+    assert "| videos differ |  |" in bench.seed_table(results, [0, 1], VIDEOS, baseline="tcam", choice="validation")[6]
 
 
 def test_the_mean_of_the_draws_is_near_the_difference_and_their_spread_is_that_of_the_videos(bench):
@@ -121,3 +121,10 @@ def test_the_mean_of_the_draws_is_near_the_difference_and_their_spread_is_that_o
 def test_the_same_results_differ_in_no_draw(bench):
     same = [result("validation", 0, (100.0, 30.0, 50.0)), result("validation", 0, (10.0, 0.0, 5.0))]
     assert not bench.resample_difference(same, same, VIDEOS).any()
+
+
+def test_seeds_are_compared_by_the_choices_without_the_boxes_of_the_split(bench, results):
+    assert bench.seed_choices(results) == ["validation"]
+    results["tcam"]["tags"] = results["tcam"]["validation"]
+    assert bench.seed_choices(results) == ["tags", "validation"]
+    assert bench.seed_choices({"tcam": {"oracle": []}}) == ["oracle"]

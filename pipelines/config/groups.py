@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -28,7 +28,7 @@ class OptimizerSettings(Settings):
     )
     frame_limit: Fraction = Field(0.6, description="central share of a shot that frames are drawn from")
     frame_choices: Positive | None = Field(
-        None, description="draw from this many frames of a shot, evenly spread; null: from all"
+        None, description="draw from this many frames of a shot, evenly spread (with frame_limit 1); null: from all"
     )
     balance_classes: bool = Field(False, description="repeat shots of rare classes so that classes are seen equally")
     lr: float = Field(1e-3, gt=0, description="learning rate at the start")
@@ -38,6 +38,13 @@ class OptimizerSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of SGD, first beta of AdamW")
     weight_decay: Weight = Field(1e-4, description="L2 penalty on the weights; decoupled with AdamW")
     workers: int = Field(0, ge=0, description="decoding processes; 0 decodes in the training process")
+
+    @model_validator(mode="after")
+    def _spread_over_the_whole_shot(self) -> Self:
+        if self.frame_choices is not None and self.frame_limit < 1:  # few frames, of which the limit would leave fewer
+            found = f"found {self.frame_choices} and {self.frame_limit:g}"
+            raise ValueError(f"frame_choices are spread over the whole shot and need frame_limit=1: {found}")
+        return self
 
 
 class SoftSettings(Settings):

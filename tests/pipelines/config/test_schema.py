@@ -165,8 +165,16 @@ def test_one_frame_without_the_joint_term_is_a_colocam_too():
             "localizer.joint.space is of method colocam: found features with method tcam",
         ),
         (
-            ["method=colocam", "localizer.frame_choices=3"],
+            ["method=colocam", "localizer.frame_choices=3", "localizer.frame_limit=1"],
             "sequence.frames must be at most frame_choices, the frames of a shot: found 4 and 3",
+        ),
+        (
+            ["method=colocam", "localizer.frame_choices=8"],
+            "'localizer': frame_choices are spread over the whole shot and need frame_limit=1: found 8 and 0.6",
+        ),
+        (
+            ["classifier.frame_choices=3", "classifier.frame_limit=0.9"],
+            "'classifier': frame_choices are spread over the whole shot and need frame_limit=1: found 3 and 0.9",
         ),
         (["method=colocam", "localizer.joint.space=rgb"], "should be 'colour' or 'features', found 'rgb'"),
         (["method=colocam", "localizer.joint.sigma_features=0"], "sigma_features': .* greater than 0, found 0"),

@@ -21,6 +21,7 @@ LEVELS = (
     *("input.resize=64", "model.decoder=levels", "classifier.freeze_backbone=true", "cam.method=cam"),
     *("cam.refine=joint", "localizer.seeds.weight=0", "localizer.soft.weight=1", "localizer.optimizer=adamw"),
     *("localizer.temporal.neighbours=0", "localizer.frame_choices=3", "classifier.frame_choices=3"),
+    *("localizer.frame_limit=1", "classifier.frame_limit=1"),
 )
 
 

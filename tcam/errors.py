@@ -6,6 +6,11 @@ in one line and exits with its ``exit_code``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
+_MOST_NAMES: Final = 20
+
 
 class TcamError(Exception):
     """Base class: data, settings or the environment are not as expected; the message names the remedy."""
@@ -57,6 +62,12 @@ class ForkError(TcamError):
 
 class TrainingError(TcamError):
     """Training cannot continue, for example because a loss is not finite."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return names as text for one line; of more than 20, the first and how many more there are."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {more} more"
 
 
 def one_line(error: BaseException) -> str:

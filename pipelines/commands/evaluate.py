@@ -29,7 +29,7 @@ from pipelines.pipeline import Chosen, choose_thresholds, picture_source, score_
 from pipelines.report.run import write_run_report
 from pipelines.run.console import console
 from pipelines.run.folder import open_run
-from tcam.errors import ConfigError, DataError
+from tcam.errors import ConfigError, DataError, some_of
 from tcam.types import Components, FrameTruth, Split, VideoIndex
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _with_classes_of(
     """Renumber the labels of other data to match the run's classes."""
     unknown = [name for name in index.class_names if name not in run.index.class_names]
     if unknown:
-        raise DataError(f"the videos hold class '{unknown[0]}'; the run knows {', '.join(run.index.class_names)}")
+        raise DataError(f"the videos hold class '{unknown[0]}'; the run knows {some_of(run.index.class_names)}")
     labels = [run.index.class_names.index(name) for name in index.class_names]
     records = tuple(replace(record, label=labels[record.label]) for record in index.records)
     return (

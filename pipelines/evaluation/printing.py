@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from pipelines.evaluation.metrics import Metric
 from pipelines.evaluation.results import Rows, Score
 from pipelines.run.console import console
 
+_MOST_CLASSES: Final = 20
+"""Classes that have a column; more do not fit on a terminal."""
+
 
 def print_table(rows: Rows, title: str) -> None:
-    """Print CorLoc by class, one line per method and protocol; the protocols stand below the table."""
+    """Print CorLoc by class, one line per method and protocol; the protocols stand below the table.
+
+    With more than 20 classes, the table has their mean only.
+    """
     classes = list(rows[0][1].per_class)
-    columns = ["method", "threshold", *classes, "mean", "frames %"]
-    lines = [
-        [name, Score(name, found).threshold_text, *map(percent, (*found.per_class.values(), found.macro, found.micro))]
-        for name, found in rows
-    ]
-    _print_lines(title, columns, lines, [str(result.protocol) for _, result in rows])
+    shown = classes if len(classes) <= _MOST_CLASSES else []
+    lines = []
+    for name, found in rows:
+        values = (*(found.per_class[label] for label in shown), found.macro, found.micro)
+        lines.append([name, Score(name, found).threshold_text, *map(percent, values)])
+    notes = [str(result.protocol) for _, result in rows]
+    if not shown:
+        notes.append(f"{len(classes)} classes: the report and results.json have the figures of each")
+    _print_lines(title, ["method", "threshold", *shown, "mean", "frames %"], lines, notes)
 
 
 def print_metrics(metrics: Sequence[Metric]) -> None:

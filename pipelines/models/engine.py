@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from tcam.errors import ConfigError
+from tcam.errors import ConfigError, some_of
 from tcam.types import Size
 from tcam.video.pixels import Pixels
 
@@ -125,5 +125,5 @@ class Model:
         if class_name is None:
             return None
         if class_name not in self.class_names:
-            raise ConfigError(f"--class {class_name}: the run knows {', '.join(self.class_names)}")
+            raise ConfigError(f"--class {class_name}: the run knows {some_of(self.class_names)}")
         return self.class_names.index(class_name)

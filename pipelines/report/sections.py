@@ -18,6 +18,7 @@ from pipelines.report.charts import Chart, Series, bar_chart, line_chart
 _AREAS: Final = (0.0, 0.01, 0.04, 0.1, 0.25, 0.5, math.inf)
 _AREA_NAMES: Final = ("< 1", "1–4", "4–10", "10–25", "25–50", "> 50")
 _PERCENT: Final = (0.0, 100.0)
+_MOST_LINES: Final = 20
 _ROUND: Final = re.compile(r"localizer-(\d+)")
 
 _Values = dict[str, dict[int, float]]
@@ -25,7 +26,10 @@ _Values = dict[str, dict[int, float]]
 
 
 def threshold_charts(evaluation: Evaluation) -> list[Chart]:
-    """Draw CorLoc against the map threshold: one line per method, then one line per class for each method."""
+    """Draw CorLoc against the map threshold: one line per method, then one line per class for each method.
+
+    More than 20 classes are not drawn.
+    """
     curves = {name: curve for name, curve in evaluation.curves.items() if len(curve.thresholds) > 1}
     if not curves:
         return []
@@ -36,7 +40,7 @@ def threshold_charts(evaluation: Evaluation) -> list[Chart]:
         lines = [Series(label, curve.thresholds, values) for label, values in known.items()]
         chosen = evaluation.thresholds.get(name)
         marks = {} if chosen is None else dict.fromkeys(known, chosen)
-        charts += [threshold_chart(f"By class: {name}", lines, marks)] if lines else []
+        charts += [threshold_chart(f"By class: {name}", lines, marks)] if 0 < len(lines) <= _MOST_LINES else []
     return charts
 
 

@@ -4,6 +4,8 @@ from pipelines.evaluation.metrics import list_metrics
 from pipelines.evaluation.printing import percent, print_metrics, print_table
 from pipelines.evaluation.score import results_table
 from pipelines.run.console import console
+from tcam.metrics.corloc import CorLocResult
+from tcam.types import CorLocProtocol
 from tests.helpers.scored import score, undecided
 from tests.helpers.tiny import whole_frame_truth
 
@@ -36,3 +38,15 @@ def test_the_other_figures_are_printed_with_their_protocols(tiny_data, capsys, m
 def test_a_percentage_that_is_not_there_is_a_dash():
     assert percent(float("nan")) == "-"
     assert percent(99.96) == "100.0"
+
+
+def test_hundreds_of_classes_are_not_columns_of_the_printed_table(capsys):
+    protocol = CorLocProtocol("tags")
+    for count, shown in ((20, True), (300, False)):
+        found = CorLocResult(protocol, 0.4, {f"c{i}": float("nan") if i else 25.0 for i in range(count)}, 25.0, 30.0, 9)
+        print_table([("tcam", found)], "test split")
+        text = capsys.readouterr().err
+        assert ("c19" in text) == shown
+        assert ("300 classes: the report and results.json have the figures of each" in text) != shown
+        assert "nan" not in text
+        assert {"tcam", "25.0", "30.0"} <= set(text.split())

@@ -21,6 +21,14 @@ def test_threshold_curves_show_each_method_then_each_class_with_the_threshold_in
     assert [len(series.lines) for series in charts[1].series] == [1, 3]
 
 
+def test_hundreds_of_classes_have_no_chart(evaluation):
+    curve = evaluation.curves["tcam"]
+    values = next(iter(curve.per_class.values()))
+    many = replace(curve, per_class={f"c{i}": values for i in range(300)})
+    charts = threshold_charts(replace(evaluation, curves={"tcam": many}))
+    assert [chart.title for chart in charts] == ["Mean over classes"]
+
+
 def test_the_histogram_counts_every_frame_in_its_bin(evaluation):
     (chart,) = overlap_chart(evaluation)
     assert [series.name for series in chart.series] == ["layercam", "tcam", "centre box (50 %)"]

@@ -78,7 +78,6 @@ LONGER_FUNCTIONS = {
     "pipelines/report/charts.py:line_chart": 50,
     "pipelines/streaming/localizer.py:StreamLocalizer.of_run": 49,
     "pipelines/synthetic/videos.py:write_synthetic_videos": 46,
-    "pipelines/training/cam_cache.py:write_cams": 44,
     "tcam/boxes/components_single.py:_largest": 46,
     "tcam/boxes/components_sweep.py:add_layer": 47,
     "tcam/model/backbone.py:Backbone.__init__": 45,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from pipelines.data.failures import VideoFailure, write_failures
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, class_activation
 from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import COPY_FRAMES, Placement, model_time_limit_s, split_range
-from pipelines.run.console import item_bar
+from pipelines.run.console import console, item_bar
 from pipelines.run.files import write_json
 from pipelines.training.frozen_features import FrozenFeatures
-from tcam.errors import DataError, VideoError
+from tcam.errors import DataError, VideoError, some_of
 from tcam.files import replacing
 from tcam.supervision.joint_walk import JointWalk, affinity_features
 from tcam.supervision.temporal import overheat, temporal_max_pool
@@ -102,14 +102,10 @@ def write_cams(
             holds_model=True,
             progress=progress,
         )
-        failures = _save_shots(zip(parts, results, strict=True), folder)
+        failures, filled = _save_shots(zip(parts, results, strict=True), folder)
     if failures:
-        write_failures(failures, folder / "errors.csv")
-        first = failures[0]
-        raise DataError(
-            f"the CAMs of {len(failures)} videos could not be made, listed in {folder / 'errors.csv'} "
-            f"({first.video_id}: {first.reason}); the others are kept"
-        )
+        _refuse(failures, folder / "errors.csv")
+    _warn_of_empty(index, {(part.position, part.shot) for part in parts}, filled)
     facts = {"method": settings.method, "refine": settings.refine}
     write_json(folder / "header.json", {**facts, "input": list(size), "classes": list(index.class_names)})
 
@@ -130,26 +126,60 @@ def _most_frames(settings: CamSettings) -> int:
     return COPY_FRAMES if settings.refine == "none" else 4 * COPY_FRAMES
 
 
-def _save_shots(results: Iterable[tuple[ShotPart, np.ndarray | ItemFailure]], folder: Path) -> list[VideoFailure]:
-    """Join the parts of each shot in its file; a shot with a failed part has no file."""
+def _refuse(failures: Sequence[VideoFailure], table: Path) -> NoReturn:
+    write_failures(failures, table)
+    first = failures[0]
+    raise DataError(
+        f"the CAMs of {len(failures)} videos could not be made, listed in {table} "
+        f"({first.video_id}: {first.reason}); the others are kept"
+    )
+
+
+def _warn_of_empty(index: VideoIndex, made: Collection[tuple[int, Shot]], filled: Collection[int]) -> None:
+    """Name the classes without a CAM above 0, of those whose shots were all made now."""
+    labels: dict[int, bool] = {}
+    for position, record in enumerate(index.records):
+        if record.split == "train" and record.label not in (*filled, NO_CLASS):
+            now = all((position, shot) in made for shot in record.shots)
+            labels[record.label] = labels.get(record.label, True) and now
+    names = [index.class_names[label] for label, now in sorted(labels.items()) if now]
+    if names:
+        console.print(
+            f"warning: every CAM of {some_of(names)} is empty, so the localizer learns that these videos hold no "
+            "object; look at the videos, or choose another cam.method",
+            markup=False,
+        )
+
+
+def _save_shots(
+    results: Iterable[tuple[ShotPart, np.ndarray | ItemFailure]], folder: Path
+) -> tuple[list[VideoFailure], set[int]]:
+    """Join the parts of each shot in its file; a shot with a failed part has no file.
+
+    Returns:
+        The failures, and the labels that have a CAM above 0.
+    """
     failures: dict[str, VideoFailure] = {}
+    filled: set[int] = set()
     for (position, shot), found in itertools.groupby(results, key=lambda pair: (pair[0].position, pair[0].shot)):
         try:
             with replacing(shot_file(folder, position, shot)) as temporary, temporary.open("wb") as stream:
                 for part, maps in found:
-                    _append(stream, part, maps)
+                    filled |= {part.record.label} if _append(stream, part, maps) else set()
         except VideoError as error:
             failures.setdefault(part.record.video_id, VideoFailure(part.record.video_id, str(error)))
-    return list(failures.values())
+    return list(failures.values()), filled
 
 
-def _append(stream: IO[bytes], part: ShotPart, maps: np.ndarray | ItemFailure) -> None:
+def _append(stream: IO[bytes], part: ShotPart, maps: np.ndarray | ItemFailure) -> bool:
+    """Write the CAMs of a part, and return whether any is above 0."""
     if isinstance(maps, ItemFailure):
         raise VideoError(maps.reason)
     if part.own.start == 0:
         about = {"descr": maps.dtype.str, "fortran_order": False, "shape": (len(part.kept), *maps.shape[1:])}
         np.lib.format.write_array_header_1_0(stream, about)
     stream.write(maps.tobytes())
+    return bool(maps.any())
 
 
 def walk_of(settings: CamSettings) -> JointWalk | None:

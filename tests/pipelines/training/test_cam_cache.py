@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from pipelines.config.localizer_groups import TemporalSettings
 from pipelines.models.localizer import class_activation
 from pipelines.parallel.placement import Placement
 from pipelines.training.cam_cache import CamCache, shot_file, write_cams
+from pipelines.training.frozen_features import FrameKey, FrozenFeatures
 from tcam.errors import DataError
 from tcam.supervision.joint_walk import JointWalk, affinity_features
 from tcam.types import NO_CLASS, VideoIndex
 from tcam.video.dataset import open_record
-from tests.helpers.tiny import SIDE, record, tiny_config, tiny_localizer
+from tests.helpers.tiny import CPU, SIDE, record, tiny_config, tiny_localizer
 
 SETTINGS = tiny_config("cam.batch=3").cam  # 8 frames in 3 batches
 
@@ -142,3 +144,64 @@ def test_a_shot_without_any_object_has_cams_of_zero_though_the_cache_knows_the_v
     empty = dataclasses.replace(index.records[0], label=NO_CLASS)
     cache = CamCache.open(folder, index, TemporalSettings())
     assert cache(empty, empty.shots[0], [0, 2]).tolist() == [[[0.0]], [[0.0]]]
+
+
+def test_a_class_whose_cams_are_all_empty_is_named(tiny_data, tmp_path, capsys):
+    localizer = tiny_localizer()
+    with torch.no_grad():
+        localizer.network.head.weight[1] = -1.0  # features are positive, so LayerCAM finds nothing for the second class
+    write_cams(tiny_data.index, localizer, tmp_path, settings=SETTINGS, size=(SIDE, SIDE), placement=Placement())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning: every CAM of fish is empty, so the localizer learns that these videos hold no object" in said
+    next(path for path in tmp_path.glob("*.npy") if np.load(path).any()).unlink()
+    write_cams(tiny_data.index, localizer, tmp_path, settings=SETTINGS, size=(SIDE, SIDE), placement=Placement())
+    assert "warning" not in capsys.readouterr().err  # of shots that were there before, nothing is known
+
+
+class LongShot(dict[FrameKey, tuple[torch.Tensor, ...]]):
+    """Features of any frame, made when asked for; counts those asked for and those alive."""
+
+    def __init__(self, network) -> None:
+        channels = (*network.backbone.level_channels[:2], network.backbone.last_channels)
+        self.shapes, self.asked, self.alive, self.most = [(c, 2, 2) for c in channels], 0, 0, 0
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: FrameKey) -> tuple[torch.Tensor, ...]:
+        generator = torch.Generator().manual_seed(key[1])
+        parts = tuple(torch.rand(shape, generator=generator).half() for shape in self.shapes)
+        self.asked, self.alive = self.asked + 1, self.alive + 1
+        self.most = max(self.most, self.alive)
+        weakref.finalize(parts[0], self._let_go)
+        return parts
+
+    def _let_go(self) -> None:
+        self.alive -= 1
+
+
+def read_nothing(keys):
+    raise AssertionError(f"no frame is decoded, but {keys}")
+
+
+def test_frames_of_a_long_shot_are_held_in_parts_and_few_chosen_ones_are_all_that_is_read(tmp_path):
+    """A shot of two hours has 180,000 frames: here 2,000 that walk, and all with frame_choices."""
+    localizer = tiny_localizer("cam")
+    settings = tiny_config("cam.refine=joint", "cam.walk.steps=1").cam
+    for frames, choices, cached in ((2000, None, 2000), (180_000, 8, 8)):
+        index = VideoIndex(("a", "b"), (record("a/long.mp4", 0, shots=((0, frames),)),))
+        shot = LongShot(localizer.network)
+        write_cams(
+            index,
+            localizer,
+            tmp_path / str(frames),
+            settings=settings,
+            size=(SIDE, SIDE),
+            placement=Placement(),
+            frames_per_shot=choices,
+            features=FrozenFeatures(CPU, read_nothing, shot),
+        )
+        stored = np.load(shot_file(tmp_path / str(frames), 0, index.records[0].shots[0]), mmap_mode="r")
+        assert stored.shape == (cached, 2, 2)
+        assert shot.asked <= 2 * cached  # of neighbouring parts twice
+        assert shot.most <= settings.batch

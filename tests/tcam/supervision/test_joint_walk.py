@@ -1,4 +1,5 @@
 import itertools
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -198,3 +199,23 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"got \[2, 4, 4\] and \[3, 5, 4, 4\]"):
         JointWalk()(torch.rand(2, 4, 4), torch.rand(3, 5, 4, 4))
+
+
+def test_frames_that_have_walked_are_let_go():
+    """However long the shot: features of two blocks at most are alive."""
+    walk, alive, most = JointWalk(window=3, stride=2, steps=1), 0, 0
+
+    def let_go() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def frames() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        nonlocal alive, most
+        for _ in range(600):
+            features = torch.rand(2, 2, 2)
+            weakref.finalize(features, let_go)
+            alive, most = alive + 1, max(most, alive + 1)
+            yield torch.rand(2, 2), features
+
+    assert sum(1 for _ in walk.walk_in_order(frames())) == 600
+    assert most <= 2 * 6

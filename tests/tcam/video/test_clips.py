@@ -91,3 +91,12 @@ def test_frames_are_drawn_from_some_that_are_spread_over_the_shot():
     assert spread_frames(Shot(10, 22), 4) == [11, 14, 17, 20]
     sampler, generator = FrameSampler(1.0, 4), torch.Generator().manual_seed(0)
     assert {sampler(Shot(10, 22), generator)[0] for _ in range(50)} == {11, 14, 17, 20}
+
+
+def test_a_shot_of_two_hours_trains_on_as_few_frames_as_any_other():
+    generator, shot = torch.Generator().manual_seed(0), Shot(1000, 181_000)
+    frames = spread_frames(shot, 8)
+    assert len(frames) == 8
+    assert (frames[0] - shot.start, shot.stop - frames[-1]) == (11_250, 11_250)
+    assert {FrameSampler(1.0, 8)(shot, generator)[0] for _ in range(200)} == set(frames)
+    assert isinstance(spread_frames(shot, None), range)  # all of them, without a list

@@ -14,7 +14,7 @@ from pipelines.config.schema import EvaluationSettings
 from pipelines.evaluation.sampling import spread_out, threshold_grid
 from pipelines.models.engine import FrameMaps
 from pipelines.models.localizer import NetworkLocalizer
-from pipelines.training.frozen_features import FrozenFeatures
+from pipelines.training.frozen_features import FrameKey, FrozenFeatures
 from tcam.boxes.boxes import scale_boxes
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.boxes.over_time import presence_of
@@ -59,11 +59,12 @@ class Validator:
         self._settings = settings
         self._class_names = index.class_names
         self._truth = {(item.video_id, item.frame_index): item for item in truth if item.boxes}
+        empty = {(item.video_id, item.frame_index) for item in truth if not item.boxes}
         self._sizes = {record.video_id: record.size for record in index.records}
         frames = [
             (record, frame)
             for record in index.of_split("val")
-            for frame in _chosen_frames(record, self._truth.keys(), settings.selection_frames)
+            for frame in _chosen_frames(record, self._truth.keys(), empty, settings.selection_frames)
         ]
         self._loader = DataLoader(
             FrameDataset(frames, size=size, read_frames=features is None),
@@ -118,7 +119,11 @@ class Validator:
         return self._batches
 
 
-def _chosen_frames(record: VideoRecord, annotated: Collection[tuple[str, int]], wanted: int) -> list[int]:
-    with_boxes = [frame for frame in range(record.num_frames) if (record.video_id, frame) in annotated]
-    candidates = with_boxes or list(range(record.num_frames))
+def _chosen_frames(
+    record: VideoRecord, annotated: Collection[FrameKey], empty: Collection[FrameKey], wanted: int
+) -> list[int]:
+    """Return frames of a video with boxes; if it has none, any that are not known to be empty."""
+    frames = range(record.num_frames)
+    with_boxes = [frame for frame in frames if (record.video_id, frame) in annotated]
+    candidates = with_boxes or [frame for frame in frames if (record.video_id, frame) not in empty]
     return [candidates[i] for i in spread_out(len(candidates), wanted)]

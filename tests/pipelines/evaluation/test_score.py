@@ -85,6 +85,25 @@ def test_videos_without_boxes_are_not_judged_and_none_at_all_is_an_error(tiny_da
         score(tiny_data, truth, records=[item for item in tiny_data.index.records if item.label == 0])
 
 
+def test_frames_and_videos_without_a_row_are_unannotated_and_no_figure_counts_them_as_empty(tiny_data):
+    """As the clips of webclips without boxes (gt_type none), wherever they lie."""
+    whole = whole_frame_truth(tiny_data.index, (0, 3, 5))
+    unannotated = tiny_data.index.records[0].video_id
+    truth = [item for item in whole if item.video_id != unannotated and item.frame_index != 3]
+    scored = score(tiny_data, truth, chosen={"tcam": 0.0}, tcam=undecided())
+    table = scored.evaluators["tcam"].table("oracle")
+    assert (table.num_frames, table.macro, table.micro) == (len(truth), 100, 100)
+    assert set(table.per_video) == {item.video_id for item in truth}
+    method = scored.methods["tcam"]
+    present, false_alarms = method.presence.compute()
+    assert present == 100
+    assert math.isnan(false_alarms)
+    assert sum(batch.num_rows for batch in method.rows()) == method.at_chosen.compute().num_frames == len(truth)
+    kept = [record for record in tiny_data.index.records if record.video_id != unannotated]
+    without = score(tiny_data, truth, records=kept, chosen={"tcam": 0.0}, tcam=undecided())
+    assert without.evaluators["tcam"].table("oracle").as_dict() == table.as_dict()
+
+
 def test_a_video_that_cannot_be_read_is_listed_and_the_others_are_judged(tiny_data, tmp_path):
     first, *others = tiny_data.index.records
     broken = tmp_path / "broken.mp4"

@@ -4,7 +4,7 @@ import torch
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.training.validation import Validator, best_level
 from tcam.boxes.over_time import presence_of
-from tcam.types import VideoIndex
+from tcam.types import FrameTruth, VideoIndex
 from tests.helpers.tiny import SIDE, tiny_config, tiny_localizer, whole_frame_truth
 
 SETTINGS = tiny_config().evaluation
@@ -63,6 +63,28 @@ def test_presence_is_learnt_from_tags_alone(tiny_data):
     assert validator(ones, ()).presence(localizer) == pytest.approx(presence_of(right, peak))
     # Where half of the tags are the less probable class, no level parts the classes: it is the lowest.
     assert validator(tiny_data.index, ()).presence(localizer) == pytest.approx(presence_of(1 - right, peak))
+
+
+def test_videos_without_boxes_count_for_their_tags_and_never_as_empty(tiny_data):
+    """Frames without a row are unannotated: no box is expected there, and they show the tag."""
+    first, _ = tiny_data.index.of_split("val")
+    boxed = [item for item in whole_frame_truth(tiny_data.index) if item.video_id == first.video_id]
+    score, localizer = validator(tiny_data.index, boxed), decided(tiny_localizer("decoder"), first.label)
+    with torch.no_grad():
+        localizer.network.decoder.head.weight.zero_()  # boxes the whole frame, with one level of presence by class
+    found = score(localizer)
+    assert (found.corloc, found.accuracy) == (100.0, 50.0)  # of the first video's frames; of all
+    assert score.presence(localizer) == validator(tiny_data.index, ()).presence(localizer)
+    alone = VideoIndex(tiny_data.index.class_names, (first,))
+    assert validator(alone, boxed).presence(localizer) > score.presence(localizer)  # the second video counts
+
+
+def test_frames_known_to_be_empty_show_no_tag(tiny_data):
+    first, second = tiny_data.index.of_split("val")
+    empty = [FrameTruth(first.video_id, frame, first.label, ()) for frame in range(first.num_frames)]
+    score = validator(tiny_data.index, empty)
+    assert score(decided(tiny_localizer(), second.label)).accuracy == 100.0
+    assert validator(tiny_data.index, empty[1:])(decided(tiny_localizer(), second.label)).accuracy < 100.0
 
 
 def test_without_validation_videos_there_is_no_score(tiny_data):

@@ -37,7 +37,7 @@ from pipelines.training.classifier_steps import check_baseline
 from pipelines.training.frozen_features import FrozenFeatures
 from pipelines.training.run_stage import TrainStage, make_cams, train_here
 from pipelines.training.validation import Validator
-from tcam.errors import VideoError
+from tcam.errors import DataError, VideoError
 from tcam.files import sweep_leftovers
 from tcam.metrics.corloc import CorLocResult
 from tcam.model.backbone import load_backbone_weights
@@ -203,11 +203,20 @@ def choose_thresholds(
     features = features or FrozenFeatures.of_run(run)
     reasons = choose_by_tags(localizers, run.index, walk=walk, size=run.input_size, grid=grid, look=features)
     console.print(f"map thresholds: tags of {reasons.videos} videos", style="dim")
+    if reasons.guesses:
+        names = ", ".join(reasons.guesses)
+        console.print(
+            f"warning: the threshold that tags choose for {names} is a guess: boxes agree no more in the same frame "
+            "than across videos, so the maps hardly tell the object"
+        )
     ways: dict[str, Mapping[str, float]] = {"tags": reasons.thresholds}
     annotated = {item.video_id for item in run.truth if item.boxes}
     if any(record.video_id in annotated for record in run.index.of_split("val")):
         scored = score_split(run, localizers, "val", components=components, placement=placement)
-        ways["validation"] = scored.best_thresholds()
+        best = scored.best_thresholds()
+        ways["validation"] = {**reasons.thresholds, **best}
+        if missed := ", ".join(name for name in localizers if name not in best):
+            console.print(f"{missed}: no map threshold finds a validation box, so tags choose it")
     chosen_on = "validation" if settings.selection == "auto" and "validation" in ways else "tags"
     return Chosen(ways.pop(chosen_on), chosen_on, ways, reasons)
 
@@ -222,8 +231,14 @@ def score_split(
     placement: Placement = AUTO,
     ddt: NetworkLocalizer | None = None,
 ) -> ScoredSet:
-    """Score localizers and baselines on the annotated frames of a split, or of all (``all``); see ``score_videos``."""
+    """Score localizers and baselines on the annotated frames of a split, or of all (``all``); see ``score_videos``.
+
+    Raises:
+        DataError: no video is in the split, or none of them has a box.
+    """
     records = [record for record in run.index.records if split in (record.split, "all")]
+    if not records:
+        raise DataError(f"the {split} split has no videos: choose another with --split, or other videos with --videos")
     return score_videos(
         localizers,
         run.index,

@@ -63,8 +63,9 @@ class ScoredSet:
         return {name: method.corloc for name, method in self.methods.items()}
 
     def best_thresholds(self) -> dict[str, float]:
-        """Return every localizer's best threshold on this set (macro CorLoc)."""
-        return {name: item.best_threshold() for name, item in self.evaluators.items() if not _is_baseline(item)}
+        """Return the best threshold on this set (macro CorLoc) of every localizer that finds any box at one."""
+        known = {name: item for name, item in self.evaluators.items() if not _is_baseline(item)}
+        return {name: item.best_threshold() for name, item in known.items() if item.accuracy().nansum() > 0}
 
 
 def score_videos(

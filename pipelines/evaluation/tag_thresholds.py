@@ -68,6 +68,11 @@ class Agreement:
     same: tuple[float, ...]
     chance: tuple[float, ...]
 
+    @property
+    def is_guess(self) -> bool:
+        """Whether boxes agree no more than by chance, whatever share they cover: the maps hardly tell the object."""
+        return all(same <= chance for same, chance in zip(self.same, self.chance, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class TagThresholds:
@@ -81,6 +86,11 @@ class TagThresholds:
     def thresholds(self) -> dict[str, float]:
         """The map threshold of each localizer."""
         return {name: found.threshold for name, found in self.by_localizer.items()}
+
+    @property
+    def guesses(self) -> list[str]:
+        """The localizers whose map threshold is a guess."""
+        return [name for name, found in self.by_localizer.items() if found.is_guess]
 
 
 def choose_by_tags(

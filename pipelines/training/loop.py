@@ -231,7 +231,8 @@ class Trainer:
         for name, criterion in keep.items():
             measured = scores.corloc if criterion == "corloc" else scores.accuracy
             score = float(epoch) if measured is None else measured  # nothing to compare by: the newest
-            if score > at.best.get(name, -math.inf):
+            best = at.best.get(name, -math.inf)
+            if score > best or score == best == 0:  # nothing is right so far: the newest
                 at.best[name] = score
                 self._save_weights(f"{name}.safetensors", row)
         if epoch + 1 == self._settings.epochs:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import timm
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from pipelines.config.schema import RunConfig, load_config
 from pipelines.models.device import Compute
@@ -75,6 +77,15 @@ def tiny_config(*overrides: str) -> RunConfig:
 def tiny_localizer(method: MapMethod = "layercam", *, seed: int = 0, classes: int = 2) -> NetworkLocalizer:
     network = build_network(tiny_config().model, classes, decoder=method == "decoder", seed=seed)
     return NetworkLocalizer(network.eval(), method, CPU)
+
+
+def write_imagenet_weights(path: Path) -> Path:
+    """Write all weights of the tiny backbone at random, with an ImageNet classifier strong enough to be certain."""
+    torch.manual_seed(0)
+    layers = timm.create_model("test_resnet").state_dict()
+    layers["fc.weight"] = 3 * torch.randn(1000, 96)
+    save_file({name: value.half() for name, value in layers.items()}, path)
+    return path
 
 
 def set_walk(run: Path, **settings: int) -> None:

@@ -14,7 +14,8 @@ from pipelines.models.run import Run, load_localizers, load_run, main_localizer
 from pipelines.pipeline import check_settings, choose_thresholds, train_run
 from pipelines.run.lock import locked
 from tcam.errors import ConfigError, DataError, WeightsError
-from tcam.types import VideoIndex
+from tcam.types import Box, VideoIndex
+from tests.helpers.scored import undecided
 from tests.helpers.tiny import CPU, SETTINGS, files_of, record, set_flags, tiny_config
 
 STAGES = ("classifier", "cams", "localizer")
@@ -298,3 +299,19 @@ def test_a_broken_run_is_said_plainly(private_run):
     (private_run / "index" / "index.json").unlink()
     with pytest.raises(DataError, match="cannot read the index"):
         load_run(private_run)
+
+
+def test_where_every_validation_box_is_missed_tags_choose_and_not_the_first_threshold(tiny_run, capsys):
+    run = load_run(tiny_run.folder, device="cpu")
+    corner = tuple(dataclasses.replace(item, boxes=(Box(0, 0, 2, 2),)) for item in run.truth if item.boxes)
+    chosen = choose_thresholds(dataclasses.replace(run, truth=corner), load_localizers(run))
+    assert (chosen.thresholds, chosen.chosen_on) == (chosen.reasons.thresholds, "validation")
+    assert "layercam, tcam: no map threshold finds a validation box, so tags choose it" in capsys.readouterr().err
+
+
+def test_a_threshold_that_is_a_guess_is_said(tiny_run, capsys):
+    run = dataclasses.replace(load_run(tiny_run.folder, device="cpu"), truth=())
+    chosen = choose_thresholds(run, {"tcam": undecided()})
+    assert chosen.reasons.guesses == ["tcam"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning: the threshold that tags choose for tcam is a guess: boxes agree no more in the same frame" in said

@@ -41,15 +41,19 @@ def test_an_evaluation_under_the_benchmarks_protocol_says_so(tcam, tiny_run, tmp
 @pytest.mark.slow
 def test_the_benchmarks_protocol_chooses_its_own_threshold_on_validation(tcam, tiny_run, tmp_path):
     """So on the validation videos themselves the threshold chosen there is the oracle."""
-    found = tcam("evaluate", tiny_run.folder, "--split", "val", "--protocol", "benchmark", "-o", tmp_path)
+    run = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("iou_threshold: 0.5", "iou_threshold: 0.1"))  # or all boxes are wrong
+    found = tcam("evaluate", run, "--split", "val", "--protocol", "benchmark", "-o", tmp_path / "out")
     assert found.code == 0, found.err
-    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     chosen, oracle = (
         {row["method"]: (row["threshold"], row["macro"]) for row in rows if row["threshold_choice"] == choice}
         for choice in ("validation", "oracle")
     )
     assert chosen == oracle
     assert set(chosen) == {"layercam", "tcam"}
+    assert all(macro > 0 for _, macro in chosen.values())
 
 
 @pytest.mark.slow

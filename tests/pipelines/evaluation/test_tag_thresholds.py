@@ -102,3 +102,12 @@ def test_kept_features_give_the_same_thresholds_and_every_frame_is_looked_at_onc
     assert len(asked) == len(features.kept)
     for name, threshold in plain.thresholds.items():
         assert kept.thresholds[name] == pytest.approx(threshold, abs=0.06)  # features are rounded to 16 bits
+
+
+def test_maps_that_say_nothing_give_a_guess():
+    first, second = boxes_of_blobs(50, 12, 1), boxes_of_blobs(50, 12, 2)
+    assert not measure_agreement(list(zip(first, second, strict=True)), SIZE, threshold_grid(0.02)).is_guess
+    alike = [first[0]] * 12  # every video has the same boxes, as of maps that show the background
+    nothing = np.full_like(first[0], np.nan)
+    for maps in ([(boxes, boxes) for boxes in alike], [(nothing, nothing)] * 12):
+        assert measure_agreement(maps, SIZE, threshold_grid(0.02)).is_guess

@@ -2,6 +2,7 @@ import dataclasses
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -21,7 +22,7 @@ from pipelines.training.validation import Validator
 from tcam.errors import TrainingError
 from tcam.model.heads.pooling import POOLINGS
 from tcam.model.network import FrameCamNet
-from tcam.types import Shot, VideoIndex
+from tcam.types import Box, Shot, VideoIndex
 from tests.helpers.tiny import CPU, SIDE, record, tiny_config, tiny_localizer
 
 
@@ -310,3 +311,25 @@ def test_maps_that_are_not_numbers_stop_the_run(tiny_data, cam_folder, tmp_path)
     message = r"localizer stopped in epoch 1: loss term 'joint' is not finite \(joint = nan\)"
     with RunLog(tmp_path) as log, pytest.raises(TrainingError, match=message):
         train_localizer(network, cams, make_context(config, tiny_data, log, tmp_path))
+
+
+@pytest.mark.parametrize("seeds", [1, 0])
+def test_empty_cams_teach_background_and_nothing_else_breaks(tiny_data, cam_folder, tmp_path, seeds):
+    for path in cam_folder.glob("*.npy"):
+        np.save(tmp_path / path.name, np.zeros_like(np.load(path)))
+    config = tiny_config("localizer.epochs=2", f"localizer.seeds.weight={seeds}", "localizer.soft.weight=1")
+    network = build_network(config.model, 2, decoder=True, seed=0)
+    cams = CamCache.open(tmp_path, tiny_data.index, config.localizer.temporal)
+    with RunLog(tmp_path) as log:
+        train_localizer(network, cams, make_context(config, tiny_data, log, tmp_path))
+    first, last = rows_of(tmp_path)
+    assert last["soft"] < first["soft"]
+    assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
+
+
+def test_as_long_as_no_validation_box_is_hit_the_newest_weights_are_the_best(train, tiny_data, tmp_path):
+    corner = tuple(dataclasses.replace(item, boxes=(Box(0, 0, 2, 2),)) for item in tiny_data.truth if item.boxes)
+    data = dataclasses.replace(tiny_data, truth=corner)
+    train("localizer", "run", "localizer.epochs=2", data=data)
+    assert [row["val_corloc"] for row in rows_of(tmp_path / "run")] == [0, 0]
+    assert facts_of(tmp_path / "run" / "best_localization.safetensors")["epoch"] == 2

@@ -26,18 +26,22 @@ from tcam.model.imagenet_head import read_imagenet_head
 from tcam.model.tag_prior import ratio_of
 from tcam.types import NO_CLASS, VideoIndex
 from tcam.video.dataset import OpenReaders
-from tests.helpers.tiny import CPU, SETTINGS, SIDE, WHOLE, files_of, record, set_flags, tiny_config
+from tests.helpers.tiny import (
+    CPU,
+    SETTINGS,
+    SIDE,
+    WHOLE,
+    files_of,
+    record,
+    set_flags,
+    tiny_config,
+    write_imagenet_weights,
+)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    """All weights of the tiny backbone at random, with a classifier that is strong enough to be certain."""
-    torch.manual_seed(0)
-    layers = timm.create_model("test_resnet").state_dict()
-    layers["fc.weight"] = 3 * torch.randn(1000, 96)
-    path = tmp_path_factory.mktemp("weights") / "resnet.safetensors"
-    save_file({name: value.half() for name, value in layers.items()}, path)
-    return path
+    return write_imagenet_weights(tmp_path_factory.mktemp("weights") / "resnet.safetensors")
 
 
 def prior_settings(weights: Path) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ LONGER_FUNCTIONS = {
     "pipelines/inference/overlay_video.py:save_overlay": 54,
     "pipelines/report/charts.py:bar_chart": 46,
     "pipelines/report/charts.py:line_chart": 50,
-    "pipelines/streaming/localizer.py:StreamLocalizer.of_run": 49,
+    "pipelines/streaming/localizer.py:StreamLocalizer.of_run": 41,
     "pipelines/synthetic/videos.py:write_synthetic_videos": 46,
     "tcam/boxes/components_single.py:_largest": 46,
     "tcam/boxes/components_sweep.py:add_layer": 47,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,22 @@ Dropping = Annotated[
         metavar="latest|none|every:N",
         help="Frames to leave out where the network is slower; default: latest of a live source, else none.",
     ),
+]
+
+
+class Refinement(StrEnum):
+    """What goes over the maps of a stream."""
+
+    none = "none"
+    joint = "joint"
+
+
+Refine = Annotated[
+    Refinement,
+    typer.Option(help="joint: make each map agree with those of the last frames; some 100 ms a frame on a CPU."),
+]
+Smooth = Annotated[
+    float | None, typer.Option(min=0.01, metavar="HZ", help="Steadier boxes: cutoff of the 1 euro filter at rest.")
 ]
 MinScore = Annotated[
     str,
@@ -55,10 +72,9 @@ def stream(
     show: Annotated[bool, typer.Option("--show", help="Open the live page in the browser.")] = False,
     threshold: Threshold = None,
     class_name: ClassName = None,
-    smooth: Annotated[
-        float | None, typer.Option(min=0.01, metavar="HZ", help="Steadier boxes: cutoff of the 1 euro filter at rest.")
-    ] = None,
+    smooth: Smooth = None,
     min_score: MinScore = "0",
+    refine: Refine = Refinement.none,
     device: Device = "auto",
     half: Half = False,
     compile_: Annotated[
@@ -84,6 +100,7 @@ def stream(
         min_score=_min_score(min_score),
         device=device,
         half=half,
+        refine="joint" if refine is Refinement.joint else None,
         compile=compile_,
         budget_ms=budget,
         view=0 if show and view is None else view,

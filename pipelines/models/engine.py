@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -70,6 +70,15 @@ class Engine(Protocol):
         Raises:
             ForkError: it cannot work in a forked process.
         """
+        ...
+
+
+@runtime_checkable
+class StreamEngine(Engine, Protocol):
+    """An engine that remembers the frames it has seen; they must come in the order of one stream."""
+
+    def new_stream(self) -> Engine:
+        """Return an engine for another stream, at its first frame."""
         ...
 
 

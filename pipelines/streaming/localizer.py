@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.inference.frames import FramePrediction, predict_video
-from pipelines.models.engine import Engine
+from pipelines.models.engine import Engine, Model, StreamEngine
 from pipelines.models.open import open_model
 from pipelines.streaming.network_threads import network_threads
 from tcam.boxes.over_time import BoxFollower, OverTime
@@ -80,37 +80,29 @@ class StreamLocalizer:
         half: bool = False,
         compiled_for: int | None = None,
         presence: bool = False,
+        refine: Literal["joint"] | None = None,
         video_id: str = "stream",
     ) -> StreamLocalizer:
         """Load a finished run or an exported file; without ``threshold`` use its own. ``half`` is for runs only.
 
         With ``presence``, the run's presence level replaces ``min_score`` of ``over_time``. With ``compiled_for``, the
         network of a run is compiled for batches of that many frames (``torch.compile``), which takes a while; several
-        batches of a file then run in parallel.
+        batches of a file then run in parallel. With ``refine="joint"``, the map of a frame agrees with those of the
+        last frames before it, at the run's threshold for such maps; that takes some tens of milliseconds a frame.
 
         Raises:
             DataError: it is neither, or has no presence level.
-            ConfigError: no such device, a class the run does not know, or an exported file to be compiled.
+            ConfigError: no such device, a class the run does not know, or an exported file to be compiled or refined.
             MissingPartError: its weights are missing or damaged, or the package that runs the file is not installed;
                 or torch.compile does not work here.
         """
-        model = open_model(Path(run), device=device, half=half)
+        model = open_model(Path(run), device=device, refine=refine or "none", half=half)
         if presence:
             if model.presence is None:
                 raise DataError(f"{run} has no level of presence: it has no validation videos; name a number")
             over_time = replace(over_time or OverTime(), min_score=model.presence)
-        engine = model.packed.unpack()
-        if compiled_for is not None:
-            from pipelines.models.compiled import compile_localizer
-            from pipelines.models.localizer import NetworkLocalizer
-
-            if not isinstance(engine, NetworkLocalizer):
-                raise ConfigError(f"--compile is for a run, got the exported file {run}: leave it out")
-            engine = compile_localizer(
-                engine, model.size, batch=compiled_for, threads="all" if compiled_for == 1 else "each"
-            )
         return cls(
-            engine,
+            _engine_of(model, str(run), compiled_for=compiled_for, refine=refine),
             class_names=model.class_names,
             size=model.size,
             threshold=model.threshold if threshold is None else threshold,
@@ -137,8 +129,9 @@ class StreamLocalizer:
 
     def new_stream(self) -> StreamLocalizer:
         """Return a localizer for another stream, at its first frame, with the same settings; it shares the model."""
+        engine = self._engine_here()
         return StreamLocalizer(
-            self._engine_here(),
+            engine.new_stream() if isinstance(engine, StreamEngine) else engine,
             class_names=self.class_names,
             size=self.size,
             threshold=self.threshold,
@@ -188,6 +181,29 @@ class StreamLocalizer:
     def _followed(self, found: Iterator[FramePrediction], follow: BoxFollower) -> Iterator[FramePrediction]:
         for frame in found:
             yield replace(frame, box=follow(frame.box, frame.size))
+
+
+def _engine_of(model: Model, name: str, *, compiled_for: int | None, refine: Literal["joint"] | None) -> Engine:
+    """Load the engine of a model, compiled or with a walk over the last frames where that is asked for.
+
+    Raises:
+        ConfigError: both are, or an exported file is to be compiled.
+        MissingPartError: torch.compile does not work here.
+    """
+    engine = model.packed.unpack()
+    if compiled_for is None and refine is None:
+        return engine
+    from pipelines.models.compiled import compile_localizer
+    from pipelines.models.localizer import NetworkLocalizer
+    from pipelines.models.refinement.last_frames import LastFramesEngine
+
+    if not isinstance(engine, NetworkLocalizer):
+        raise ConfigError(f"--compile is for a run, got the exported file {name}: leave it out")
+    if compiled_for is None:
+        return LastFramesEngine(engine)
+    if refine is not None:
+        raise ConfigError(f"--compile and --refine {refine} do not go together: leave one out")
+    return compile_localizer(engine, model.size, batch=compiled_for, threads="all" if compiled_for == 1 else "each")
 
 
 def resize_frame(

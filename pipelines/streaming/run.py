@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
-from typing import IO, Final
+from typing import IO, Final, Literal
 
 from pipelines.data.find import Source, find_files
 from pipelines.inference.frames import FramePrediction
@@ -55,6 +55,7 @@ class StreamRequest:
     min_score: float | None
     device: str
     half: bool = False
+    refine: Literal["joint"] | None = None
     compile: bool = False
     budget_ms: float | None = None
     view: int | None = None
@@ -173,6 +174,7 @@ def _stream(request: StreamRequest, source: Path | LiveSource, view: LiveView | 
         presence=request.min_score is None,
         device=request.device,
         half=request.half,
+        refine=request.refine,
         compiled_for=batch_of(source, latest=request.drop is not None and request.drop.latest)
         if request.compile
         else None,

@@ -144,14 +144,22 @@ class JointWalk:
         start = torch.stack([one_map for one_map, _ in frames])
         walked = torch.empty_like(start)
         for first in range(min(stride, len(frames))):
-            walked[first::stride] = self._walk(start[first::stride], torch.stack([f for _, f in frames[first::stride]]))
+            walked[first::stride] = self.together(
+                start[first::stride], torch.stack([f for _, f in frames[first::stride]])
+            )
         return walked
 
-    def _walk(self, start: Tensor, features: Tensor) -> Tensor:
-        """Let frames walk together; the affinity's rows sum to 1 by a factor on the result, not on the matrix."""
+    @torch.no_grad()
+    def together(self, start: Tensor, features: Tensor) -> Tensor:
+        """Return the maps ``[T, h, w]`` of frames that all walk together, each stretched to 0..1.
+
+        Args:
+            start: ``[T, h, w]``, see ``start_maps``.
+            features: ``[T, C, h, w]``.
+        """
         reduced = principal_components(features, self.components) / self.sigma
         kernel = gaussian_affinity(reduced)
-        share = self.momentum / kernel.sum(dim=1)
+        share = self.momentum / kernel.sum(dim=1)  # so that rows sum to 1: on the result, not on the matrix
         origin = start.flatten()
         state = origin
         for _ in range(self.steps):

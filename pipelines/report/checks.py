@@ -30,8 +30,8 @@ from tcam.video.dataset import OpenReaders
 from tcam.video.pixels import Pixels
 
 MOST_VIDEOS: Final = 60
-STEPS_PER_VIDEO: Final = 4
-"""Pairs of consecutive frames looked at: eight frames of a video at most."""
+STEPS_PER_VIDEO: Final = 2
+"""Pairs of consecutive frames looked at: four frames of a video at most."""
 THRESHOLD_STEP: Final = 0.1
 _LONG_SIDE: Final = 240
 """Pixels of the frames drawn for the page."""

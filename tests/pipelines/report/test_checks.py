@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipelines.inference.overlay import FOUND_COLOUR
-from pipelines.report.checks import check_videos, first_of_pairs, neighbours, videos_in_turn
+from pipelines.report.checks import STEPS_PER_VIDEO, check_videos, first_of_pairs, neighbours, videos_in_turn
 from tcam.boxes.boxes import iou
 from tcam.boxes.extract import boxes_at_thresholds
 from tcam.supervision.joint_walk import JointWalk
@@ -56,7 +56,7 @@ def test_numbers_are_means_over_the_frames_looked_at(tiny_data, method):
     assert certainties == sorted(certainties)
     for check in checks.videos:
         video = next(item for item in index.records if item.video_id == check.video)
-        firsts = first_of_pairs(video, 4)
+        firsts = first_of_pairs(video, STEPS_PER_VIDEO)
         maps = {}
         for frame in {*firsts, *(i + 1 for i in firsts)}:
             found = localizer(OpenReaders(SIZE).read(video, [frame]), torch.tensor([video.label]))

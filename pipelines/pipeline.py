@@ -33,7 +33,7 @@ from pipelines.run.plan import RunPlan
 from pipelines.run.signals import advise
 from pipelines.run.stage import run_stage, run_step
 from pipelines.training.amounts import amounts_of_work
-from pipelines.training.classifier_steps import check_baseline
+from pipelines.training.classifier_steps import check_baseline, check_one_tag
 from pipelines.training.frozen_features import FrozenFeatures
 from pipelines.training.run_stage import TrainStage, make_cams, train_here
 from pipelines.training.validation import Validator
@@ -104,6 +104,7 @@ def _train_stages(videos: Path, config: RunConfig, folder: Path, cache_dir: Path
     background = read_background(folder / "index", config)
     run = Run(folder, config, compute, prepared.index, prepared.truth, background)
     run.negatives()  # refused, where there are none and the method needs some, before anything is trained
+    check_one_tag(config, run.index)
     with RunLog(folder) as log:
         features = FrozenFeatures.of_run(run)
         settings, truth = config.evaluation, run.truth if config.evaluation.selection == "auto" else ()

@@ -99,9 +99,10 @@ class VideoRecord:
 
     ``video_id`` is its path below the data folder with ``/`` (``dog/rex.mp4``); ``path`` is where the original lies;
     ``cache_path`` is the clean all-intra copy that clip readers use where there is one. ``label`` is a position in the
-    index's ``class_names``; ``size`` is the display orientation of the original; ``rotation`` is the clockwise turn
-    (0, 90, 180, 270) that brings stored pixels to display orientation; ``num_frames`` counts decodable frames.
-    ``runs`` are the image files below ``path`` that make the video, in order, where it is not one whole folder.
+    index's ``class_names``. A video with several tags has a record for each; ``also`` are the labels of the others.
+    ``size`` is the display orientation of the original; ``rotation`` is the clockwise turn (0, 90, 180, 270) that
+    brings stored pixels to display orientation; ``num_frames`` counts decodable frames. ``runs`` are the image files
+    below ``path`` that make the video, in order, where it is not one whole folder.
     """
 
     video_id: str
@@ -116,14 +117,12 @@ class VideoRecord:
     rotation: int = 0
     cache_path: str | None = None
     runs: tuple[FrameRun, ...] = ()
+    also: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTruth:
-    """The truth of one frame: its boxes, in original pixels, and the file of its mask (empty if it has none).
-
-    A frame without boxes is known to hold no object.
-    """
+    """A frame's true boxes in original pixels (none: it holds no object), and its mask's file (empty: it has none)."""
 
     video_id: str
     frame_index: int

@@ -52,10 +52,9 @@ def test_no_module_is_part_of_an_import_circle():
 
 
 LONGER_FILES = {
-    "pipelines/data/prepare.py": 308,
     "pipelines/models/export.py": 306,
     "tcam/supervision/pseudo_labels.py": 305,
-    "tcam/types.py": 335,
+    "tcam/types.py": 334,
     "tcam/video/reader.py": 364,
 }
 """Files above the limit, and the lines that each may have: lower a number, or take its line out, never add one."""
@@ -70,10 +69,9 @@ LONGER_FUNCTIONS = {
     "pipelines/cli/videos.py:evaluate": 50,
     "pipelines/cli/videos.py:predict": 46,
     "pipelines/commands/evaluate.py:evaluate_run": 54,
-    "pipelines/commands/predict.py:predict_sources": 41,
     "pipelines/data/prepare.py:prepare": 58,
     "pipelines/evaluation/score.py:score_videos": 57,
-    "pipelines/inference/overlay_video.py:save_overlay": 54,
+    "pipelines/inference/overlay_video.py:save_overlay": 50,
     "pipelines/report/charts.py:bar_chart": 46,
     "pipelines/report/charts.py:line_chart": 50,
     "pipelines/streaming/localizer.py:StreamLocalizer.of_run": 41,

@@ -205,7 +205,10 @@ def _with_classes_of(
     if unknown:
         raise DataError(f"the videos hold class '{unknown[0]}'; the run knows {some_of(run.index.class_names)}")
     labels = [run.index.class_names.index(name) for name in index.class_names]
-    records = tuple(replace(record, label=labels[record.label]) for record in index.records)
+    records = tuple(
+        replace(record, label=labels[record.label], also=tuple(labels[label] for label in record.also))
+        for record in index.records
+    )
     return (
         replace(index, class_names=run.index.class_names, records=records),
         tuple(replace(item, label=labels[item.label]) for item in truth),

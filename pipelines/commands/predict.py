@@ -23,7 +23,7 @@ from pipelines.run.console import console
 from pipelines.run.environment import package_versions
 from pipelines.run.files import hash_json
 from pipelines.run.signals import finishing
-from tcam.boxes.over_time import BoxFollower, OverTime
+from tcam.boxes.over_time import BoxFollower, OverTime, TagFollower
 from tcam.errors import ConfigError, StreamError, VideoError
 from tcam.files import sweep_leftovers
 from tcam.video.data_folder.find import summarize_passed
@@ -68,17 +68,22 @@ def predict_sources(
     passed = summarize_passed(found.passed)
     if passed is not None:
         console.print(passed, markup=False)
-    work = Predict(
+    work = _work(model, threshold=threshold, class_name=class_name, batch=batch)
+    with staying(placement):
+        return _Prediction(work, model, outputs, placement=placement, track=track).run(found)
+
+
+def _work(model: Model, *, threshold: float | None, class_name: str | None, batch: int) -> Predict:
+    return Predict(
         engine=model.packed,
         size=model.size,
         threshold=model.threshold if threshold is None else threshold,
         batch=batch,
         class_names=model.class_names,
         label=model.label_of(class_name),
+        every_tag=model.several_tags,
         walks=model.walks,
     )
-    with staying(placement):
-        return _Prediction(work, model, outputs, placement=placement, track=track).run(found)
 
 
 def _with_overlays(found: FoundSources, folder: Path | None) -> Iterator[Source]:
@@ -204,13 +209,19 @@ class _Prediction:
                     yield source, predict_live(source, source.live, self._work)
 
     def _write_rows(self, rows: Iterator[FramePrediction], sink: BoxSink, source: Source) -> None:
-        follow = BoxFollower(OverTime()) if self._track else None
+        follow = self._follower()
         try:
             for found in rows:
-                box = found.box if follow is None else follow(found.box, found.size)
-                sink.write(box, size=found.size, threshold=self._work.threshold)
+                for box in (found.box, *found.also):
+                    followed = box if follow is None else follow(box, found.size)
+                    sink.write(followed, size=found.size, threshold=self._work.threshold)
         except StreamError as error:  # rows found before are kept
             self._fail(source.video_id, str(error))
+
+    def _follower(self) -> BoxFollower | TagFollower | None:
+        if not self._track:
+            return None
+        return TagFollower(OverTime()) if self._work.every_tag else BoxFollower(OverTime())
 
     def _fail(self, video_id: str, reason: str) -> None:
         console.print(f"failed {video_id}: {reason}", markup=False)

@@ -95,6 +95,7 @@ class Method:
         learns: the decoder only, or the whole network, with the encoder as in the classifier stage.
         negatives: whether it needs frames known to hold no object.
         masks: whether its loss shows masked frames to the classifier.
+        one_tag: whether its loss needs videos with one tag each.
         defaults: its published settings, where they differ from those of TCAM. Files and ``--set`` win over them.
         own: settings of this method only, such as ``localizer.joint.weight``. Other methods refuse them.
     """
@@ -106,6 +107,7 @@ class Method:
     learns: Literal["decoder", "all"] = "decoder"
     negatives: bool = False
     masks: bool = False
+    one_tag: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     own: tuple[str, ...] = ()
 
@@ -147,6 +149,7 @@ METHODS: Final[dict[str, Method]] = {
         summary="a pixel classifier that trains the encoder too",
         objective=_pixelcam,
         learns="all",
+        one_tag=True,
         defaults={
             "model": {"decoder": "pixels"},
             "localizer": {
@@ -169,6 +172,7 @@ METHODS: Final[dict[str, Method]] = {
         summary="learns from frames without any object too",
         objective=_negev,
         negatives=True,
+        one_tag=True,
         own=("data.background", "localizer.negatives.weight"),
         defaults={
             "localizer": {
@@ -183,6 +187,7 @@ METHODS: Final[dict[str, Method]] = {
         summary="masks that the frozen classifier is sure about",
         objective=_maxmin,
         masks=True,
+        one_tag=True,
         own=("localizer.uncertainty.foreground", "localizer.uncertainty.background"),
         defaults={  # the weights of the uncertainty are ours, not the paper's
             "localizer": {

@@ -7,30 +7,28 @@ frame is read by decoding one, and the short side is limited. Copies are named b
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from pipelines.config.schema import RunConfig
-from pipelines.data.copies import Copies, describe_copies, find_copies, with_copies, without_copies
+from pipelines.data.copies import Copies, describe_copies, find_copies, of_every_tag, other_tags, several_note
 from pipelines.data.failures import VideoFailure
 from pipelines.data.probe_and_copy import GoodVideo, VideoJob, check_video
+from pipelines.data.splits import check_training, count_splits, describe_origin, draw_splits
 from pipelines.data.truth import collect_truth
 from pipelines.parallel.map import ItemFailure, ordered_map
 from pipelines.parallel.placement import Placement
 from pipelines.run.progress import Progress
 from tcam.errors import DataError
 from tcam.files import file_size
-from tcam.types import SPLITS, FrameTruth, Shot, Split, VideoIndex, VideoRecord
+from tcam.types import FrameTruth, Shot, VideoIndex, VideoRecord
 from tcam.video.container import require_av
 from tcam.video.data_folder.clip_tables import FIND_OUT, BoxConvention
 from tcam.video.data_folder.find import PassedOver
-from tcam.video.data_folder.scan import FolderEntry, FolderSource, assign_splits, scan_class_folders
+from tcam.video.data_folder.scan import FolderEntry, FolderSource, scan_class_folders
 from tcam.video.frame_files import is_image_sequence
 
 _BYTES_PER_S: Final = 200_000
@@ -134,32 +132,18 @@ def prepare(
     if cache_dir is not None:
         _open_cache(cache_dir, short_side)
     jobs, strays = _plan(source, cache_dir, short_side, follow_links)
-    outcomes = strays | _check_all(jobs, placement, _Limits(time_limit_s, memory_limit_mb), progress)
+    checked = _check_all(jobs, placement, _Limits(time_limit_s, memory_limit_mb), progress)
+    outcomes = of_every_tag(source.entries, strays | checked)
     good = {e.video_id: known for e in source.entries if isinstance(known := outcomes[e.video_id], GoodVideo)}
     failures = _list_failures(source, outcomes)
     if for_training or not good:
         _require_every_class(source, good, failures)
     kept = [entry for entry in source.entries if entry.video_id in good]
     copies = find_copies(kept)
-    entries = _draw(kept, copies, seed, val_fraction, test_fraction)
+    entries = draw_splits(kept, copies, seed, val_fraction, test_fraction)
     if for_training:
-        require_training(source.class_names, [(e.class_name, e.split) for e in entries], source.root / "clips.csv")
-    facts = _Known(good, failures, copies, _describe_origin(kept, seed))
-    return _build(source, entries, facts, convention)
-
-
-def _draw(
-    videos: Sequence[FolderEntry], copies: Copies, seed: int, val_fraction: float, test_fraction: float
-) -> tuple[FolderEntry, ...]:
-    """Draw the splits that are not given; copies of a video share its split."""
-    generator, own = torch.Generator().manual_seed(seed), without_copies(videos, copies)
-    drawn = assign_splits(own, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
-    return with_copies(videos, drawn, copies)
-
-
-def _describe_origin(entries: Sequence[FolderEntry], seed: int) -> str:
-    drawn = sum(entry.split is None for entry in entries)
-    return f"{drawn} drawn by video with seed {seed}" if drawn else "as its folders or tables say"
+        check_training(source, entries, copies)
+    return _build(source, entries, _Known(good, failures, copies, describe_origin(kept, seed)), convention)
 
 
 def _list_failures(source: FolderSource, outcomes: Mapping[str, GoodVideo | str]) -> tuple[VideoFailure, ...]:
@@ -177,15 +161,16 @@ def _build(
     convention: BoxConvention,
 ) -> Prepared:
     """Build the index and the table of boxes of the usable videos."""
-    good = known.good
-    index = VideoIndex(source.class_names, tuple(_record(entry, good, source.class_names) for entry in entries))
+    good, others = known.good, other_tags(known.copies)
+    records = (_record(entry, good[entry.video_id], source.class_names, others) for entry in entries)
+    index = VideoIndex(source.class_names, tuple(records))
     truth, dropped, outside = collect_truth(source, index, convention)
     damaged = [VideoFailure(v, g.probe.warning) for v, g in good.items() if g.probe.warning is not None]
     lost = f"; the boxes of {dropped} frames past the end of their video were dropped" if dropped else ""
     variable = tuple(video_id for video_id, found in good.items() if found.probe.variable_rate)
     found = (*describe_copies(entries, known.copies), *source.notes, *outside)
     warnings = (*(VideoFailure(*one) for one in found), *damaged)
-    split_note = count_splits(index, known.origin) + lost
+    split_note = count_splits(index, known.origin) + lost + several_note(known.copies)
     return Prepared(index, truth, known.failures, split_note, warnings, variable, source.passed, source.files or {})
 
 
@@ -211,6 +196,7 @@ def _plan(
     """Return the jobs, and the problems of links that lead out of the folder."""
     real_root = source.root.resolve()
     jobs: list[VideoJob] = []
+    planned: set[Path] = set()
     strays: dict[str, GoodVideo | str] = {}
     for entry in source.entries:
         stray = None if follow_links else _find_stray_link(entry.path, real_root)
@@ -218,7 +204,8 @@ def _plan(
             strays[entry.video_id] = (
                 f"{stray} is a link out of the data folder: copy the file there, or set data.follow_links=true"
             )
-        else:
+        elif entry.path not in planned:
+            planned.add(entry.path)
             jobs.append(VideoJob(entry.video_id, entry.path.absolute(), cache_dir, short_side))
     return jobs, strays
 
@@ -271,20 +258,10 @@ def _require_every_class(source: FolderSource, good: Mapping[str, GoodVideo], fa
         )
 
 
-def require_training(names: Sequence[str], videos: Sequence[tuple[str, Split | None]], where: Path | str) -> None:
-    """Check that every class has a training video; ``videos`` are (class, split), ``where`` says who assigns splits.
-
-    Raises:
-        DataError: a class has none.
-    """
-    trained = {name for name, split in videos if split == "train"}
-    missing = [name for name in names if name not in trained]
-    if missing:
-        raise DataError(f"class {missing[0]!r} has no usable video in the train split: give it one in {where}")
-
-
-def _record(entry: FolderEntry, good: Mapping[str, GoodVideo], class_names: Sequence[str]) -> VideoRecord:
-    probe, split = good[entry.video_id].probe, entry.split
+def _record(
+    entry: FolderEntry, found: GoodVideo, class_names: Sequence[str], others: Mapping[str, tuple[str, ...]]
+) -> VideoRecord:
+    probe, split = found.probe, entry.split
     if split is None:
         raise AssertionError(f"{entry.video_id} was given no split")
     return VideoRecord(
@@ -298,11 +275,6 @@ def _record(entry: FolderEntry, good: Mapping[str, GoodVideo], class_names: Sequ
         shots=(Shot(0, probe.num_frames),),
         decoder=probe.decoder,
         rotation=probe.rotation,
-        cache_path=good[entry.video_id].cache_path,
+        cache_path=found.cache_path,
+        also=tuple(map(class_names.index, others.get(entry.video_id, ()))),
     )
-
-
-def count_splits(index: VideoIndex, origin: str) -> str:
-    """Describe how many videos each split has, and where the splits came from."""
-    counts: Counter[Split] = Counter(record.split for record in index.records)
-    return f"{', '.join(f'{counts[split]} {split}' for split in SPLITS)} videos ({origin})"

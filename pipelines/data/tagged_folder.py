@@ -27,7 +27,7 @@ def count_training(videos: Path) -> int:
     Raises:
         DataError: there are none, or their tables do not match them.
     """
-    return sum(entry.split in (None, "train") for entry in scan_class_folders(videos).entries)
+    return len({entry.path for entry in scan_class_folders(videos).entries if entry.split in (None, "train")})
 
 
 def read_tagged_folder(videos: Path, request: ReadRequest) -> Prepared:

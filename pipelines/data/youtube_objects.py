@@ -8,7 +8,8 @@ from typing import Final
 from pipelines.config.schema import RunConfig
 from pipelines.data.failures import VideoFailure
 from pipelines.data.negatives import check_negatives
-from pipelines.data.prepare import Prepared, ReadRequest, count_splits, require_training
+from pipelines.data.prepare import Prepared, ReadRequest
+from pipelines.data.splits import count_splits, require_training
 from pipelines.run.places import data_folder
 from tcam.errors import DataError
 from tcam.video.youtube_objects.dataset import YoutubeObjects, read_youtube_objects

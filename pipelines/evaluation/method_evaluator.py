@@ -170,8 +170,8 @@ class MethodEvaluator:
         peaks = seen.maps.double().flatten(1).amax(dim=1)
         return Findings(found_in_empty, found.value, at_chosen, contours, seen.probabilities, peaks, pixels.counts)
 
-    def update(self, truth: Sequence[FrameTruth], size: Size, found: Findings) -> None:
-        """Count what ``measure`` returned for these frames."""
+    def update(self, truth: Sequence[FrameTruth], size: Size, found: Findings, *, also: Sequence[int] = ()) -> None:
+        """Count what ``measure`` returned for these frames; ``also`` are other tags of their video."""
         if found.in_empty is not None:
             self.presence.add(found.in_empty, torch.zeros_like(found.in_empty))
         if found.pixels is not None:
@@ -181,7 +181,7 @@ class MethodEvaluator:
         truth = [item for item in truth if item.boxes]
         self.corloc.add(truth, found.values)
         if self.full:
-            rank = rank_of_class(found.probabilities, torch.tensor([item.label for item in truth]))
+            rank = rank_of_class(found.probabilities, torch.tensor([item.label for item in truth]), also=also)
             self.at_chosen.add(found.at_chosen.value[:, None], rank)
             if found.contours is not None:
                 self.contour.add(found.contours[0], rank)

@@ -251,7 +251,7 @@ def _count(
 ) -> None:
     for truth, found, common in batches:
         for name, findings in zip(names, found, strict=True):
-            methods[name].update(truth, record.size, findings)
+            methods[name].update(truth, record.size, findings, also=record.also)
         for name, make in BASELINES.items():
             box = torch.tensor(list(make(record.size)), dtype=torch.float64)
             methods[name].update_boxes(truth, record.size, box)

@@ -34,6 +34,8 @@ class BoxSink:
         self._rows: list[Row] = []
         self._sizes: dict[str, Size] = {}
         self._frames: Counter[str] = Counter()
+        self._last: tuple[str, int] | None = None
+        self._count = 0
         self._writer: RowWriter | None = None
 
     def __enter__(self) -> BoxSink:
@@ -52,7 +54,7 @@ class BoxSink:
             self._abandon()
 
     def write(self, found: FrameBox, *, size: Size, threshold: float) -> None:
-        """Add one frame.
+        """Add one frame, or a further tag of the frame before.
 
         Args:
             found: the frame and its box.
@@ -67,7 +69,8 @@ class BoxSink:
             raise ValueError("a box table must be written inside its 'with' block")
         self._rows.append(row_of(found, size=size, threshold=threshold))
         video = printable(found.video_id)
-        self._frames[video] += 1
+        self._frames[video] += (video, found.frame_index) != self._last
+        self._last, self._count = (video, found.frame_index), self._count + 1
         self._sizes[video] = size
         if len(self._rows) >= CHUNK or self._path is None:  # the reader of a pipe waits for every line
             with self._naming_the_target():
@@ -96,7 +99,7 @@ class BoxSink:
             name: {"frames": self._frames[name], "height": height, "width": width}
             for name, (height, width) in self._sizes.items()
         }
-        about = {"columns": list(COLUMNS), "rows": self._frames.total(), "videos": videos}
+        about = {"columns": list(COLUMNS), "rows": self._count, "videos": videos}
         write_json(sidecar(self._path), {**self._metadata, **about})
 
     def _abandon(self) -> None:

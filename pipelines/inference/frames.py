@@ -6,7 +6,9 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +19,24 @@ from tcam.types import FrameBox, FrameGeometry, Size
 from tcam.video.pixels import Pixels
 from tcam.video.reader import DecodedFrame
 
+PRESENT: Final = 0.5
+"""Probability from which a tag is in a frame, where several may be."""
+
 _Chunk = list[DecodedFrame]
 
 
 @dataclass(frozen=True, slots=True)
 class FramePrediction:
-    """The prediction for one frame: its box, original size (height, width) and, if kept, its pixels and its map."""
+    """The prediction for one frame: its box, original size (height, width) and, if kept, its pixels and its map.
+
+    ``also`` are the boxes of further tags that are in the frame, where several may be.
+    """
 
     box: FrameBox
     size: Size
     original: Pixels | None = None
     map: NDArray[np.float32] | None = None
+    also: tuple[FrameBox, ...] = ()
 
 
 def predict_video(
@@ -39,6 +48,7 @@ def predict_video(
     class_names: Sequence[str],
     batch: int = 8,
     label: int | None = None,
+    every_tag: bool = False,
     threads: Executor | None = None,
     ahead: int = 1,
 ) -> Iterator[FramePrediction]:
@@ -53,27 +63,45 @@ def predict_video(
         batch: frames per forward pass. A PyTorch network on a CPU takes at most 8: more are no faster there, and can
             change the last bits of the result.
         label: the class to look for; None takes the most probable one in each frame.
+        every_tag: without ``label``, also take others of a probability of at least 0.5; each costs a pass of the batch.
         threads: where the engine runs, see ``network_threads``; None: in this thread.
         ahead: maximum number of batches in progress, including the one whose boxes are extracted next.
 
     Raises:
         VideoError: the video cannot be read.
     """
-
-    def find(chunk: Sequence[DecodedFrame]) -> ArrayMaps:
-        return engine.find(np.stack([frame.pixels for frame in chunk]), label)
-
+    find = partial(_find, engine, label=label, every_tag=every_tag and label is None)
     chunks = _chunks(frames, frames_per_pass(engine, batch))
     results = ((chunk, find(chunk)) for chunk in chunks) if threads is None else _ahead(threads, find, chunks, ahead)
-    for chunk, result in results:
-        yield from find_boxes(result, video_id, chunk, threshold=threshold, class_names=class_names)
+    for chunk, (first, *others) in results:
+        boxes = partial(find_boxes, video_id=video_id, chunk=chunk, threshold=threshold, class_names=class_names)
+        more = [[item.box for item in boxes(maps)] for maps in others]
+        for i, prediction in enumerate(boxes(first)):
+            yield _with_others(prediction, [tag[i] for tag in more])
+
+
+def _with_others(prediction: FramePrediction, boxes: Sequence[FrameBox]) -> FramePrediction:
+    """Add the boxes of other tags that are present in the frame."""
+    also = tuple(b for b in boxes if b.class_score >= PRESENT and b.label != prediction.box.label)
+    return replace(prediction, also=also) if also else prediction
+
+
+def _find(engine: Engine, chunk: _Chunk, *, label: int | None, every_tag: bool) -> list[ArrayMaps]:
+    """Return the maps of some frames: of a class or the most probable one and, if wanted, of each other present tag."""
+    pixels = np.stack([frame.pixels for frame in chunk])
+    first = engine.find(pixels, label)
+    if not every_tag:
+        return [first]
+    others = first.probabilities >= PRESENT
+    others[np.arange(len(chunk)), first.labels] = False
+    return [first, *(engine.find(pixels, int(tag)) for tag in np.flatnonzero(others.any(axis=0)))]
 
 
 def _ahead(
-    threads: Executor, find: Callable[[_Chunk], ArrayMaps], chunks: Iterator[_Chunk], ahead: int
-) -> Iterator[tuple[_Chunk, ArrayMaps]]:
+    threads: Executor, find: Callable[[_Chunk], list[ArrayMaps]], chunks: Iterator[_Chunk], ahead: int
+) -> Iterator[tuple[_Chunk, list[ArrayMaps]]]:
     """Keep some chunks running ahead of the one that is yielded."""
-    running: deque[tuple[_Chunk, Future[ArrayMaps]]] = deque()
+    running: deque[tuple[_Chunk, Future[list[ArrayMaps]]]] = deque()
     try:
         for chunk in chunks:
             running.append((chunk, threads.submit(find, chunk)))

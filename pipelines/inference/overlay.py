@@ -36,6 +36,7 @@ def draw_overlay(
     *,
     map: NDArray[np.floating] | None = None,  # noqa: A002 (the field's word)
     truth: Sequence[Box] = (),
+    others: Sequence[Box] = (),
     caption: str = "",
 ) -> Pixels:
     """Draw over a copy of a frame.
@@ -45,6 +46,7 @@ def draw_overlay(
         box: the predicted box, in pixels of the frame, or None.
         map: ``[h, w]`` in 0..1, of any size; it is stretched over the frame.
         truth: the ground-truth boxes, drawn dashed.
+        others: the predicted boxes of other tags.
         caption: one line in the upper left corner.
 
     Returns:
@@ -60,12 +62,11 @@ def draw_overlay(
     picture = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
     if map is not None:
         _blend_heat(picture, map)
-    pen = ImageDraw.Draw(picture)
-    width = line_width(picture.height, picture.width)
+    pen, width = ImageDraw.Draw(picture), line_width(picture.height, picture.width)
     for true_box in truth:
         _draw_box(pen, true_box, TRUTH_COLOUR, width, dash=5 * width)
-    if box is not None:
-        _draw_box(pen, box, FOUND_COLOUR, width, dash=None)
+    for found in (*others, *(() if box is None else (box,))):
+        _draw_box(pen, found, FOUND_COLOUR, width, dash=None)
     if caption:
         _draw_caption(pen, caption, picture.size)
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))

@@ -11,7 +11,7 @@ from typing import Final
 from pipelines.inference.frames import FramePrediction
 from pipelines.inference.overlay import draw_overlay
 from tcam.types import Box
-from tcam.video.pixels import FrameScaler
+from tcam.video.pixels import FrameScaler, Pixels
 from tcam.video.writer import VideoWriter
 
 _WAITING: Final = 4
@@ -26,7 +26,7 @@ def save_overlay(
     truth: Mapping[int, Sequence[Box]] | None = None,
     uneven: bool = False,
 ) -> Iterator[FramePrediction]:
-    """Yield predictions unchanged while writing an mp4 with map, box and (if given) ground-truth boxes.
+    """Yield predictions unchanged while writing an mp4 with map, boxes and (if given) ground-truth boxes.
 
     Drawing and encoding run in a thread of their own; the caller waits only if that thread falls behind.
 
@@ -50,11 +50,7 @@ def save_overlay(
     scale = FrameScaler()
 
     def draw(frame: FramePrediction) -> None:
-        if frame.original is None:
-            raise ValueError("an overlay needs predictions made with keep_original=True")
-        boxes = truth.get(frame.box.frame_index, ()) if truth else ()
-        caption = f"{class_names[frame.box.label]} {frame.box.class_score:.2f}"
-        drawn = draw_overlay(frame.original, frame.box.box, map=frame.map, truth=boxes, caption=caption)
+        drawn = _drawn(frame, class_names, truth.get(frame.box.frame_index, ()) if truth else ())
         if frame.size != first.size:  # pictures of several sizes
             drawn = scale.resize(drawn.transpose(1, 2, 0), first.size)
         writer.write(drawn, time_s=frame.box.time_s - first.box.time_s)
@@ -72,3 +68,17 @@ def save_overlay(
             yield frame
         for drawing in waiting:
             drawing.result()
+
+
+def _drawn(frame: FramePrediction, class_names: Sequence[str], truth: Sequence[Box]) -> Pixels:
+    """Return a frame with the map of its most probable tag, the boxes of all of its tags and the true boxes."""
+    if frame.original is None:
+        raise ValueError("an overlay needs predictions made with keep_original=True")
+    return draw_overlay(
+        frame.original,
+        frame.box.box,
+        map=frame.map,
+        truth=truth,
+        others=[other.box for other in frame.also if other.box is not None],
+        caption=", ".join(f"{class_names[found.label]} {found.class_score:.2f}" for found in (frame.box, *frame.also)),
+    )

@@ -68,6 +68,7 @@ class Predict:
         batch: frames per forward pass.
         class_names: names of the labels.
         label: the class to look for; None takes the most probable one in each frame.
+        every_tag: whether a frame may have several tags, so that each that is present gets a box.
         walks: whether the maps of a video's frames are made to agree; the engine is then a PyTorch network.
     """
 
@@ -77,6 +78,7 @@ class Predict:
     batch: int
     class_names: tuple[str, ...]
     label: int | None
+    every_tag: bool = False
     walks: bool = False
 
     def __call__(self) -> Callable[[VideoPart], list[FramePrediction] | None]:
@@ -129,7 +131,7 @@ class Predictor:
         self, source: Source, frames: Iterator[DecodedFrame], walked: WalkedPart | None = None
     ) -> Iterator[FramePrediction]:
         settings = self._settings
-        predict = functools.partial(predict_video, self._engine, batch=settings.batch)
+        predict = functools.partial(predict_video, self._engine, batch=settings.batch, every_tag=settings.every_tag)
         if self._walked is not None and walked is not None:
             predict = functools.partial(self._walked.predict, part=walked)
         return predict(
@@ -143,7 +145,7 @@ class Predictor:
 
 def _row(frame: FramePrediction) -> FramePrediction:
     """Drop pixels and map: rows wait in memory and are sent between processes."""
-    return FramePrediction(frame.box, frame.size)
+    return FramePrediction(frame.box, frame.size, also=frame.also)
 
 
 def look_at(

@@ -42,5 +42,6 @@ def quantise(model: Model, frames: Pixels) -> Model:
     """Return the model with 8-bit weights and activations, whose ranges are taken from the frames."""
     import nncf
 
-    samples = nncf.Dataset([frame[None] for frame in frames], lambda frame: [frame])
+    inputs = len(model.inputs)  # frames and, where a map is of one class, labels
+    samples = nncf.Dataset([frame[None] for frame in frames], lambda frame: [frame, np.array([-1])][:inputs])
     return nncf.quantize(model, samples, subset_size=len(frames))

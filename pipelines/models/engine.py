@@ -114,6 +114,7 @@ class Model:
         memory_limit_mb: memory limit of a process that uses it.
         about: what a box table records about the model.
         walks: whether the maps of a video's frames are made to agree (``joint``).
+        several_tags: whether a frame may have several tags, with a probability each.
     """
 
     packed: PackedEngine
@@ -124,13 +125,19 @@ class Model:
     memory_limit_mb: float
     about: Mapping[str, object]
     walks: bool = False
+    several_tags: bool = False
 
     def label_of(self, class_name: str | None) -> int | None:
         """Return the label of a class name; None for None.
 
         Raises:
-            ConfigError: there is no such class.
+            ConfigError: there is no such class, or none was named and maps of several would be made to agree.
         """
+        if class_name is None and self.walks and self.several_tags:
+            raise ConfigError(
+                "--refine joint makes the maps of one class agree, and frames of this run may show several: name one "
+                "with --class, or leave --refine out"
+            )
         if class_name is None:
             return None
         if class_name not in self.class_names:

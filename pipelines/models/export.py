@@ -70,9 +70,9 @@ class ExportedNetwork(nn.Module):
         self.network, self.method = network, method
 
     def forward(self, frames: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return probabilities and maps; ``label`` ``[B]`` is the class to map, -1 for the most probable (CAM only)."""
-        output: FrameOutput = self.network(frames)
-        probabilities = output.class_logits.softmax(dim=1)
+        """Return probabilities and maps; ``label`` ``[B]``, if maps are of one class: -1 for the most probable."""
+        output: FrameOutput = self.network(frames, label if self.network.several_tags else None)
+        probabilities = self.network.probabilities(output.class_logits)
         if label is None or output.map_logits is not None:
             assert output.map_logits is not None
             return probabilities, output.map_logits.softmax(dim=1)[:, 1]
@@ -142,8 +142,7 @@ def check_method(localizer: NetworkLocalizer) -> None:
 
 def facts_of(run: Run, localizer: NetworkLocalizer, *, numbers: str = "float32") -> Facts:
     """Return the facts that a client must know."""
-    name = main_localizer(run)
-    backbone = localizer.network.backbone
+    name, backbone = main_localizer(run), localizer.network.backbone
     return Facts(
         tcam=importlib.metadata.version("tcam"),
         run=run.folder.resolve().name,
@@ -159,6 +158,7 @@ def facts_of(run: Run, localizer: NetworkLocalizer, *, numbers: str = "float32")
         memory_limit_mb=run.config.data.memory_limit_mb,
         weights_hash=weights_hash(run),
         config=_without_folders(run.config.model_dump(mode="json")),
+        several_tags=localizer.network.several_tags,
     )
 
 
@@ -241,9 +241,9 @@ def make_program(localizer: NetworkLocalizer, facts: Facts) -> torch.export.Expo
 
 def example_inputs(localizer: NetworkLocalizer, facts: Facts, *, count: int = 3) -> tuple[Tensor, ...]:
     """Return noise to trace and compare with: frames and, where a map is of one class, labels (-1: most probable)."""
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(0, 256, (count, 3, *facts.size), dtype=torch.uint8, generator=generator)
-    return (frames,) if localizer.method == "decoder" else (frames, torch.full((count,), -1))
+    seeded, one_map = torch.Generator().manual_seed(0), localizer.method == "decoder" and not facts.several_tags
+    frames = torch.randint(0, 256, (count, 3, *facts.size), dtype=torch.uint8, generator=seeded)
+    return (frames,) if one_map else (frames, torch.full((count,), -1))
 
 
 def _make_onnx(program: torch.export.ExportedProgram, facts: Facts) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from pipelines.models.engine import ArrayMaps, FrameMaps, Threads
 from pipelines.models.forks import end_threads_before_forks, keep_for_ever
@@ -47,7 +47,7 @@ class Facts(BaseModel):
 
     ``mean`` and ``std`` of red, green and blue in 0..1 are part of the graph. ``threshold`` (of the map, relative to
     its maximum) and ``presence`` (see ``Model``) are not. ``size`` is (height, width) of the frames; ``weights_hash``
-    and ``config`` are the run's.
+    and ``config`` are the run's. ``several_tags``, see ``Model``, is written only where it is true.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -67,6 +67,12 @@ class Facts(BaseModel):
     memory_limit_mb: float
     weights_hash: str | None
     config: dict[str, Any]
+    several_tags: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key != "several_tags" or value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,12 @@ Refine = Callable[[Tensor, Tensor], Tensor]
 """Refines maps ``[N, H, W]`` in 0..1, given their uint8 frames ``[N, 3, H, W]``; ``MeanField`` is one."""
 
 
-def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, seed: int) -> FrameCamNet:
+def build_network(
+    settings: ModelSettings, num_classes: int, *, decoder: bool, seed: int, several_tags: bool = False
+) -> FrameCamNet:
     """Build the frame network with random weights; load pretrained ones into ``.backbone`` afterwards.
+
+    With ``several_tags`` a frame may have several; see ``FrameCamNet``.
 
     Raises:
         ConfigError: timm has no such model, or the model lacks a feature pyramid or this stride.
@@ -56,24 +60,27 @@ def build_network(settings: ModelSettings, num_classes: int, *, decoder: bool, s
     )
     options = {"background": True} if settings.background else {}
     head = HEADS[settings.pooling](backbone.last_channels, num_classes, **options)
-    maps: Decoder | None = None
-    if decoder and settings.decoder == "pixels":
-        maps = PixelHead(backbone.last_channels)
-    elif decoder and settings.decoder == "levels":
-        maps = LevelHead(backbone.level_channels, backbone.last_channels, backbone.level_reductions)
-    elif decoder:
-        maps = UnetDecoder(backbone.level_channels, channels=settings.decoder_channels)
-    network: FrameCamNet = FrameCamNet(backbone, head, maps).to(memory_format=torch.channels_last)
-    return network
+    maps = _build_decoder(settings, backbone, num_classes if several_tags else 1) if decoder else None
+    network = FrameCamNet(backbone, head, maps, several_tags=several_tags)
+    return network.to(memory_format=torch.channels_last)
 
 
-def build_classifier(config: RunConfig, num_classes: int, *, seed: int = 0) -> FrameCamNet:
+def _build_decoder(settings: ModelSettings, backbone: Backbone, num_tags: int) -> Decoder:
+    if settings.decoder == "pixels":
+        return PixelHead(backbone.last_channels, num_tags=num_tags)
+    if settings.decoder == "levels":
+        reductions = backbone.level_reductions
+        return LevelHead(backbone.level_channels, backbone.last_channels, reductions, num_tags=num_tags)
+    return UnetDecoder(backbone.level_channels, channels=settings.decoder_channels, num_tags=num_tags)
+
+
+def build_classifier(config: RunConfig, num_classes: int, *, seed: int = 0, several_tags: bool = False) -> FrameCamNet:
     """Build the network of the classifier stage with random weights; with ``cam.method=prior`` its prior is empty.
 
     Raises:
         ConfigError: as for ``build_network``.
     """
-    network = build_network(config.model, num_classes, decoder=False, seed=seed)
+    network = build_network(config.model, num_classes, decoder=False, seed=seed, several_tags=several_tags)
     if CAM_METHODS[config.cam.method].of_imagenet:
         backbone = network.backbone
         network.prior = TagPrior(backbone.last_channels, num_classes, known=known_classes(backbone))
@@ -147,13 +154,16 @@ class NetworkLocalizer:
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, labels: Tensor | None = None) -> FrameMaps[Tensor]:
-        """Return the maps of uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` are the classes to map (CAM only)."""
+        """Return the maps of uint8 frames ``[N, 3, H, W]``; ``labels`` ``[N]`` are the classes to map.
+
+        A decoder has one map for all classes, unless a frame may have several tags.
+        """
         if self.compute.device.type == "cuda" and frames.device.type == "cpu":
             frames = frames.pin_memory()  # only from there is the copy beside other work
         frames = frames.to(self.compute.device, non_blocking=True)
         with self.compute.autocast():
             if self.walk is None:  # a compiled network compiles this call only
-                return self._maps(self.network(frames), frames, labels)
+                return self._maps(self.network(frames, self._own_maps(labels)), frames, labels)
             pyramid = self.network.pyramid(frames)
         return self.map_features(pyramid, frames, labels)
 
@@ -162,14 +172,18 @@ class NetworkLocalizer:
         """Do the same with the features of the frames at hand; frames are on the device."""
         size = (frames.shape[2], frames.shape[3])
         with self.compute.autocast():
-            output = self.network.output(pyramid, size)
+            output = self.network.output(pyramid, size, self._own_maps(labels))
         found = self._maps(output, frames, labels)
         if self.walk is None:
             return found
         return replace(found, features=affinity_features(pyramid.levels, size).float())
 
+    def _own_maps(self, labels: Tensor | None) -> Tensor | None:
+        """Return the classes for the network; None where it has one map for all, so that it is compiled once."""
+        return labels.to(self.compute.device) if labels is not None and self.network.several_tags else None
+
     def _maps(self, output: FrameOutput, frames: Tensor, labels: Tensor | None) -> FrameMaps[Tensor]:
-        probabilities = output.class_logits.softmax(dim=1)
+        probabilities = self.network.probabilities(output.class_logits)
         chosen = probabilities.argmax(dim=1) if labels is None else labels.to(self.compute.device)
         if output.map_logits is not None and self.method == "decoder":
             background, foreground = output.map_logits.unbind(1)

@@ -39,6 +39,7 @@ def open_model(path: Path, *, device: str = "auto", refine: Refinement = "none",
         threshold=facts.threshold,
         presence=facts.presence,
         memory_limit_mb=facts.memory_limit_mb,
+        several_tags=facts.several_tags,
         about={
             "run": facts.run,
             "method": facts.method,

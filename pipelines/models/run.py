@@ -17,8 +17,9 @@ from pipelines.models.localizer import NetworkLocalizer, build_classifier, build
 from pipelines.run.files import hash_file, hash_json
 from pipelines.run.stage import Stage
 from tcam.errors import DataError
+from tcam.model.network import FrameCamNet
 from tcam.types import FrameTruth, Size, VideoIndex, VideoRecord
-from tcam.video.index import read_index, read_truth
+from tcam.video.index import has_several_tags, read_index, read_truth
 
 FORMATS = {"classifier": 1, "cams": 1, "localizer": 2}
 """Part of each stage's fingerprint: raise a stage's number when the same settings would give another result."""
@@ -43,6 +44,13 @@ class Run:
     def input_size(self) -> Size:
         """Network input, (height, width)."""
         return self.config.input.crop, self.config.input.crop
+
+    def network(self, *, decoder: bool, seed: int = 0) -> FrameCamNet:
+        """Build the network of the localizer or, without decoder, of the classifier, with random weights."""
+        classes, several = len(self.index.class_names), has_several_tags(self.index)
+        if decoder:
+            return build_network(self.config.model, classes, decoder=True, seed=seed, several_tags=several)
+        return build_classifier(self.config, classes, seed=seed, several_tags=several)
 
     def stage(self, name: str, depends_on: Mapping[str, Any], folder: str | None = None) -> Stage:
         """Return a stage: its folder, called like it where not given, and the hash of everything it depends on."""
@@ -126,15 +134,14 @@ def load_localizers(run: Run) -> dict[str, NetworkLocalizer]:
     Raises:
         WeightsError: a checkpoint is missing or damaged.
     """
-    config, classes = run.config, len(run.index.class_names)
+    config, classifier = run.config, run.network(decoder=False)
     loaded: dict[str, NetworkLocalizer] = {}
-    classifier = build_classifier(config, classes)
     load_weights(classifier, run.folder / "classifier" / "best_localization.safetensors")
     loaded[config.cam.method] = NetworkLocalizer(
         classifier.to(run.compute.device).eval(), config.cam.method, run.compute
     )
     if config.has_localizer:
-        network = build_network(config.model, classes, decoder=True, seed=0)
+        network = run.network(decoder=True)
         load_weights(network, run.folder / "localizer" / "best_localization.safetensors")
         loaded[config.method] = NetworkLocalizer(network.to(run.compute.device).eval(), "decoder", run.compute)
     return loaded
@@ -163,6 +170,7 @@ def _data_fingerprint(index: VideoIndex, truth: tuple[FrameTruth, ...]) -> str:
     """Return the hash of the training data: tags, frames (cache files are named by content) and validation boxes."""
     records = [
         (r.video_id, r.label, r.num_frames, r.split, Path(r.cache_path).name if r.cache_path else r.path)
+        + ((list(r.also),) if r.also else ())
         for r in index.records
     ]
     val = {record.video_id for record in index.of_split("val")}

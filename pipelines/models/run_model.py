@@ -47,6 +47,7 @@ def model_of_run(folder: Path, *, device: str = "auto", refine: Refinement = "no
             "config": run.config.model_dump(mode="json"),
         },
         walks=refine == "joint",
+        several_tags=localizers[name].network.several_tags,
     )
 
 

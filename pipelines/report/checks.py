@@ -51,6 +51,7 @@ class VideoCheck:
         tag_probability: of the tag.
         best: the class with the highest probability.
         best_probability: of that class.
+        others: its other tags.
         over_time: IoU of the boxes of consecutive frames; NaN where a video has none.
         over_thresholds: IoU of the boxes at a lower and at a higher threshold.
     """
@@ -66,6 +67,7 @@ class VideoCheck:
     best_probability: float
     over_time: float
     over_thresholds: float
+    others: tuple[str, ...] = ()
 
     @property
     def certainty(self) -> float:
@@ -74,8 +76,8 @@ class VideoCheck:
 
     @property
     def agrees(self) -> bool:
-        """Whether the classifier finds the tag the most probable class."""
-        return self.best == self.tag
+        """Whether the classifier finds a tag of the video the most probable class."""
+        return self.best in (self.tag, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ def _check(
         float(probabilities[best]),
         steps if places else math.nan,
         _overlap(boxes[:, 0], boxes[:, 2]),
+        tuple(names[label] for label in record.also),
     )
 
 

@@ -58,17 +58,24 @@ class FrameReader:
 class FrozenFeatures:
     """Keeps, of each whole frame, what class head, CAM, walk and ``LevelHead`` read: two levels and the last features.
 
-    They are rounded to 16 bits, whether kept or not, so that the result does not depend on the memory.
+    They are rounded to 16 bits, whether kept or not, so that the result does not depend on the memory. ``same`` names
+    the video whose features stand for those of another, where a video is listed once for each of its tags.
     """
 
     compute: Compute
     read: ReadFrames
     kept: dict[FrameKey, _Parts] = field(default_factory=dict)
+    same: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_run(cls, run: Run) -> FrozenFeatures | None:
         """Return an empty memory where the run's settings allow one, see ``RunConfig.keeps_features``."""
-        return cls(run.compute, FrameReader.of_run(run)) if run.config.keeps_features else None
+        if not run.config.keeps_features:
+            return None
+        several = [record for record in run.index.records if record.also]
+        first = {record.cache_path or record.path: record.video_id for record in reversed(several)}
+        same = {record.video_id: first[record.cache_path or record.path] for record in several}
+        return cls(run.compute, FrameReader.of_run(run), same=same)
 
     def of_batch(self, network: FrameCamNet, batch: ClipBatch) -> Pyramid:
         """Return the features of all frames of a batch, clip by clip."""
@@ -81,12 +88,13 @@ class FrozenFeatures:
 
         Args:
             network: with the frozen backbone, on the device.
-            keys: the frames, each once; only those that are not kept are read.
+            keys: the frames; only those that are not kept are read, once.
 
         Raises:
             VideoError: a video cannot be read.
         """
-        new = [key for key in keys if key not in self.kept]
+        keys = [(self.same.get(video, video), index) for video, index in keys]
+        new = list(dict.fromkeys(key for key in keys if key not in self.kept))
         found: dict[FrameKey, _Parts] = {}
         for start in range(0, len(new), _BATCH):
             found.update(self._look(network, new[start : start + _BATCH]))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.models.checkpoint import load_weights
-from pipelines.models.localizer import NetworkLocalizer, build_classifier, build_network
+from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.run import Run, load_run, localizer_folder
 from pipelines.parallel.placement import AUTO, Placement
 from pipelines.run.log import RunLog
@@ -68,7 +68,7 @@ def _context(run: Run, stage: Stage, validator: Validator, log: RunLog, group: P
 
 def _classifier(run: Run, validator: Validator, log: RunLog, group: ProcessGroup) -> None:
     config = run.config
-    network = build_classifier(config, len(run.index.class_names), seed=config.seed)
+    network = run.network(decoder=False, seed=config.seed)
     load_backbone_weights(network.backbone, config.model.weights, allow_missing=config.model.allow_missing)
     network = network.to(run.compute.device)
     if network.prior is not None:
@@ -95,11 +95,8 @@ def make_cams(
         DataError: a training video cannot be read.
     """
     config = run.config
-    classes = len(run.index.class_names)
-    if round_ == 1:
-        network, before = build_classifier(config, classes), run.classifier_stage()
-    else:
-        network, before = build_network(config.model, classes, decoder=True, seed=0), run.localizer_stage(round_ - 1)
+    before = run.classifier_stage() if round_ == 1 else run.localizer_stage(round_ - 1)
+    network = run.network(decoder=round_ > 1)
     load_weights(network, before.folder / "best_localization.safetensors")
     method = config.cam.method if round_ == 1 else "decoder"
     localizer = NetworkLocalizer(network.to(run.compute.device).eval(), method, run.compute)
@@ -117,9 +114,8 @@ def make_cams(
 
 
 def _localizer(run: Run, round_: int, validator: Validator, log: RunLog, group: ProcessGroup) -> None:
-    config, classes = run.config, len(run.index.class_names)
-    network = build_network(config.model, classes, decoder=True, seed=config.seed)
-    classifier = build_classifier(config, classes)
+    config = run.config
+    network, classifier = run.network(decoder=True, seed=config.seed), run.network(decoder=False)
     load_weights(classifier, run.folder / "classifier" / "best_classification.safetensors")
     network.backbone.load_state_dict(classifier.backbone.state_dict())
     network.head.load_state_dict(classifier.head.state_dict())

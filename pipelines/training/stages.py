@@ -17,7 +17,7 @@ from pipelines.evaluation.sampling import spread_out
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.parallel.processes import fresh_start
 from pipelines.training.cam_cache import CamCache
-from pipelines.training.classifier_steps import classifier_step, tag_loss
+from pipelines.training.classifier_steps import classifier_step, tag_loss, tags_by_video
 from pipelines.training.distributed.process_group import BatchShard
 from pipelines.training.frozen_features import mirror_some
 from pipelines.training.loop import EpochOrder, Keep, Trainer, TrainingContext
@@ -25,6 +25,7 @@ from pipelines.training.parameter_groups import joint_groups, localizer_groups
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.network import FrameCamNet
 from tcam.supervision.joint_walk import affinity_features
+from tcam.supervision.pixelcam import frame_tags
 from tcam.types import IGNORE, ClipBatch, FrameOutput, LossTerms, PixelLabels, VideoIndex
 from tcam.video.clips import ClipSampler, FrameSampler
 from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
@@ -33,7 +34,8 @@ from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips
 def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
     """Train a frame classifier from tags; writes best_classification, best_localization and last to the folder.
 
-    Prior CAMs are the same in every epoch: best_localization is then the epoch that classifies best.
+    A video with several tags takes part once for each, and always with all of them. Prior CAMs are the same in every
+    epoch: best_localization is then the epoch that classifies best.
     """
     settings = context.config.classifier
     groups = joint_groups(network, settings, lr=settings.lr)
@@ -42,14 +44,18 @@ def train_classifier(network: FrameCamNet, context: TrainingContext) -> None:
     loader, order = _loader(context, settings, slots, choose_frames=choose_frames, read_cams=None)
 
     step, features = classifier_step(settings, network), context.validator.features
+    all_tags = tags_by_video(context.index)
 
     def losses(batch: ClipBatch, shard: BatchShard, generator: torch.Generator) -> LossTerms:
         per_clip = batch.frames.shape[1]
-        labels = batch.label.repeat_interleave(per_clip)
+        tags = batch.label
+        if all_tags is not None:
+            tags = torch.stack([all_tags[video_id] for video_id in batch.video_id]).to(tags.device)
+        tags = tags.repeat_interleave(per_clip, dim=0)
         if features is not None:
-            return tag_loss(network.head(features.of_batch(network, batch).last), labels)
+            return tag_loss(network.head(features.of_batch(network, batch).last), tags)
         with context.compute.autocast():
-            return step(batch.frames.flatten(0, 1), labels, shard.times(per_clip), generator)
+            return step(batch.frames.flatten(0, 1), tags, shard.times(per_clip), generator)
 
     localizer = NetworkLocalizer(network, context.config.cam.method, context.compute)
     trainer = Trainer(context, "classifier", settings, localizer, groups)
@@ -105,7 +111,7 @@ def _output_of(
             pyramid = network.pyramid(batch.frames.flatten(0, 1))
         else:
             batch, pyramid = mirror_some(batch, features.of_batch(network, batch), generator)
-        output = network.output(pyramid, size)
+        output = network.output(pyramid, size, frame_tags(batch))
         if context.config.localizer.joint.reads_features:
             output = dataclasses.replace(output, affinity=affinity_features(pyramid.levels, size))
     return batch, output

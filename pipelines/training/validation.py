@@ -61,6 +61,7 @@ class Validator:
         self._truth = {(item.video_id, item.frame_index): item for item in truth if item.boxes}
         empty = {(item.video_id, item.frame_index) for item in truth if not item.boxes}
         self._sizes = {record.video_id: record.size for record in index.records}
+        self._tags = {record.video_id: {record.label, *record.also} for record in index.records}
         frames = [
             (record, frame)
             for record in index.of_split("val")
@@ -75,7 +76,10 @@ class Validator:
         self._batches: list[ClipBatch] | None = None
 
     def __call__(self, localizer: NetworkLocalizer) -> ValidationScores:
-        """Return the macro CorLoc at its best single threshold, and the share of correctly classified frames."""
+        """Return the macro CorLoc at its best single threshold, and the share of correctly classified frames.
+
+        A frame is correctly classified if its most probable class is a tag of its video.
+        """
         localizer.network.eval()
         thresholds = threshold_grid(self._settings.threshold_step)
         evaluator = CorLocEvaluator(self._class_names, thresholds, iou_threshold=self._settings.iou_threshold)
@@ -83,7 +87,8 @@ class Validator:
         for batch in self._frames():
             result = self._look(localizer, batch)
             boxes = boxes_at_thresholds(result.maps, thresholds)
-            right += int((result.probabilities.argmax(1).cpu() == batch.label).sum())
+            best = result.probabilities.argmax(1).tolist()
+            right += sum(label in self._tags[video] for label, video in zip(best, batch.video_id, strict=True))
             seen += len(batch.label)
             for i, video_id in enumerate(batch.video_id):
                 truth = self._truth.get((video_id, int(batch.frame_index[i, 0])))
@@ -102,9 +107,10 @@ class Validator:
         for batch in self._frames():
             result = self._look(localizer, batch)
             peaks = result.maps.flatten(1).amax(dim=1).tolist()
-            for scores, peak, label in zip(result.probabilities.tolist(), peaks, batch.label.tolist(), strict=True):
-                tagged.append(presence_of(scores.pop(label), peak))
-                others += [presence_of(score, peak) for score in scores]
+            labels = zip(batch.label.tolist(), batch.video_id, strict=True)
+            for scores, peak, (label, video) in zip(result.probabilities.tolist(), peaks, labels, strict=True):
+                tagged.append(presence_of(scores[label], peak))
+                others += [presence_of(score, peak) for i, score in enumerate(scores) if i not in self._tags[video]]
         return best_level(tagged, others)
 
     def _look(self, localizer: NetworkLocalizer, batch: ClipBatch) -> FrameMaps[Tensor]:

@@ -117,6 +117,26 @@ class BoxFollower:
         )
 
 
+class TagFollower:
+    """Follows the boxes of a stream whose frames may have several tags: those of each tag, with numbers of their own.
+
+    The boxes of a frame may come in any order.
+    """
+
+    def __init__(self, settings: OverTime) -> None:
+        self._settings = settings
+        self._by_tag: dict[int, BoxFollower] = {}
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def __call__(self, found: FrameBox, size: Size) -> FrameBox:
+        """Return the box of one tag in the next frame with its smoothed ``box``; see ``BoxFollower``."""
+        followed = self._by_tag.setdefault(found.label, BoxFollower(self._settings))(found, size)
+        if followed.track_id is None:
+            return followed
+        number = self._numbers.setdefault((found.label, followed.track_id), len(self._numbers) + 1)
+        return replace(followed, track_id=number)
+
+
 def _weight(cutoff_hz: float, step_s: float) -> float:
     """Return the weight of a new value in exponential smoothing with this cutoff."""
     tau_s = 1 / (2 * math.pi * cutoff_hz)

@@ -95,7 +95,13 @@ class BoxAccuracyEvaluator:
         )
 
 
-def rank_of_class(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return the rank of each label ``[N]`` by the class probabilities ``[N, K]``; 0 is the most probable class."""
+def rank_of_class(probabilities: Tensor, labels: Tensor, *, also: Sequence[int] = ()) -> Tensor:
+    """Return the rank of each label ``[N]`` by the class probabilities ``[N, K]``; 0 is the most probable class.
+
+    ``also`` are further true classes of these frames, which are left out.
+    """
     own = probabilities.gather(1, labels[:, None])
-    return (probabilities > own).sum(dim=1)
+    above = probabilities > own
+    for label in also:
+        above[:, label] = False
+    return above.sum(dim=1)

@@ -18,15 +18,19 @@ class UnetDecoder(nn.Module):
     Each block resizes the map to the next finer level, concatenates that level, and twice applies a 3 x 3 convolution,
     normalisation and ReLU. The last block concatenates nothing and doubles the size. A 3 x 3 convolution makes the two
     maps. A light decoder has no last block: its maps have the size of the finest level and are enlarged at the end.
+    With ``num_tags`` it makes two maps for each tag, and returns those of one.
     """
 
-    def __init__(self, level_channels: Sequence[int], *, channels: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
+    def __init__(
+        self, level_channels: Sequence[int], *, channels: Sequence[int] = (256, 128, 64, 32, 16), num_tags: int = 1
+    ) -> None:
         """Build the blocks with random weights.
 
         Args:
             level_channels: channels of the pyramid's levels, fine to coarse.
             channels: output channels of the blocks, coarse to fine; a shorter pyramid uses the first ones. One number
                 fewer than there are levels makes a light decoder.
+            num_tags: pairs of maps, one for each tag; 1 for all tags.
 
         Raises:
             ConfigError: too few ``channels``.
@@ -47,17 +51,18 @@ class UnetDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             _block(before + skip, after) for before, skip, after in zip(inputs, skips, outputs, strict=True)
         )
-        self.head = nn.Conv2d(outputs[-1], 2, 3, padding=1)
+        self.head = nn.Conv2d(outputs[-1], 2 * num_tags, 3, padding=1)
         nn.init.xavier_uniform_(self.head.weight)
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
 
-    def forward(self, levels: Sequence[Tensor], size: Size) -> Tensor:
+    def forward(self, levels: Sequence[Tensor], size: Size, labels: Tensor | None = None) -> Tensor:
         """Return the map logits of ``size``, ``[N, 2, H, W]``: 0 background, 1 foreground.
 
         Args:
             levels: ``[N, C_i, h_i, w_i]``, fine to coarse, with the channels given at construction.
             size: height and width of the image.
+            labels: int64 ``[N]``, the tag to map, for a decoder with maps for each.
 
         Raises:
             ValueError: other levels.
@@ -70,7 +75,28 @@ class UnetDecoder(nn.Module):
             if maps.shape[2] < size[0]:
                 maps = functional.interpolate(maps, scale_factor=2, mode="nearest")
             maps = self.blocks[-1](maps)
-        return enlarge_logits(self.head(maps), size)
+        return enlarge_logits(maps_of(self.head(maps), labels), size)
+
+
+def maps_of(maps: Tensor, labels: Tensor | None, *, per_tag: int = 2) -> Tensor:
+    """Return the maps of one tag per frame, ``[N, per_tag, h, w]``, from those of all.
+
+    Args:
+        maps: ``[N, K * per_tag, h, w]``, tag by tag; those of a single tag are returned as they are.
+        labels: int64 ``[N]``, the tags.
+        per_tag: maps of each tag.
+
+    Raises:
+        ValueError: maps of several tags, and no labels.
+    """
+    if maps.shape[1] == per_tag:
+        return maps
+    count = maps.shape[0]  # not len(), which an export would take for a constant
+    if labels is None or labels.ndim != 1 or labels.shape[0] != count:
+        found = "none" if labels is None else list(labels.shape)
+        raise ValueError(f"labels must be [N], one for each of {count} frames, got {found}")
+    by_tag = maps.reshape(count, -1, per_tag, maps.shape[2], maps.shape[3])
+    return by_tag[torch.arange(count, device=maps.device), labels]
 
 
 def check_levels(levels: Sequence[Tensor], level_channels: tuple[int, ...]) -> None:

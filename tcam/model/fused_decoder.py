@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tcam.model.decoder import UnetDecoder, check_levels, resize_maps
+from tcam.model.decoder import UnetDecoder, check_levels, maps_of, resize_maps
 from tcam.types import Size
 
 _MOST_ENLARGED: Final = 512
@@ -47,8 +47,10 @@ class FusedDecoder(nn.Module):
         self.head = _contrast(decoder.head)
         self.to(memory_format=torch.channels_last).eval()
 
-    def forward(self, levels: Sequence[Tensor], size: Size) -> Tensor:
+    def forward(self, levels: Sequence[Tensor], size: Size, labels: Tensor | None = None) -> Tensor:
         """Return the map logits of ``size``, ``[N, 2, H, W]``, minus those of the background, which are then 0.
+
+        See ``UnetDecoder.forward``.
 
         Raises:
             ValueError: other levels.
@@ -59,7 +61,7 @@ class FusedDecoder(nn.Module):
             maps = block(maps, level)
         if len(self.blocks) == len(levels):
             maps = self.blocks[-1](maps, None, larger=maps.shape[2] < size[0])
-        return functional.pad(_enlarge(self.head(maps), size), (0, 0, 0, 0, 1, 0))
+        return functional.pad(_enlarge(maps_of(self.head(maps), labels, per_tag=1), size), (0, 0, 0, 0, 1, 0))
 
 
 class _FusedBlock(nn.Module):
@@ -86,10 +88,10 @@ class _FusedBlock(nn.Module):
 
 
 def _contrast(head: nn.Conv2d) -> nn.Conv2d:
-    """Make the convolution to both logits one to foreground less background."""
-    found = nn.Conv2d(head.in_channels, 1, 3, padding=1)
+    """Make the convolution to both logits of each tag one to foreground less background."""
+    found = nn.Conv2d(head.in_channels, head.out_channels // 2, 3, padding=1)
     for mine, both in zip(found.parameters(), head.parameters(), strict=True):
-        mine.data.copy_(both.data[1:] - both.data[:1])
+        mine.data.copy_(both.data[1::2] - both.data[::2])
     return found
 
 

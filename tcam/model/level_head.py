@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tcam.model.decoder import maps_of
 from tcam.types import Size
 
 REDUCTION = 16
@@ -50,13 +51,21 @@ class LevelHead(nn.Module):
     where a U-Net learns little.
     """
 
-    def __init__(self, level_channels: Sequence[int], last_channels: int, level_reductions: Sequence[float]) -> None:
+    def __init__(
+        self,
+        level_channels: Sequence[int],
+        last_channels: int,
+        level_reductions: Sequence[float],
+        *,
+        num_tags: int = 1,
+    ) -> None:
         """Build the layers with torch's default weights.
 
         Args:
             level_channels: channels of the backbone's levels, fine to coarse.
             last_channels: D, channels of the class head's input.
             level_reductions: pixels of the frame per position of each level.
+            num_tags: pairs of maps, one for each tag; 1 for all tags.
 
         Raises:
             ValueError: no level.
@@ -77,7 +86,7 @@ class LevelHead(nn.Module):
             nn.Dropout2d(_DROPOUT),
             nn.Conv2d(_HIDDEN, _HIDDEN // 2, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(_HIDDEN // 2, 2, 1),
+            nn.Conv2d(_HIDDEN // 2, 2 * num_tags, 1),
         )
 
     @torch.no_grad()
@@ -88,13 +97,14 @@ class LevelHead(nn.Module):
         axes = torch.linalg.eigh(flat.T @ flat)[1][:, -self.project.out_channels :]
         self.project.weight.copy_(axes.T[:, :, None, None])
 
-    def forward(self, levels: Sequence[Tensor], size: Size) -> Tensor:
+    def forward(self, levels: Sequence[Tensor], size: Size, labels: Tensor | None = None) -> Tensor:
         """Return the map logits of ``size``, ``[N, 2, H, W]``: 0 background, 1 foreground.
 
         Args:
             levels: ``[N, C_i, h_i, w_i]``, fine to coarse, or what ``sixteenth`` left of them; then the last features
                 ``[N, D, h, w]``.
             size: height and width of the image.
+            labels: int64 ``[N]``, the tag to map, for a head with maps for each.
 
         Raises:
             ValueError: other levels.
@@ -109,4 +119,5 @@ class LevelHead(nn.Module):
         projected = functional.interpolate(projected, size=middle.shape[2:], mode="bilinear", align_corners=False)
         parts = (fine, middle, projected)
         joined = torch.cat([norm(part) for norm, part in zip(self.standardise, parts, strict=True)], dim=1)
-        return functional.interpolate(self.layers(joined), size=tuple(size), mode="bilinear", align_corners=False)
+        maps = maps_of(self.layers(joined), labels)
+        return functional.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

@@ -27,20 +27,28 @@ class FrameCamNet(nn.Module):
 
     The decoder is a U-Net over all levels (fused: for inference only), a small head on two levels and the input of the
     class head, or a pixel classifier on that input alone. ``prior`` holds the ImageNet classifier that
-    ``cam.method=prior`` reads; other methods have none.
+    ``cam.method=prior`` reads; other methods have none. With ``several_tags`` a frame may have several: each has a
+    probability of its own (sigmoid instead of softmax), and the decoder makes maps for each.
     """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(
-        self, backbone: Backbone, head: ClassHead, decoder: Decoder | None, prior: TagPrior | None = None
+        self,
+        backbone: Backbone,
+        head: ClassHead,
+        decoder: Decoder | None,
+        prior: TagPrior | None = None,
+        *,
+        several_tags: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.decoder = decoder
         self.prior = prior
+        self.several_tags = several_tags
         self._backbone_frozen = False
         self._head_frozen = False
         self._batch_norm_frozen = False
@@ -49,21 +57,30 @@ class FrameCamNet(nn.Module):
         self.register_buffer("mean", (255 * mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, frames: Tensor) -> FrameOutput:
+    def forward(self, frames: Tensor, labels: Tensor | None = None) -> FrameOutput:
         """Return the output for uint8 RGB frames ``[N, 3, H, W]``; logits are float32 even under autocast.
+
+        ``labels``, int64 ``[N]``, are the tags to map where each has maps of its own; -1 or None: the most probable.
 
         Raises:
             ValueError: another shape or dtype.
         """
-        return self.output(self.pyramid(frames), (frames.shape[2], frames.shape[3]))
+        return self.output(self.pyramid(frames), (frames.shape[2], frames.shape[3]), labels)
 
-    def output(self, pyramid: Pyramid, size: Size) -> FrameOutput:
+    def output(self, pyramid: Pyramid, size: Size, labels: Tensor | None = None) -> FrameOutput:
         """Return the output for the features of frames of this (height, width)."""
         class_logits = at_least_float32(self.head(pyramid.last))
         if self.decoder is None:
             return FrameOutput(class_logits, pyramid.last, None, pyramid.attention)
-        map_logits = at_least_float32(self.decoder(_read_levels(self.decoder, pyramid), size))
+        if self.several_tags:
+            best = self.probabilities(class_logits).argmax(dim=1)
+            labels = best if labels is None else torch.where(labels < 0, best, labels)
+        map_logits = at_least_float32(self.decoder(_read_levels(self.decoder, pyramid), size, labels))
         return FrameOutput(class_logits, pyramid.last, map_logits, pyramid.attention)
+
+    def probabilities(self, class_logits: Tensor) -> Tensor:
+        """Return the probability of each class, ``[N, K]``: they add up to 1, or are independent of each other."""
+        return class_logits.sigmoid() if self.several_tags else class_logits.softmax(dim=1)
 
     def pyramid(self, frames: Tensor) -> Pyramid:
         """Return the backbone's features of uint8 RGB frames ``[N, 3, H, W]``; without a graph where it is frozen.
@@ -112,7 +129,8 @@ class FrameCamNet(nn.Module):
         """
         if not isinstance(self.decoder, UnetDecoder):
             return self
-        return FrameCamNet(self.backbone, self.head, FusedDecoder(self.decoder), self.prior).eval()
+        decoder = FusedDecoder(self.decoder)
+        return FrameCamNet(self.backbone, self.head, decoder, self.prior, several_tags=self.several_tags).eval()
 
     def freeze_classifier(self) -> None:
         """Freeze backbone and head permanently, with their BatchNorm statistics: only the decoder is trained."""

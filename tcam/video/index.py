@@ -46,6 +46,7 @@ def _find_problem(record: VideoRecord, num_classes: int) -> str | None:
     checks = (
         (not record.video_id, "it has no name"),
         (not 0 <= record.label < num_classes, f"label {record.label} is not one of {num_classes} classes"),
+        (not all(0 <= label < num_classes for label in record.also), f"other labels {list(record.also)}"),
         (record.num_frames < 1, f"{record.num_frames} frames"),
         (min(record.size) < 1, f"size {record.size}"),
         (not record.fps > 0, f"{record.fps} frames per second"),
@@ -59,6 +60,11 @@ def _find_problem(record: VideoRecord, num_classes: int) -> str | None:
         (bool(runs) and record.decoder != "frames", f"image files with the decoder {record.decoder!r}"),
     )
     return next((problem for wrong, problem in checks if wrong), None)
+
+
+def has_several_tags(index: VideoIndex) -> bool:
+    """Whether some training video has several tags, so that a classifier must tell for each tag whether it holds."""
+    return any(record.also for record in index.of_split("train"))
 
 
 def write_index(index: VideoIndex, path: Path) -> None:
@@ -100,7 +106,8 @@ def read_index(path: Path) -> VideoIndex:
 
 
 def _to_json(record: VideoRecord) -> dict[str, object]:
-    runs = {"runs": [list(astuple(run)) for run in record.runs]} if record.runs else {}
+    extra: dict[str, object] = {"runs": [list(astuple(run)) for run in record.runs]} if record.runs else {}
+    extra |= {"also": list(record.also)} if record.also else {}
     return {
         "video_id": record.video_id,
         "path": record.path,
@@ -113,15 +120,18 @@ def _to_json(record: VideoRecord) -> dict[str, object]:
         "decoder": record.decoder,
         "rotation": record.rotation,
         "cache_path": record.cache_path,
-        **runs,
+        **extra,
     }
 
 
 def _from_json(entry: dict[str, object]) -> VideoRecord:
     values = dict(entry)
-    shots, size, runs = values.pop("shots"), values.pop("size"), values.pop("runs", [])
-    if not (isinstance(shots, list) and isinstance(runs, list) and isinstance(size, list) and len(size) == 2):
-        raise ValueError("shots, runs and size must be lists")
+    shots, size = values.pop("shots"), values.pop("size")
+    runs, also = values.pop("runs", []), values.pop("also", [])
+    if not (isinstance(shots, list) and isinstance(runs, list) and isinstance(also, list)):
+        raise ValueError("shots, runs and also must be lists")
+    if not (isinstance(size, list) and len(size) == 2):
+        raise ValueError("size must be a list of two numbers")
     for name in ("label", "num_frames", "rotation"):
         if not isinstance(values[name], int):
             raise ValueError(f"{name} must be a whole number, got {values[name]!r}")
@@ -129,6 +139,7 @@ def _from_json(entry: dict[str, object]) -> VideoRecord:
         size=(int(size[0]), int(size[1])),
         shots=tuple(Shot(int(start), int(stop)) for start, stop in shots),
         runs=tuple(FrameRun(str(a), int(b), str(c), int(d), int(e)) for a, b, c, d, e in runs),
+        also=tuple(int(label) for label in also),
         **values,  # type: ignore[arg-type]  # a wrong type or an unknown key is reported by read_index
     )
 

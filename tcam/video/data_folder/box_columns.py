@@ -75,12 +75,13 @@ class BoxTable:
     looks_relative: bool
 
 
-def read_box_table(path: Path, *, units: Units | None = None) -> BoxTable:
+def read_box_table(path: Path, *, units: Units | None = None, of_tags: bool = False) -> BoxTable:
     """Read the boxes of a table in any of the layouts and units.
 
     Args:
         path: of the table.
         units: of the rows that do not name them; None leaves them open.
+        of_tags: also read the column class, which says the tag of a box.
 
     Raises:
         DataError: the columns video, frame or those of one layout are missing, or a row is not a box.
@@ -91,7 +92,10 @@ def read_box_table(path: Path, *, units: Units | None = None) -> BoxTable:
         raise DataError(_describe_layouts(table))
     kind, names = layout
     needed = ("video", "frame", *names)
-    table = read_table(path, {name: BOX_COLUMNS[name] for name in (*needed, "units")}, required=needed)
+    columns = {name: BOX_COLUMNS[name] for name in (*needed, "units")}
+    if of_tags:
+        columns["class"] = CLIP_COLUMNS["class"]
+    table = read_table(path, columns, required=needed)
     boxes: list[BoxRow] = []
     unnamed: list[float] = []
     for row in table.rows:

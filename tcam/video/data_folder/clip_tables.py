@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,9 @@ from tcam.video.data_folder.tables import CLIP_COLUMNS, Row, Table, as_split, fi
 CLIPS: Final = "clips.csv"
 BOXES: Final = "boxes.csv"
 _TABLE_SUFFIXES: Final = (".csv", ".tsv")
+
+VideosByTag = Mapping[str, Mapping[str, str]]
+"""For each video below the data folder, the id of each of its tags; a video with one tag has its path as id."""
 
 Notes = tuple[tuple[str, str], ...]
 """Remarks on tables for the user: the table's name, and a line."""
@@ -45,11 +48,17 @@ class TableBox:
 
 @dataclass(frozen=True, slots=True)
 class ClipRow:
-    """What a table says about a video; ``where`` names file and line."""
+    """What a table says about a video; ``where`` names file and line, ``also`` are its tags besides the first."""
 
     where: str
     class_name: str | None
     split: Split | None
+    also: tuple[str, ...] = ()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """All tags, in the order of the table."""
+        return () if self.class_name is None else (self.class_name, *self.also)
 
 
 def find_clip_table(root: Path, *, flat: bool) -> Table | None:
@@ -84,7 +93,7 @@ def _tables_of_tags(folder: Path) -> list[Path]:
 
 
 def read_clips(table: Table, root: Path, video_ids: Sequence[str]) -> tuple[dict[str, ClipRow], Notes]:
-    """Match a table of tags to the videos.
+    """Match a table of tags to the videos; a video with several tags has a row for each.
 
     Raises:
         DataError: a row names an unknown video or split, or two rows of a video contradict each other.
@@ -95,43 +104,57 @@ def read_clips(table: Table, root: Path, video_ids: Sequence[str]) -> tuple[dict
         video_id = _find_video(row, names, root, video_ids)
         found = ClipRow(row.where, row["class"] or None, as_split(row))
         before = rows.setdefault(video_id, found)
-        if (before.class_name, before.split) != (found.class_name, found.split):
+        if before.split != found.split or (before.class_name is None) != (found.class_name is None):
             raise DataError(
                 f"{row.where}: {video_id} is there twice: class {found.class_name!r}, split {found.split!r}, but "
                 f"{before.class_name!r}, {before.split!r} in {before.where.rpartition(', ')[2]}; keep one of them"
+                + ("" if before.class_name == found.class_name else ", or give each of its tags the same split")
             )
-        twice += before is not found
+        if found.class_name is not None and found.class_name not in before.tags:
+            rows[video_id] = replace(before, also=(*before.also, found.class_name))
+        else:
+            twice += before is not found
     notes = [(table.path.name, f"{twice} videos are there twice, alike")] if twice else []
     return rows, (*notes, *_unused(table))
 
 
 def read_boxes(
-    path: Path, root: Path, video_ids: Sequence[str], convention: BoxConvention
+    path: Path, root: Path, videos: VideosByTag, convention: BoxConvention
 ) -> tuple[dict[tuple[str, int], tuple[TableBox, ...]], Notes]:
     """Match the table of boxes, if there is one, to the videos; the returned frames count from 0.
 
     Raises:
-        DataError: the table cannot be read, a row names an unknown video, or the sides look relative to the frame and
-            no units are given.
+        DataError: the table cannot be read, a row names an unknown video or not the tag that it is of, or the sides
+            look relative to the frame and no units are given.
     """
     if not path.exists():
         return {}, ()
-    found = read_box_table(path, units=convention.units)
+    of_tags, names = any(len(tags) > 1 for tags in videos.values()), VideoNames(root, list(videos))
+    found = read_box_table(path, units=convention.units, of_tags=of_tags)
     if found.looks_relative:
         raise DataError(
             f"{path}: all sides lie within 0..1, so they seem to be shares of the frame: add a column units "
             "to it (relative, or pixels if they are), or set data.units=relative"
         )
-    names = VideoNames(root, video_ids)
     boxes: dict[tuple[str, int], list[TableBox]] = {}
     for box in found.boxes:
         frame = box.frame - (convention.first_frame or 0)
         if frame < 0:
             raise DataError(f"{box.row.where}: frame {box.frame}, but data.first_frame says that they begin with 1")
         units = box.units or "pixels"
-        kept = boxes.setdefault((_find_video(box.row, names, root, video_ids), frame), [])
+        video = _find_video(box.row, names, root, list(videos))
+        kept = boxes.setdefault((_of_tag(box.row, video, videos[video]), frame), [])
         kept += [] if box.corners is None else [TableBox(box.corners, units)]
     return {key: tuple(kept) for key, kept in boxes.items()}, _unused(found.table)
+
+
+def _of_tag(row: Row, video: str, tags: Mapping[str, str]) -> str:
+    """Return the id of the tag that a box is of; a video with one tag needs none named."""
+    tag = row["class"]
+    if tag in tags or (not tag and len(tags) == 1):
+        return tags[tag] if tag else next(iter(tags.values()))
+    found = f"class {tag!r}" if tag else "no class"
+    raise DataError(f"{row.where}: a box of {video} is of one of its tags ({few(tags)}), found {found} for it")
 
 
 def few(names: Collection[str]) -> str:

@@ -1,12 +1,12 @@
 """Masks of frames: ``<root>/masks/<video>/<frame>.png`` (frame from 0), bright where the object is.
 
 ``<video>`` is a video id, with or without its suffix: ``masks/dog/rex/000012.png`` is of frame 12 of ``dog/rex.mp4``.
+A video with several tags has a folder for each: ``masks/dog/rex/`` and ``masks/cat/rex/`` for ``rex.mp4``.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,19 +15,25 @@ from torch.nn import functional
 
 from tcam.errors import DataError
 from tcam.types import Box, Size
+from tcam.video.data_folder.clip_tables import VideosByTag
 from tcam.video.data_folder.find import MASKS
 from tcam.video.pictures.image import IMAGE_SUFFIXES, read_image
 
 
-def find_masks(root: Path, videos: Sequence[str]) -> dict[tuple[str, int], Path]:
+def find_masks(root: Path, videos: VideosByTag) -> dict[tuple[str, int], Path]:
     """List the masks of a data folder by video id and frame, without opening them.
 
     Raises:
         DataError: a mask belongs to no video, or its name is not a frame number.
     """
     folder = root / MASKS
-    by_name = {_composed(str(Path(video).with_suffix(""))): video for video in videos}
-    by_name |= {_composed(video): video for video in videos}
+    names = {
+        f"{tag}/{video}" if len(tags) > 1 else video: video_id
+        for video, tags in videos.items()
+        for tag, video_id in tags.items()
+    }
+    by_name = {_composed(str(Path(name).with_suffix(""))): video for name, video in names.items()}
+    by_name |= {_composed(name): video for name, video in names.items()}
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):

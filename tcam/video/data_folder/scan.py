@@ -2,12 +2,13 @@
 
 Folders may name splits too (``layout.py``). ``<root>/clips.csv`` (video, class, split), ``<root>/boxes.csv`` (video,
 frame, box) and ``<root>/masks`` (`masks.py`) are optional (``clip_tables.py``); with tags in a table, videos may lie
-flat in the folder.
+flat in the folder. A video that the table gives several tags is listed once for each, as ``dog:rex.mp4`` and
+``cat:rex.mp4``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NoReturn
@@ -24,6 +25,7 @@ from tcam.video.data_folder.clip_tables import (
     ClipRow,
     Notes,
     TableBox,
+    VideosByTag,
     few,
     find_clip_table,
     read_boxes,
@@ -52,7 +54,7 @@ _EXPECTED: Final = "expected <class>/<clip>.mp4 or <class>/<clip>/frame0001.jpg"
 
 @dataclass(frozen=True, slots=True)
 class FolderEntry:
-    """One video (file or frame folder); ``split`` is None if neither folder nor table names it."""
+    """One video (file or frame folder) and a tag of it; ``split`` is None if neither folder nor table names it."""
 
     video_id: str
     path: Path
@@ -101,9 +103,9 @@ def scan_class_folders(root: Path, *, min_classes: int = 2, convention: BoxConve
         raise DataError(
             f"{root} holds one class only ({class_names[0]!r}): learning from tags needs at least two class folders"
         )
-    ids = [entry.video_id for entry in entries]
-    boxes, box_notes = read_boxes(root / BOXES, root, ids, convention)
-    masks = find_masks(root, ids)
+    videos = _by_tag(root, entries)
+    boxes, box_notes = read_boxes(root / BOXES, root, videos, convention)
+    masks = find_masks(root, videos)
     tables = {BOXES, table.path.name if table is not None else BOXES} & set(loose.others)
     passed = _passed_over(root, found, loose, untagged=untagged, tables=tables, masks=set(masks.values()))
     files = {
@@ -196,26 +198,39 @@ def _tag(root: Path, paths: Sequence[Path], table: Table | None) -> tuple[tuple[
         places |= {path.as_posix(): (None, None) for path in relative if len(path.parts) == 1}
     classes = {class_name for class_name, _ in places.values() if class_name is not None}
     by_table = _tags_are_in_table(places, rows)
-    entries, untagged = [], []
+    entries: list[FolderEntry] = []
+    untagged: list[Path] = []
     for path, (video_id, place) in zip(relative, places.items(), strict=True):
         row = rows.get(video_id, ClipRow("", None, None))
-        if None not in (row.class_name, place[0]) and row.class_name != place[0] and not by_table:
-            _refuse_class(row, video_id, place[0] or "", classes)
+        if row.tags and place[0] is not None and place[0] not in row.tags and not by_table:
+            _refuse_class(row, video_id, place[0], classes)
         if None not in (row.split, place[1]) and row.split != place[1]:
             raise DataError(f"{row.where}: split {row.split!r}, but {video_id} lies in a folder of {place[1]!r}")
-        tag = row.class_name if by_table or place[0] is None else place[0]
-        if tag is None:
-            untagged.append(root / path)
-        else:
-            entries.append(FolderEntry(video_id, root / path, tag, row.split or place[1]))
+        tags = row.tags or (() if place[0] is None else (place[0],))
+        entries += _entries(root / path, video_id, tags, row.split or place[1])
+        untagged += [] if tags else [root / path]
     return tuple(sorted(entries, key=lambda entry: entry.path)), untagged, notes
+
+
+def _entries(path: Path, video_id: str, tags: Sequence[str], split: Split | None) -> Iterator[FolderEntry]:
+    """Yield a video once for each of its tags; of several, each has an id of its own."""
+    for tag in sorted(tags):
+        yield FolderEntry(video_id if len(tags) == 1 else f"{tag}:{video_id}", path, tag, split)
+
+
+def _by_tag(root: Path, entries: Sequence[FolderEntry]) -> VideosByTag:
+    """Return the ids of every video by its tags; videos are named by their paths below the folder."""
+    videos: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        videos.setdefault(entry.path.relative_to(root).as_posix(), {})[entry.class_name] = entry.video_id
+    return videos
 
 
 def _tags_are_in_table(places: Mapping[str, Place], rows: Mapping[str, ClipRow]) -> bool:
     """Whether the table names the tag of every video, and no folder has the name of one of those tags."""
-    tags = {row.class_name for row in rows.values()}
+    tags = {tag for row in rows.values() for tag in row.tags}
     folders = {class_name for class_name, _ in places.values()}
-    return bool(rows) and rows.keys() == places.keys() and None not in tags and not tags & folders
+    return bool(rows) and rows.keys() == places.keys() and all(row.tags for row in rows.values()) and not tags & folders
 
 
 def _refuse_class(row: ClipRow, video_id: str, folder_class: str, classes: Set[str]) -> NoReturn:

@@ -17,10 +17,10 @@ from tests.helpers.encoded import encode
 
 
 def lay_videos(root: Path) -> Path:
-    for name in ("cat", "dog"):
+    for name, crf in (("cat", 20), ("dog", 23)):
         (root / name).mkdir(parents=True)
         for number in range(3):
-            encode(root / name / f"{number}.mp4", frames=8 + number, size=(64, 96), options={"crf": f"{20 + number}"})
+            encode(root / name / f"{number}.mp4", frames=8 + number, size=(64, 96), options={"crf": f"{crf + number}"})
     return root
 
 

@@ -187,3 +187,10 @@ def test_tables_that_cannot_be_read_say_why(tmp_path):
             read_boxes(tmp_path / f"broken.{suffix}")
     with pytest.raises(ConfigError, match="ends in"):
         read_boxes(tmp_path / "boxes.txt")
+
+
+def test_further_tags_of_a_frame_are_rows_but_no_frames(tmp_path):
+    write(tmp_path / "boxes.csv", [frame(0), replace(frame(0), label=0), frame(1), frame(0, video="x.mp4")])
+    about = json.loads(sidecar(tmp_path / "boxes.csv").read_text())
+    assert about["rows"] == 4
+    assert {name: video["frames"] for name, video in about["videos"].items()} == {"dog/rex.mp4": 2, "x.mp4": 1}

@@ -1,6 +1,8 @@
 """Every baseline of the classifier in a training: it learns, resumes, shares batches, and leaves a plain network."""
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +15,13 @@ from pipelines.models.localizer import NetworkLocalizer, build_network
 from pipelines.models.run import Run
 from pipelines.pipeline import check_settings
 from pipelines.run.log import RunLog
-from pipelines.training.classifier_steps import check_baseline, classifier_step
+from pipelines.training.classifier_steps import (
+    check_baseline,
+    check_one_tag,
+    classifier_step,
+    tag_loss,
+    tags_by_video,
+)
 from pipelines.training.distributed.process_group import BatchShard
 from pipelines.training.loop import TrainingContext
 from pipelines.training.stages import train_classifier
@@ -235,3 +243,61 @@ def test_a_run_of_every_baseline_ends_with_boxes(name, tcam, tiny_videos, tmp_pa
     found = tcam("predict", tmp_path / "runs" / "x-001", "--source", next(tiny_videos.rglob("*.mp4")), "-o", "-")
     assert found.code == 0, found.err
     assert len(found.out.splitlines()) == 8
+
+
+def test_the_loss_of_several_tags_by_hand():
+    logits = torch.tensor([[0.0, math.log(3.0)], [math.log(3.0), 0.0]])
+    one = tag_loss(logits, torch.tensor([1, 1]))
+    assert float(one.total) == pytest.approx((-math.log(3 / 4) - math.log(1 / 4)) / 2)
+    several = tag_loss(logits, torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    # Of each frame, the binary cross-entropies of both classes: p = 1/2 and 3/4, then 3/4 (not a tag) and 1/2.
+    errors = (-math.log(1 / 2) - math.log(3 / 4), -math.log(1 / 4) - math.log(1 / 2))
+    assert float(several.total) == pytest.approx(sum(errors) / 2)
+    assert several.counts == {"classes": 2}
+
+
+def two_tags(name: str, label: int, also: int, **more):
+    return dataclasses.replace(record(name, label, **more), also=(also,))
+
+
+def test_tags_of_a_video_are_all_its_tags():
+    records = (record("a", 0), two_tags("fish:b", 0, 2), two_tags("bird:b", 2, 0), record("c", 1, split="val"))
+    found = tags_by_video(VideoIndex(("fish", "cat", "bird"), records))
+    assert {video: tags.tolist() for video, tags in found.items()} == {
+        "a": [1, 0, 0],
+        "fish:b": [1, 0, 1],
+        "bird:b": [1, 0, 1],
+        "c": [0, 1, 0],
+    }
+    assert tags_by_video(VideoIndex(("fish", "cat"), (record("a", 0), two_tags("b", 0, 1, split="test")))) is None
+
+
+@pytest.mark.parametrize("name", ["none", "hide_and_seek", "adl"])
+def test_baselines_learn_several_tags(name):
+    step, network = step_of(name)
+    frames, _ = some_batch()
+    generator = torch.Generator().manual_seed(0)
+    losses = step(frames, torch.ones(4, 2), BatchShard(0, 4, 4), generator)
+    losses.total.backward()
+    assert network.head.linear.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (baseline("cutmix"), "classifier.baseline=cutmix needs one tag per video, and fish:b has several"),
+        (baseline("acol"), "classifier.baseline=acol needs one tag per video"),
+        (("method=maxmin",), "method maxmin needs one tag per video"),
+        (("method=pixelcam",), "method pixelcam needs one tag per video"),
+        (("method=negev",), "method negev needs one tag per video"),
+    ],
+)
+def test_what_needs_one_tag_is_refused_where_videos_have_several(overrides, message):
+    one_tag = VideoIndex(("fish", "cat"), (record("a", 0), record("c", 1)))
+    config = tiny_config(*overrides)
+    check_one_tag(config, one_tag)
+    check_one_tag(tiny_config(), one_tag)
+    several = VideoIndex(("fish", "cat"), (record("a", 0), two_tags("fish:b", 0, 1), two_tags("cat:b", 1, 0)))
+    check_one_tag(tiny_config(), several)
+    with pytest.raises(ConfigError, match=message):
+        check_one_tag(config, several)

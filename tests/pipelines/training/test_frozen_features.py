@@ -53,6 +53,20 @@ def test_a_frame_is_read_and_computed_once(network):
     assert torch.equal(again.levels[1][[2, 0]], first.levels[1])
 
 
+def test_the_tags_of_a_video_share_its_features(network):
+    frames, asked = some_frames(3), []
+
+    def read(keys):
+        asked.append(keys)
+        return frames[places(keys)]
+
+    features = FrozenFeatures(CPU, read, same={"a": "a", "tag:a": "a"})
+    found = features(network, [("tag:a", 1), ("b", 0), ("a", 1)]).last
+    assert asked == [[("a", 1), ("b", 0)]]
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
+
+
 def test_maps_are_those_of_the_network_up_to_16_bits(network):
     frames = some_frames(2)
     pyramid = FrozenFeatures(CPU, lambda keys: frames[places(keys)])(network, [("a", 0), ("a", 1)])

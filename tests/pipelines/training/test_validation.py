@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -100,3 +102,12 @@ def test_scoring_changes_no_weight_and_no_statistic(tiny_data):
     before = {name: tensor.clone() for name, tensor in localizer.network.state_dict().items()}
     validator(tiny_data.index, tiny_data.truth)(localizer)
     assert all(torch.equal(before[name], tensor) for name, tensor in localizer.network.state_dict().items())
+
+
+def test_other_tags_of_a_video_are_right_and_present(tiny_data):
+    """Both tags hold for every video: the classifier is right whatever it says, and nothing shows an absent tag."""
+    records = tuple(dataclasses.replace(r, also=(1 - r.label,)) for r in tiny_data.index.records)
+    score = validator(VideoIndex(tiny_data.index.class_names, records), ())
+    assert score(decided(tiny_localizer(), 0)).accuracy == 100.0
+    found = score.presence(decided(tiny_localizer("decoder"), 1))
+    assert found <= torch.tensor([0.0, 1.0]).softmax(0)[0] + 1e-6  # the level lets the less probable tag pass

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tcam.boxes.over_time import BoxFollower, OverTime
+from tcam.boxes.over_time import BoxFollower, OverTime, TagFollower
 from tcam.types import Box, FrameBox
 
 SIZE = (100, 200)
@@ -84,3 +84,16 @@ def test_boxes_stay_inside_the_frame():
 def test_settings_without_sense_are_refused(settings):
     with pytest.raises(ValueError, match=r"must be|expected"):
         OverTime(**settings)
+
+
+def test_the_boxes_of_each_tag_are_followed_apart_with_numbers_of_their_own():
+    frames = [
+        [seen(0, Box(0, 0, 20, 10)), seen(0, Box(50, 0, 70, 10), label=1)],
+        [seen(1, Box(51, 0, 71, 10), label=1), seen(1, Box(1, 0, 21, 10))],
+        [seen(2, Box(90, 50, 99, 60)), seen(2, None, label=1)],
+    ]
+    follow = TagFollower(OverTime(min_cutoff_hz=1.0))
+    found = [[follow(box, SIZE) for box in frame] for frame in frames]
+    assert [[box.track_id for box in frame] for frame in found] == [[1, 2], [2, 1], [3, None]]
+    alone = BoxFollower(OverTime(min_cutoff_hz=1.0))
+    assert [found[0][0].box, found[1][1].box] == [alone(frames[0][0], SIZE).box, alone(frames[1][1], SIZE).box]

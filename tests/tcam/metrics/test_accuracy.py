@@ -41,6 +41,7 @@ def test_parts_add_up_and_without_classes_there_is_no_top_figure():
 def test_the_rank_of_a_class_counts_the_more_probable_ones():
     probabilities = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])
     assert rank_of_class(probabilities, torch.tensor([0, 0])).tolist() == [2, 0]
+    assert rank_of_class(probabilities, torch.tensor([0, 2]), also=(1,)).tolist() == [1, 1]
 
 
 def test_shapes_and_thresholds_are_checked():

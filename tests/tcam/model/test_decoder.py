@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tcam.errors import ConfigError
-from tcam.model.decoder import UnetDecoder
+from tcam.model.decoder import UnetDecoder, maps_of
 
 
 def _levels(channels, sides):
@@ -70,3 +70,20 @@ def test_levels_of_other_channels_or_another_number_are_refused():
         decoder(_levels((4, 5), (8, 4)), (16, 16))
     with pytest.raises(ValueError, match=r"C = \[4, 6\], got"):
         decoder(_levels((4,), (8,)), (16, 16))
+
+
+def test_maps_of_one_tag_per_frame_are_taken_from_those_of_all():
+    maps = torch.arange(12.0).view(2, 6, 1, 1)  # two maps for each of three tags
+    assert maps_of(maps, torch.tensor([2, 0])).flatten().tolist() == [4, 5, 6, 7]
+    assert maps_of(maps, torch.tensor([2, 0]), per_tag=1).flatten().tolist() == [2, 6]
+    assert maps_of(maps[:, :2], None) is not None
+    for labels in (None, torch.tensor([0])):
+        with pytest.raises(ValueError, match=r"labels must be \[N\], one for each of 2 frames"):
+            maps_of(maps, labels)
+
+
+def test_a_decoder_for_several_tags_learns_from_the_asked_one_only():
+    decoder = UnetDecoder((4, 6), channels=(8, 4), num_tags=3)
+    decoder(_levels((4, 6), (16, 8)), (32, 32), torch.tensor([1, 1])).square().sum().backward()
+    grads = decoder.head.weight.grad.flatten(1).abs().sum(dim=1)
+    assert (grads > 0).tolist() == [False, False, True, True, False, False]

@@ -81,3 +81,11 @@ def test_a_decoder_in_training_is_refused():
 def test_other_levels_are_refused():
     with pytest.raises(ValueError, match=r"C = \[4, 6, 8, 10\], got"):
         FusedDecoder(_trained(UnetDecoder(CHANNELS)))(_levels((8, 4), (4, 6)), (16, 16))
+
+
+@torch.inference_mode()
+def test_the_maps_of_each_tag_are_fused():
+    decoder, levels = _trained(UnetDecoder(CHANNELS, channels=(8, 6, 5, 4), num_tags=3)), _levels((16, 8, 4, 2))
+    for labels in (torch.tensor([0, 2]), torch.tensor([1, 1])):
+        plain, fused = (module(levels, (32, 32), labels) for module in (decoder, FusedDecoder(decoder)))
+        assert torch.allclose(plain[:, 1] - plain[:, 0], fused[:, 1] - fused[:, 0], atol=1e-4)

@@ -60,3 +60,13 @@ def test_it_fits_the_usual_backbones(name):
     head = LevelHead(backbone.level_channels, backbone.last_channels, backbone.level_reductions)
     pyramid = backbone(torch.rand(1, 3, 96, 96))
     assert head.eval()((*pyramid.levels, pyramid.last), (96, 96)).shape == (1, 2, 96, 96)
+
+
+def test_each_of_several_tags_has_maps_of_its_own():
+    features = (*some_levels(), torch.rand(2, 20, 2, 2))
+    head = LevelHead((3, 5, 7, 11, 13), 20, (2, 4, 8, 16, 32), num_tags=3).eval()
+    maps = [head(features, (64, 64), torch.full((2,), tag)) for tag in range(3)]
+    assert {found.shape for found in maps} == {(2, 2, 64, 64)}
+    assert not torch.allclose(maps[0], maps[1])
+    mixed = head(features, (64, 64), torch.tensor([2, 0]))
+    assert torch.equal(mixed, torch.stack([maps[2][0], maps[0][1]]))

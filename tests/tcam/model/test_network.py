@@ -151,3 +151,30 @@ def test_the_gradient_reaches_masks_through_a_frozen_classifier():
 def test_masks_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"masks must be \[N, H, W\] of frames \[2, 3, 32, 32\], got \[2, 16, 32\]"):
         _network().score_masked(_frames(), torch.ones(2, 16, 32))
+
+
+def test_where_frames_may_have_several_tags_each_has_a_probability_and_maps():
+    backbone = Backbone("test_resnet", levels_used=3)
+    unet = UnetDecoder(backbone.level_channels, channels=(16, 8, 4), num_tags=3)
+    network = FrameCamNet(backbone, Wgap(backbone.last_channels, 3), unet, several_tags=True).eval()
+    with torch.inference_mode():
+        free = network(_frames())
+        assert torch.allclose(network.probabilities(free.class_logits), free.class_logits.sigmoid())
+        best = free.class_logits.argmax(dim=1)
+        asked = [network(_frames(), torch.full((2,), tag)).map_logits for tag in range(3)]
+        for i in range(2):
+            assert torch.equal(free.map_logits[i], asked[int(best[i])][i])
+        assert not torch.allclose(asked[0], asked[1])
+        assert torch.equal(network(_frames(), torch.tensor([-1, 2])).map_logits[1], asked[2][1])
+        fused = network.fused()
+        assert fused.several_tags
+        found = fused(_frames(), torch.tensor([0, 1])).map_logits.softmax(1)
+        assert torch.allclose(found, torch.stack([asked[0][0], asked[1][1]]).softmax(1), atol=1e-4)
+
+
+def test_with_one_tag_per_frame_probabilities_add_up_and_labels_choose_no_map():
+    network = _network().eval()
+    with torch.inference_mode():
+        plain, asked = network(_frames()), network(_frames(), torch.tensor([2, 1]))
+    assert torch.equal(plain.map_logits, asked.map_logits)
+    assert torch.allclose(network.probabilities(plain.class_logits).sum(dim=1), torch.ones(2))

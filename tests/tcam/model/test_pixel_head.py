@@ -20,3 +20,11 @@ def test_other_features_are_refused():
         PixelHead(3)((torch.zeros(1, 2, 4, 4),), (8, 8))
     with pytest.raises(ValueError, match="in_channels must be 1 or more, got 0"):
         PixelHead(0)
+
+
+def test_each_of_several_tags_has_maps_of_its_own():
+    head, features = PixelHead(2, num_tags=2), torch.rand(1, 2, 3, 3)
+    logits = head.conv(features)
+    for tag in (0, 1):
+        maps = head((features,), (3, 3), torch.tensor([tag]))
+        assert torch.equal(maps, logits[:, 2 * tag : 2 * tag + 2])

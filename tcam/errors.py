@@ -6,8 +6,10 @@ in one line and exits with its ``exit_code``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MOST_NAMES: Final = 20
 

@@ -34,7 +34,7 @@ class Refinement(StrEnum):
 
 Refine = Annotated[
     Refinement,
-    typer.Option(help="joint: make each map agree with those of the last frames; some 100 ms a frame on a CPU."),
+    typer.Option(help="joint: make each map agree with those of the last frames; some 70 ms more a frame on a CPU."),
 ]
 Smooth = Annotated[
     float | None, typer.Option(min=0.01, metavar="HZ", help="Steadier boxes: cutoff of the 1 euro filter at rest.")

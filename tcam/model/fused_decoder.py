@@ -88,7 +88,7 @@ class _FusedBlock(nn.Module):
 
 
 def _contrast(head: nn.Conv2d) -> nn.Conv2d:
-    """Make the convolution to both logits of each tag one to foreground less background."""
+    """Replace the convolution to the two logits of each tag by one to their difference, foreground minus background."""
     found = nn.Conv2d(head.in_channels, head.out_channels // 2, 3, padding=1)
     for mine, both in zip(found.parameters(), head.parameters(), strict=True):
         mine.data.copy_(both.data[1::2] - both.data[::2])

@@ -144,7 +144,7 @@ def server_address() -> str:
 
 
 def serve(address: str) -> None:
-    """Be the server until its standard input is closed; in a forked process, run what was asked for."""
+    """Serve requests until standard input is closed; in a forked process, run the code that was asked for."""
     for name in PRELOADED:
         __import__(name)
     from numba.core.registry import cpu_target

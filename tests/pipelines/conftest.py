@@ -73,7 +73,7 @@ RAY_SETTINGS = {
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
-    """Give a Ray cluster that all tests share: one node of two processors, no GPU, the smallest object store.
+    """Start a Ray cluster that all tests share: one node of two processors, no GPU, the smallest object store.
 
     Tests join it by its ``address``, in this process or another; what they start there ends with them.
     """

@@ -26,7 +26,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def train(tcam, weights, tmp_path):
-    """Give a function that trains on videos with the small recipe and gives the run folder and what was said."""
+    """Return a function that trains on videos with the small recipe and returns the run folder and its messages."""
 
     def run(videos):
         settings = [text for text in SETTINGS if not text.startswith(("model.decoder", "model.weights"))]

@@ -82,7 +82,7 @@ def exports(tiny_run, tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="module")
 def cam_file(tmp_path_factory) -> Path:
-    """Give a classifier whose maps are LayerCAM's, as ONNX and, beside it, as OpenVINO."""
+    """Return the ONNX file of a classifier whose maps are LayerCAM's; an OpenVINO file lies beside it."""
     file = tmp_path_factory.mktemp("cam") / "cam.onnx"
     write_export(tiny_localizer(), some_facts(), file)
     convert(file, file.with_suffix(".xml"))

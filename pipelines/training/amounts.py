@@ -15,8 +15,8 @@ _LOOKED_AT = 64 * 8
 """Most frames that thresholds are chosen on; the report looks at about as many."""
 
 _BACKWARD, _DECODER, _HEAD, _WALK = 2.0, 1.0, 0.3, 1.0
-"""Work on a frame beyond the backbone's forward pass, which is 1, as measured with the shipped networks on a CPU: the
-backward pass, a U-Net, a step of the head on kept features, the walk."""
+"""Rough estimates of the work on a frame, where the backbone's forward pass is 1: its backward pass, a U-Net, a step of
+the head on kept features, the walk."""
 
 
 def amounts_of_work(run: Run) -> dict[str, float]:

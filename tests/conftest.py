@@ -28,9 +28,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def group_of(item: pytest.Item) -> str | None:
-    """Return the name that tests of one process share, by the marks ``busy`` and ``together``; None: any process."""
-    if item.get_closest_marker("busy") is not None:
-        return "busy"
+    """Return the name that tests of one process share, by the marks ``ray`` and ``together``; None: any process."""
+    if item.get_closest_marker("ray") is not None:
+        return "ray"
     return None if item.get_closest_marker("together") is None else item.path.as_posix()
 
 

@@ -29,7 +29,6 @@ def videos(tmp_path):
     return lay_videos(tmp_path / "videos")
 
 
-@pytest.mark.busy
 def test_good_videos_are_indexed_and_bad_ones_are_rows(videos, tmp_path):
     (videos / "dog" / "empty.mp4").touch()
     (videos / "dog" / "text.mp4").write_text("hello")

@@ -192,7 +192,6 @@ def count_page_faults(item: int) -> int:
     return page_faults_of_large_tensors()
 
 
-@pytest.mark.busy
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_a_worker_with_a_model_keeps_the_memory_it_frees():
     start = partial(start_counting_page_faults, PackedLocalizer.pack(tiny_localizer("layercam")))
@@ -218,7 +217,6 @@ KEPT: list[torch.Tensor] = []
 
 
 @pytest.mark.slow
-@pytest.mark.busy
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 @pytest.mark.parametrize(("limit_mb", "returned"), [(1600.0, True), (16_000.0, False)])
 def test_a_worker_returns_what_it_keeps_beyond_half_of_its_limit(limit_mb, returned):

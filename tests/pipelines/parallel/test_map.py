@@ -18,13 +18,11 @@ from tests.helpers.python_processes import python_process
 from tests.helpers.work import cannot_start, start, start_naming_parents, start_noting
 from tests.pipelines.run.test_signals import has_ended
 
-pytestmark = pytest.mark.busy
-
 BACK_ENDS = [
     pytest.param(Placement(), id="here"),
     pytest.param(Placement(2), id="processes"),
-    pytest.param(Placement(2, ray=True), id="ray tasks", marks=pytest.mark.slow),
-    pytest.param(Placement(ray=True, actors=2), id="ray actors", marks=pytest.mark.slow),
+    pytest.param(Placement(2, ray=True), id="ray tasks", marks=[pytest.mark.ray, pytest.mark.slow]),
+    pytest.param(Placement(ray=True, actors=2), id="ray actors", marks=[pytest.mark.ray, pytest.mark.slow]),
 ]
 OTHERS = BACK_ENDS[1:]
 """The back ends that work in processes of their own."""
@@ -120,6 +118,7 @@ def test_progress_counts_failures_and_names_the_slowest(placement, ray_kept):
         assert seen[-1].slowest == "0"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_an_object_store_that_is_too_small_and_a_gpu_that_is_not_there(small_ray):
     from pipelines.parallel.cluster import ClusterError
@@ -170,7 +169,9 @@ TASKS, ACTORS = Placement(2, ray=True), Placement(ray=True, actors=2)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-@pytest.mark.parametrize("kind", ["processes", "ray tasks", "ray actors"])
+@pytest.mark.parametrize(
+    "kind", ["processes", *(pytest.param(kind, marks=pytest.mark.ray) for kind in ("ray tasks", "ray actors"))]
+)
 def test_a_signal_leaves_no_process(kind, number, code, tmp_path, request):
     """With every signal Ray once belongs to the command and ends with it, and once to others and stays."""
     if kind == "processes":

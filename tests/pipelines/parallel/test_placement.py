@@ -20,8 +20,8 @@ from tests.helpers.tiny import SIDE, files_of, set_walk, spoil, tiny_config, tin
 
 PROCESSES, ACTORS = Placement(2), Placement(2, ray=True, actors=2)
 OTHERS = [
-    pytest.param(PROCESSES, id="processes", marks=pytest.mark.busy),
-    pytest.param(ACTORS, id="ray", marks=[pytest.mark.busy, pytest.mark.slow]),
+    pytest.param(PROCESSES, id="processes"),
+    pytest.param(ACTORS, id="ray", marks=[pytest.mark.ray, pytest.mark.slow]),
 ]
 FLAGS = {
     "processes": ("--workers", "2"),
@@ -66,9 +66,9 @@ def test_prepared_videos_are_the_same_bytes(placement, ray_kept, videos, tmp_pat
 @pytest.mark.parametrize(
     ("placement", "refine"),
     [
-        pytest.param(PROCESSES, "none", id="none-processes", marks=pytest.mark.busy),
-        pytest.param(PROCESSES, "joint", id="joint-processes", marks=pytest.mark.busy),
-        pytest.param(ACTORS, "joint", id="joint-ray", marks=[pytest.mark.busy, pytest.mark.slow]),
+        pytest.param(PROCESSES, "none", id="none-processes"),
+        pytest.param(PROCESSES, "joint", id="joint-processes"),
+        pytest.param(ACTORS, "joint", id="joint-ray", marks=[pytest.mark.ray, pytest.mark.slow]),
     ],
 )
 def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, refine, ray_kept, tiny_data, tmp_path, monkeypatch):
@@ -81,8 +81,10 @@ def test_cams_are_the_same_bytes_whole_or_in_ranges(placement, refine, ray_kept,
 
 
 @pytest.mark.slow
-@pytest.mark.busy
-@pytest.mark.parametrize(("name", "refine"), [("processes", "none"), ("processes", "joint"), ("ray", "joint")])
+@pytest.mark.parametrize(
+    ("name", "refine"),
+    [("processes", "none"), ("processes", "joint"), pytest.param("ray", "joint", marks=pytest.mark.ray)],
+)
 def test_predictions_are_the_same_bytes_whole_or_in_ranges(
     name, refine, ray_kept, tcam, tiny_run, tmp_path, monkeypatch
 ):
@@ -111,8 +113,7 @@ def test_predictions_are_the_same_bytes_whole_or_in_ranges(
 
 
 @pytest.mark.slow
-@pytest.mark.busy
-@pytest.mark.parametrize("name", ["processes", "ray"])
+@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.ray)])
 def test_evaluations_are_the_same_bytes(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
     calls = ["evaluate", tiny_run.folder, "--videos", tiny_run.videos, "--split", "all", "--device", "cpu", "-o"]
     here = tcam(*calls, tmp_path / "a", "--workers", "0", "--json")

@@ -11,7 +11,7 @@ from tests.helpers.encoded import encode
 from tests.helpers.tiny import files_of, spoil
 
 pytestmark = [
-    pytest.mark.busy,
+    pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

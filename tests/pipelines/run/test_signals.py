@@ -8,8 +8,6 @@ import pytest
 
 from pipelines.run.signals import Interrupted, finishing, raising_signals
 
-pytestmark = pytest.mark.busy
-
 
 @pytest.fixture(autouse=True)
 def not_ignored():

@@ -17,7 +17,7 @@ from tests.helpers.file_server import serve
 from tests.helpers.sources import serve_frames
 from tests.helpers.tiny import SIDE, tiny_localizer
 
-pytestmark = pytest.mark.busy
+pytestmark = pytest.mark.together
 
 SIZE = (SIDE, SIDE)
 

@@ -25,8 +25,6 @@ from tests.helpers.python_processes import tcam_process
 from tests.helpers.sources import serve_frames
 from tests.pipelines.cli.test_stream import lines_of
 
-pytestmark = pytest.mark.busy
-
 
 class Looking:
     """One browser: a kept connection that knows which state it has."""

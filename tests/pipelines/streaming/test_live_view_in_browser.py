@@ -21,7 +21,7 @@ from tests.helpers.sources import serve_frames
 from tests.pipelines.cli.test_stream import lines_of
 from tests.pipelines.streaming.test_live_view import address_in
 
-pytestmark = [pytest.mark.browser, pytest.mark.busy, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 WIDTH, HEIGHT, FPS = 128, 96, 10
 """Of the frames of ``serve_frames``."""

@@ -231,7 +231,6 @@ def living_processes(group: int) -> list[str]:
     return living
 
 
-@pytest.mark.busy
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_leaves_soon_with_its_children_and_says_how_to_go_on(

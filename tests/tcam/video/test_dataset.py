@@ -74,7 +74,6 @@ def test_a_batch_holds_frames_maps_indices_and_tags(records):
     assert load(clips(records, read_cams=None), 0, 0)[0].cams is None
 
 
-@pytest.mark.busy
 def test_workers_give_the_same_clips_as_none_and_epochs_differ(records):
     here, there = load(clips(records), 1, 0), load(clips(records), 1, 2)
     for a, b in zip(here, there, strict=True):

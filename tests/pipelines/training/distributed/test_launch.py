@@ -64,7 +64,7 @@ def assert_alike(run, other) -> None:
     assert not [path for path in other.rglob("*") if path.name in ("ray", ".interrupted")]
 
 
-@pytest.mark.busy
+@pytest.mark.ray
 @pytest.mark.slow
 def test_two_workers_of_ray_train_as_one_process_does(alone, ray_cluster, tmp_path):
     """They do the last stage; those of the tests below do the first one."""
@@ -80,7 +80,6 @@ def test_two_workers_of_ray_train_as_one_process_does(alone, ray_cluster, tmp_pa
     assert (other / "report" / "report.html").is_file()
 
 
-@pytest.mark.busy
 @pytest.mark.slow
 def test_two_processes_of_torchrun_train_as_one_does(alone, tmp_path):
     arguments, run = alone
@@ -93,7 +92,7 @@ def test_two_processes_of_torchrun_train_as_one_does(alone, tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x-001"]
 
 
-@pytest.mark.busy
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code", "own_ray"), [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, True)])
 def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, own_ray, tiny_videos, tmp_path, request):
@@ -119,7 +118,7 @@ def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, ow
     assert position_of(run / "classifier")["epoch"] >= 1
 
 
-@pytest.mark.busy
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_one_process_goes_on(tcam, tiny_videos, tmp_path):
     pytest.importorskip("ray")

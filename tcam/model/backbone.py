@@ -1,4 +1,4 @@
-"""Feature pyramids of timm's networks and their pretrained weights. Only this module imports timm."""
+"""Feature pyramids of timm's networks and their pretrained weights. Only this module uses timm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol, cast
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from tcam.errors import ConfigError, MissingPartError, WeightsError, one_line
 from tcam.model.stride8 import NEW, STRIDE_8_FORMS
 from tcam.model.tokens import attends, patch_side, token_features
 from tcam.model.weight_files import misfit, read_weights
+from tcam.timm_import import timm
 
 _PROBE_SIDE: Final = 128
 _PROBE_PATCHES: Final = 8

@@ -34,6 +34,7 @@ PRELOADED = (
     "tcam.boxes.components_sweep",
     "tcam.supervision.crf.gaussian_terms",
     "tcam.supervision.objective",
+    "torch._dynamo",
 )
 TCAM = """
 import signal

@@ -290,7 +290,7 @@ def pretrained_weights(name: str, source: str) -> Mapping[str, Tensor]:
     if source != "imagenet":
         return read_weights(Path(source))
     try:
-        model = timm.create_model(name, pretrained=True)
+        model: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:  # httpx, urllib, ssl, huggingface_hub and timm each raise their own
         raise MissingPartError(
             f"cannot fetch ImageNet weights of '{name}' (no network, or none are published): "

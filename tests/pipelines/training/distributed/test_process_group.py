@@ -19,6 +19,7 @@ EPOCHS = (
     "localizer.frames_per_shot=2",
     "localizer.lr=1e-4",  # more, and so small a network makes a difference of a rounding large
 )
+ONE_EPOCH = (*EPOCHS, "classifier.epochs=1", "localizer.epochs=1")
 DROPPING = "model.backbone_options={drop_path_rate: 0.5}"
 CASES = (
     Case("classifier", "classifier", (*EPOCHS, DROPPING, "classifier.batch=3")),  # 8 clips: 3 = 1 + 2, and 2
@@ -37,14 +38,16 @@ CASES = (
         ),
     ),
     *(
-        Case(name, "classifier", (*EPOCHS, "classifier.batch=3", f"classifier.baseline={name}", "classifier.lr=1e-4"))
+        Case(
+            name, "classifier", (*ONE_EPOCH, "classifier.batch=3", f"classifier.baseline={name}", "classifier.lr=1e-4")
+        )
         for name in ("hide_and_seek", "adl", "acol")
     ),
-    Case("pixelcam", "localizer", (*EPOCHS, "method=pixelcam", "localizer.batch=7", DROPPING)),
-    Case("negev", "localizer", (*EPOCHS, "method=negev", "localizer.batch=3")),  # some shares hold one kind alone
-    Case("maxmin", "localizer", (*EPOCHS, "method=maxmin", "localizer.batch=7")),
+    Case("pixelcam", "localizer", (*ONE_EPOCH, "method=pixelcam", "localizer.batch=7", DROPPING)),
+    Case("negev", "localizer", (*ONE_EPOCH, "method=negev", "localizer.batch=3")),  # some shares hold one kind alone
+    Case("maxmin", "localizer", (*ONE_EPOCH, "method=maxmin", "localizer.batch=7")),
 )
-CUTMIX = Case("cutmix", "classifier", (*EPOCHS, "classifier.batch=3", "classifier.baseline=cutmix"))
+CUTMIX = Case("cutmix", "classifier", (*ONE_EPOCH, "classifier.batch=3", "classifier.baseline=cutmix"))
 """Windows come from a process's own share: losses depend on the number of processes."""
 
 
@@ -75,7 +78,7 @@ def trained(tiny_data, cam_folder, tmp_path_factory):
 def test_two_processes_lose_the_same_in_every_step_and_end_with_the_same_weights(name, trained):
     one, two = (folder / name for folder in trained)
     steps = [json.loads((folder / "steps.json").read_text()) for folder in (one, two)]
-    assert len(steps[0]) == len(steps[1]) >= 4
+    assert len(steps[0]) == len(steps[1]) >= 3
     for alone, together in zip(*steps, strict=True):
         assert together == pytest.approx(alone, rel=1e-6)
     weights = [load_file(folder / "last.safetensors") for folder in (one, two)]
@@ -123,6 +126,6 @@ def test_validation_counts_every_frame_once_however_the_batches_were_shared(trai
     for case in CASES:
         logs = [(folder / case.name / "metrics.jsonl").read_text() for folder in trained]
         one, two = ([json.loads(line) for line in log.splitlines()] for log in logs)
-        assert [row["epoch"] for row in two] == [1, 2]
+        assert [row["epoch"] for row in two] in ([1], [1, 2])
         for key in ("epoch", "val_corloc", "val_accuracy"):
             assert [row[key] for row in two] == [row[key] for row in one]

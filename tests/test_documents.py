@@ -25,6 +25,7 @@ from tests.helpers.documents import (
     run_example,
     train_tiny,
 )
+from tests.helpers.exports import traced_once
 from tests.helpers.tiny import tiny_config
 
 pytestmark = pytest.mark.together
@@ -61,7 +62,7 @@ EXAMPLES = {
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("documents")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, traced_once():
         patch.setenv("TCAM_HOME", str(folder / "home"))
         patch.setenv("TCAM_DATA", str(folder / "data"))
         yield folder

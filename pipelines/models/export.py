@@ -202,14 +202,14 @@ def write_export(localizer: NetworkLocalizer, facts: Facts, target: Path, *, cal
         DataError: the file cannot be written.
     """
     console.print(f"exporting {facts.run} ({facts.method})")
-    program = make_program(localizer, facts)
     if target.suffix.lower() == ".pt2":
+        program = make_program(localizer, facts)
         with replacing(target) as temporary:
             buffer = io.BytesIO()  # a file must end in .pt2 for it, and the temporary one does not
             torch.export.save(program, buffer, extra_files={FACTS: facts.model_dump_json()})
             temporary.write_bytes(buffer.getbuffer())
         return
-    graph = _make_onnx(program, facts)
+    graph = _make_onnx(localizer, facts)
     if target.suffix.lower() == ".onnx":
         with replacing(target) as temporary:
             temporary.write_bytes(graph)
@@ -246,15 +246,15 @@ def example_inputs(localizer: NetworkLocalizer, facts: Facts, *, count: int = 3)
     return (frames,) if one_map else (frames, torch.full((count,), -1))
 
 
-def _make_onnx(program: torch.export.ExportedProgram, facts: Facts) -> bytes:
-    import onnx
-
+def _make_onnx(localizer: NetworkLocalizer, facts: Facts) -> bytes:
+    program = make_program(localizer, facts)
     inputs = INPUTS[: len(program.graph_signature.user_inputs)]
     made: Any = torch.onnx.export(program, (), input_names=inputs, output_names=OUTPUTS, verbose=False)
     proto = made.model_proto
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.helper.set_model_props(proto, {FACTS: facts.model_dump_json()})
+    del proto.metadata_props[:]
+    proto.metadata_props.add(key=FACTS, value=facts.model_dump_json())
     return bytes(proto.SerializeToString())
 
 

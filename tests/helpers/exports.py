@@ -1,8 +1,15 @@
-"""What an exported file says of itself, for tests that write one or need none of the exporters."""
+"""What an exported file says of itself, for tests that need none of the exporters; exports that trace once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pipelines.models import export
 from pipelines.models.exported import Facts
+from pipelines.models.localizer import NetworkLocalizer
 from tests.helpers.tiny import SIDE
 
 
@@ -23,3 +30,18 @@ def some_facts(**changes) -> Facts:
         "config": {},
     }
     return Facts.model_validate({**known, **changes})
+
+
+@contextmanager
+def traced_once() -> Iterator[None]:
+    """Trace a network for the first of its exports alone: it takes seconds, and the same for every format."""
+    make_onnx, made = export._make_onnx, {}
+
+    def once(localizer: NetworkLocalizer, facts: Facts) -> bytes:
+        name = facts.model_dump_json()
+        made[name] = made[name] if name in made else make_onnx(localizer, facts)
+        return made[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_make_onnx", once)
+        yield

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.models.export import write_export
 from tests.helpers.encoded import encode
-from tests.helpers.exports import some_facts
+from tests.helpers.exports import some_facts, traced_once
 from tests.helpers.tiny import tiny_localizer
 
 COLUMNS = ["engine", "decode", "prepare", "network", "box", "sink", "all", "frames/s", "started in s", "added MB"]
@@ -42,7 +42,8 @@ def test_an_exported_file_is_measured_stage_by_stage(tcam, video, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_is_measured_in_pytorch_and_in_every_exported_format(tcam, tiny_run, video):
-    done = tcam("bench", tiny_run.folder, "--source", video, "--batch", "4")
+    with traced_once():
+        done = tcam("bench", tiny_run.folder, "--source", video, "--batch", "4")
     assert done.code == 0, done.err
     found = rows_of(done.out)
     assert "pytorch fp32" in found

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +30,7 @@ from pipelines.models.localizer import NetworkLocalizer, build_network
 from pipelines.models.run import load_localizers, load_run
 from pipelines.streaming.localizer import StreamLocalizer
 from tcam.errors import ConfigError
-from tests.helpers.exports import some_facts
+from tests.helpers.exports import some_facts, traced_once
 from tests.helpers.other_processes import check_fork, steps, steps_in_fresh_process
 from tests.helpers.synthetic import TINY_FRAMES
 from tests.helpers.tiny import CPU, SETTINGS, SIDE, TinyRun, tiny_localizer
@@ -64,6 +64,12 @@ def cam_run(tiny_run: TinyRun, folder: Path) -> Path:
 def convert(onnx: Path, target: Path) -> None:
     """Write an ONNX file as OpenVINO, as an export of its run does after it has made the same graph."""
     write_openvino(onnx.read_bytes(), open_exported(onnx)[1], target, None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_trace() -> Iterator[None]:
+    with traced_once():
+        yield
 
 
 @pytest.fixture(scope="module")

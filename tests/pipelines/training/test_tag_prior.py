@@ -38,6 +38,8 @@ from tests.helpers.tiny import (
     write_imagenet_weights,
 )
 
+pytestmark = pytest.mark.together
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:

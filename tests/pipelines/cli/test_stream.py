@@ -141,9 +141,9 @@ def test_a_network_is_compiled_for_as_many_frames_as_it_will_see(drop, expected,
 def test_without_a_compiler_nothing_is_compiled(tcam, tiny_run, monkeypatch, tmp_path):
     torch.compiler.reset()  # what another test compiled in this process
     inductor = pytest.importorskip("torch._inductor.config")
-    monkeypatch.setattr(inductor.cpp, "cxx", ("/nonexistent/g++",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    found = tcam("stream", tiny_run.folder, "--source", tiny_run.videos / "fish" / "fish-00.mp4", "--compile")
+    with inductor.patch({"cpp.cxx": ("/nonexistent/g++",)}):  # monkeypatch would leave no such setting behind
+        found = tcam("stream", tiny_run.folder, "--source", tiny_run.videos / "fish" / "fish-00.mp4", "--compile")
     assert (found.code, found.out) == (5, "")
     assert "torch.compile does not work here" in found.err
     assert "C++ compiler" in found.err

@@ -295,6 +295,7 @@ def test_a_session_without_a_script_evaluates_with_child_processes(tiny_run, tmp
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_table_of_an_evaluation_is_that_of_the_command_line(call_tcam, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run.folder, tmp_path / "tiny-001")
     table = tcam.evaluate(run, split="val", workers=0, quiet=True)

@@ -123,6 +123,7 @@ def test_thresholds_of_refined_maps_do_not_outlive_the_weights(private_run, tiny
     assert not stale.exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_the_stages_of_the_first(tiny_run, train_beside, capsys):
     folder = train_beside("second")
     text = " ".join(capsys.readouterr().err.split())
@@ -158,6 +159,7 @@ def test_colocam_takes_classifier_and_cams_of_tcam_and_is_a_run_like_any(train_b
     assert [row["method"] for row in rows][2:] == ["layercam", "colocam"] * 4
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(tiny_run, monkeypatch):
     monkeypatch.setenv("TCAM_HOME", str(tiny_run.home))
     before = files_of(tiny_run.folder)

@@ -143,6 +143,7 @@ def test_a_name_that_is_too_long_costs_that_video_alone(predict, clip, tmp_path,
     assert predict(source, "-o", tmp_path / "b.csv").code == 0
 
 
+@pytest.mark.slow
 def test_a_folder_of_long_names_can_be_trained_on(tcam, clip, tmp_path):
     source = tmp_path / (LONG[:60] + " videos")
     for tag in ("bird", LONG):
@@ -201,6 +202,7 @@ def test_the_same_picture_in_any_depth_has_the_same_box_and_is_said_once(predict
         assert table[side].max() - table[side].min() <= 4  # a pixel of the map
 
 
+@pytest.mark.slow
 def test_frames_of_several_sizes_have_boxes_in_their_own_pixels(predict, tcam, tmp_path):
     write_frames(tmp_path / "in" / "clip", 2, (96, 64))
     Image.new("RGB", (480, 320), (80, 90, 120)).save(tmp_path / "in" / "clip" / "0002.png")
@@ -289,6 +291,7 @@ def test_splits_are_the_tables_however_it_is_written(tcam, clip, tmp_path, heade
     assert content["splits"] == "2 train, 2 val, 2 test videos (as its folders or tables say)"
 
 
+@pytest.mark.slow
 def test_one_content_under_two_tags_or_in_two_splits_is_reported(tcam, clip, tmp_path):
     root = lay_classes(tmp_path / "data", clip)
     shutil.copy(root / "bird" / "v0.mp4", root / "car" / "v0.mp4")
@@ -344,6 +347,7 @@ def test_settings_of_other_videos_need_other_videos(tcam, tiny_run):
     assert (found.code, "name them, or leave it out" in found.error) == (2, True)
 
 
+@pytest.mark.slow
 def test_frames_counted_from_1_are_asked_about(tcam, clip, tmp_path):
     root = lay_classes(tmp_path / "data", clip)
     rows = [f"bird/v0.mp4,{frame},1,2,30,40" for frame in range(1, TINY_FRAMES + 1)]

@@ -33,6 +33,7 @@ def encode_odd(folder):
     }
 
 
+@pytest.mark.slow
 def test_boxes_of_a_file_are_those_of_predict(tcam, tiny_run, tmp_path):
     for path in encode_odd(tmp_path).values():
         common = (tiny_run.folder, "--source", path, "--device", "cpu", "-q")
@@ -47,6 +48,7 @@ def test_boxes_of_a_file_are_those_of_predict(tcam, tiny_run, tmp_path):
         assert any(box_of(line) for line in found)
 
 
+@pytest.mark.slow
 def test_boxes_are_the_same_bytes_whatever_the_threads(tcam, tiny_run, tmp_path):
     source = encode(tmp_path / "long.mp4", frames=45)
     rows = lines_of(tcam("predict", tiny_run.folder, "--source", source, "--workers", "0").out)

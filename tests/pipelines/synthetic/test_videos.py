@@ -147,6 +147,7 @@ def test_objects_move_a_few_pixels_a_frame_and_change_their_size(some_videos: li
     assert min(growth) < 0.9
 
 
+@pytest.mark.slow
 def test_some_videos_start_or_end_without_the_object_and_the_middle_always_shows_it(some_videos: list[SyntheticVideo]):
     out_of_view = [any(box is None for box in video.boxes) for video in some_videos]
     assert 0 < sum(out_of_view) < len(some_videos) / 2

@@ -130,6 +130,7 @@ def test_cut_off_at_any_write_a_training_ends_the_same(train, monkeypatch):
     assert parts == whole
 
 
+@pytest.mark.slow
 def test_two_trainings_with_one_seed_leave_the_same_bytes_and_another_seed_others(train):
     one, two, other = train("classifier", "one"), train("classifier", "two"), train("classifier", "other", "seed=1")
     assert one == two

@@ -71,6 +71,7 @@ def test_the_sweep_gives_the_golden_boxes_of_the_benchmarks_rule():
     assert found.tolist() == list(golden.values())
 
 
+@pytest.mark.slow
 def test_one_threshold_gives_the_golden_boxes_too():
     for threshold, box in golden_thresholds().items():
         assert list(extract_box(golden_map(), threshold, plain(224, 224)) or ()) == box
@@ -133,6 +134,7 @@ def test_the_sweep_equals_a_flood_fill_at_every_threshold(levels, wanted):
     assert [None if row.isnan().any() else tuple(row.tolist()) for row in found] == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(arrays(np.int64, (6, 7), elements=st.integers(0, 3)), min_size=1, max_size=5), st.integers(0, 100))
 def test_many_maps_at_once_equal_each_alone(stack, hundredths):

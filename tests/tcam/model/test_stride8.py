@@ -47,6 +47,7 @@ def test_inception_has_the_published_levels(inception):
     assert not [name for name, _ in inception.named_parameters() if "Mixed_7" in name]
 
 
+@pytest.mark.slow
 def test_layers_keep_the_names_of_their_weights(vgg, inception):
     indices = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # torchvision's, and timm's
     expected = {f"features.{i}.{kind}" for i in indices for kind in ("weight", "bias")}
@@ -63,6 +64,7 @@ def test_without_the_new_stage_vgg16_computes_what_timm_does_until_the_third_poo
             torch.testing.assert_close(one, two)
 
 
+@pytest.mark.slow
 def test_the_reduction_of_inception_keeps_the_size_and_joins_three_branches():
     backbone = Backbone("inception_v3", output_stride=8, levels_used=4).eval()
     mixed, features = backbone.model.Mixed_6a, torch.rand(1, 288, 6, 6)
@@ -76,6 +78,7 @@ def test_the_reduction_of_inception_keeps_the_size_and_joins_three_branches():
     assert not backbone.has_new_stage
 
 
+@pytest.mark.slow
 def test_weights_without_the_new_stage_load_and_others_do_not(vgg, tmp_path):
     state = {name: torch.ones_like(t) for name, t in vgg.model.state_dict().items() if not name.startswith(NEW)}
     torch.save(state, tmp_path / "vgg.pt")

@@ -242,6 +242,7 @@ def test_ties_among_the_weakest_are_broken_by_chance_not_by_raster_order():
     assert stats.chisquare(background[:15].numpy()).pvalue > 0.001
 
 
+@pytest.mark.slow
 def test_ties_at_the_edge_share_the_room_that_stronger_pixels_leave():
     # Background pool of 400: the 300 zeros, and a third of the 300 at the edge.
     cam = torch.tensor([0.0] * 300 + [0.5] * 300 + [0.9] * 199 + [1.0]).view(1, 20, 40)

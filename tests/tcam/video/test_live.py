@@ -153,6 +153,7 @@ def test_a_file_on_a_server_that_ends_before_its_first_frame_is_lost(tmp_path):
         frames_on_server(first)
 
 
+@pytest.mark.slow
 def test_datagrams_are_watched_until_they_cease():
     with socket.socket(type=socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))

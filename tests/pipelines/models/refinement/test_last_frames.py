@@ -69,6 +69,7 @@ def test_a_localizer_without_a_walk_is_refused():
         LastFramesEngine(tiny_localizer("decoder"))
 
 
+@pytest.mark.slow
 def test_a_stream_takes_the_threshold_for_walked_maps_and_two_streams_do_not_mix(tcam, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run.folder, tmp_path / "tiny-001")
     set_walk(run, window=2, stride=1)

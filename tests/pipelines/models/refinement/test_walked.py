@@ -68,6 +68,7 @@ def test_rows_are_the_same_in_any_parts_and_where_the_end_is_unknown(video, batc
         assert [row.box for row in rows] == [row.box for row in whole]
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_video_has_the_rows_of_the_whole(video):
     predictor = WalkedPredictor.of_engine(localizer(), 4)
     whole = boxes(video, None, batch=4)
@@ -79,6 +80,7 @@ def test_the_rest_of_a_video_has_the_rows_of_the_whole(video):
         assert work.read.start >= first - 3 * WALK.window * WALK.stride
 
 
+@pytest.mark.slow
 def test_the_batch_changes_no_box(video):
     rows = [boxes(video, None, batch=batch) for batch in (1, 3, MOST_ON_CPU, 100)]
     assert all([row.box.box for row in other] == [row.box.box for row in rows[0]] for other in rows)

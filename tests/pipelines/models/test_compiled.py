@@ -7,7 +7,6 @@ from itertools import repeat
 import numpy as np
 import pytest
 import torch
-import torch._dynamo
 
 from pipelines.models.compiled import compile_localizer
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer, build_network

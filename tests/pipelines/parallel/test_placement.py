@@ -113,16 +113,12 @@ def test_predictions_are_the_same_bytes_whole_or_in_ranges(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "flags",
-    [("--workers", "2"), pytest.param(("--ray", "--actors", "1"), marks=pytest.mark.ray)],
-    ids=["processes", "ray"],
-)
-def test_evaluations_are_the_same_bytes(flags, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.ray)])
+def test_evaluations_are_the_same_bytes(name, ray_kept, tcam, tiny_run, tmp_path, monkeypatch):
     calls = ["evaluate", tiny_run.folder, "--videos", tiny_run.videos, "--split", "all", "--device", "cpu", "-o"]
     here = tcam(*calls, tmp_path / "a", "--workers", "0", "--json")
     monkeypatch.setattr(spread_module, "RANGE_FRAMES", 4)
-    there = tcam(*calls, tmp_path / "b", *flags, "--json")
+    there = tcam(*calls, tmp_path / "b", *FLAGS[name], "--json")
     assert (here.code, there.code) == (0, 0), there.err
     assert here.out == there.out
     for file in ("results.json", "per_frame.parquet", "index.json"):

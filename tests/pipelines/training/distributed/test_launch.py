@@ -94,25 +94,27 @@ def test_two_processes_of_torchrun_train_as_one_does(alone, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_interrupted_workers_leave_soon_and_their_step_is_saved(tiny_videos, tmp_path):
-    """By the signal that Ray has its own answer to."""
+@pytest.mark.parametrize(("number", "code", "own_ray"), [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, True)])
+def test_interrupted_workers_leave_soon_and_their_step_is_saved(number, code, own_ray, tiny_videos, tmp_path, request):
     pytest.importorskip("ray")
+    cluster = None if own_ray else request.getfixturevalue("ray_cluster")
     run = tmp_path / "runs" / "x-001"
     many = set_flags((*SETTINGS, *UNEVEN, "classifier.epochs=100000", "method=cam", "save_every_s=1000"))
     arguments = ("--videos", tiny_videos, "--name", "x", *many, "--runs", tmp_path / "runs", "--num-workers", 2)
-    with start(tmp_path / "home", *arguments) as job:
+    with start(tmp_path / "home", *arguments, ray_address=None if own_ray else cluster.address) as job:
         log = run / "metrics.jsonl"
         while job.poll() is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.1)
         began = time.monotonic()
-        os.kill(job.pid, signal.SIGTERM)
+        os.kill(job.pid, number)
         said = job.communicate(timeout=60)[1].splitlines()
         took = time.monotonic() - began
-    assert job.returncode == 143, said
+    assert job.returncode == code, said
     sys.stderr.write(f"left after {took:.1f} s\n")
     assert took < 10
-    assert said[-1] == f"tcam: interrupted by SIGTERM; 'tcam train --resume {run}' goes on from the last step"
+    assert said[-1] == f"tcam: interrupted by {number.name}; 'tcam train --resume {run}' goes on from the last step"
     assert not living_processes(job.pid)
+    assert own_ray or cluster.head_node.remaining_processes_alive()
     assert position_of(run / "classifier")["epoch"] >= 1
 
 

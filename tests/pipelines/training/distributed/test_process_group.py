@@ -126,6 +126,6 @@ def test_validation_counts_every_frame_once_however_the_batches_were_shared(trai
     for case in CASES:
         logs = [(folder / case.name / "metrics.jsonl").read_text() for folder in trained]
         one, two = ([json.loads(line) for line in log.splitlines()] for log in logs)
-        assert [row["epoch"] for row in two] in ([1], [1, 2])
+        assert [row["epoch"] for row in two] == ([1] if "localizer.epochs=1" in case.overrides else [1, 2])
         for key in ("epoch", "val_corloc", "val_accuracy"):
             assert [row[key] for row in two] == [row[key] for row in one]

@@ -1,7 +1,8 @@
 """Import timm without PyTorch's compiler.
 
 A detection layer of torchvision and a network of timm import ``torch._dynamo`` at once, though they use it only when
-they are called. That is half of the time that a process needs to start. Here the import waits for the call.
+they are called. That is a third of the time that a process needs to start (``tools/bench/start.py``). Here the import
+waits for the call.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.helpers.compiled import compile_loops
+from tests.helpers.python_processes import fork_children_from_server, share_server
 from tests.helpers.synthetic import write_tiny_videos
 
 settings.register_profile("tcam", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,9 +45,14 @@ def replace_file(path: Path, text: str) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session):
-    """Compile once what each xdist worker would compile for itself; the workers collect the tests meanwhile."""
+    """Start and compile once what each xdist worker would for itself; the workers collect the tests meanwhile."""
+    several = session.config.getoption("numprocesses", None)
+    if hasattr(session.config, "workerinput") and sys.platform.startswith("linux"):
+        fork_children_from_server()
+    if several:
+        share_server()
     yield
-    if session.config.getoption("numprocesses", None):
+    if several:
         compile_loops()
 
 

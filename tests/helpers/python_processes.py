@@ -1,8 +1,9 @@
 """Python processes that start without importing PyTorch; a helper of these tests.
 
 ``python_process(code, ...)`` does what ``subprocess.Popen([sys.executable, "-c", code, ...])`` does, but forks a server
-that has imported the packages and computed nothing. Files, environment, folder, session, signals and exit code are
-those of a process of its own; ``fresh=True`` starts an interpreter all the same.
+that has imported the packages and computed nothing: ``process_server.py``, one for all workers of pytest. Files,
+environment, folder, session, signals and exit code are those of a process of its own; ``fresh=True`` starts an
+interpreter all the same.
 """
 
 from __future__ import annotations
@@ -12,35 +13,26 @@ import inspect
 import json
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from functools import cache
+from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).parents[2]
-PRELOADED = (
-    "pandas",
-    "pipelines.cli.app",
-    "pipelines.commands.predict",
-    "pipelines.commands.train",
-    "pipelines.models.run_model",
-    "pipelines.streaming.live_view",
-    "pipelines.streaming.run",
-    "tcam.boxes.components_sweep",
-    "tcam.supervision.crf.gaussian_terms",
-    "tcam.supervision.objective",
-    "torch._dynamo",
-)
 TCAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
 from pipelines.cli.app import main
 main()
+"""
+FORK_SERVER = """
+import sys
+from multiprocessing.forkserver import main
+main(*map(int, sys.argv[1:]), [])
 """
 
 
@@ -65,13 +57,12 @@ def python_process(code: str, *arguments: object, fresh: bool = False, **options
 
 
 class ForkedProcess(subprocess.Popen[str]):
-    """A process that the server forks and waits for."""
+    """A process that the server forks and waits for; the numbers it knows ``pass_fds`` by end its arguments."""
 
     def _execute_child(self, *given: Any) -> None:
         asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *given).arguments
         ends = (asked["p2cread"], asked["c2pwrite"], asked["errwrite"])
         assert asked["preexec_fn"] is None
-        assert not asked["pass_fds"]
         environment = os.environ if asked["env"] is None else asked["env"]
         request = {
             "arguments": list(asked["args"]),
@@ -81,7 +72,7 @@ class ForkedProcess(subprocess.Popen[str]):
         }
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(server_address())
-        files = [own if end == -1 else end for own, end in enumerate(ends)]
+        files = [*(own if end == -1 else end for own, end in enumerate(ends)), *asked["pass_fds"]]
         socket.send_fds(self._server, [b"files"], files)
         self._server.sendall(json.dumps(request).encode() + b"\n")
         self.pid = self._answer()
@@ -92,7 +83,7 @@ class ForkedProcess(subprocess.Popen[str]):
     def _answer(self) -> int:
         answer = self._server.recv(8, socket.MSG_WAITALL)
         if len(answer) != 8:
-            raise RuntimeError("the server of tests/helpers/python_processes.py has ended")
+            raise RuntimeError("the server of tests/helpers/process_server.py has ended")
         return int.from_bytes(answer, "big", signed=True)
 
     def poll(self) -> int | None:
@@ -116,26 +107,24 @@ class ForkedProcess(subprocess.Popen[str]):
 
 @cache
 def server_address() -> str:
-    """Return the socket of the server of this process, which ends with this process; the first call starts it."""
+    """Return the socket of the server, which ends with the process that started it; the first call starts it."""
+    shared = os.environ.get("TCAM_TEST_SERVER")
+    if shared is not None:
+        return shared
     folder = tempfile.TemporaryDirectory(prefix="tcam-server-")
     address = f"{folder.name}/socket"
-    code = "import sys; from tests.helpers import python_processes as server; server.serve(sys.argv[1])"
+    code = "import sys; from tests.helpers import process_server; process_server.serve(int(sys.argv[1]))"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # a fork takes no threads along
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, address],
-        cwd=REPO,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stdin is not None
-    if process.stdout.read(5) != b"ready":
-        raise RuntimeError("the server of tests/helpers/python_processes.py does not start")
-    process.stdout.close()
+    with socket.socket(socket.AF_UNIX) as listener:  # who calls before the server is ready, waits
+        listener.bind(address)
+        listener.listen()
+        number = listener.fileno()
+        command = [sys.executable, "-c", code, str(number)]
+        process = subprocess.Popen(command, cwd=REPO, env=environment, stdin=subprocess.PIPE, pass_fds=[number])
 
     def end(own: int = os.getpid()) -> None:
         if os.getpid() == own:
+            assert process.stdin is not None
             process.stdin.close()
             process.wait()
             folder.cleanup()
@@ -144,78 +133,32 @@ def server_address() -> str:
     return address
 
 
-def serve(address: str) -> None:
-    """Serve requests until standard input is closed; in a forked process, run the code that was asked for."""
-    for name in PRELOADED:
-        __import__(name)
-    from numba.core.registry import cpu_target
+def share_server() -> None:
+    """Start the server for this process and the pytest workers that it starts from now on."""
+    os.environ["TCAM_TEST_SERVER"] = server_address()
 
-    cpu_target.target_context.refresh()  # numba imports half of itself with the first function it loads
-    cpu_target.typing_context.refresh()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
-        os.write(1, b"ready")
-        with Path(os.devnull).open("w") as nothing:
-            os.dup2(nothing.fileno(), 1)
-        selector.register(0, selectors.EVENT_READ)
-        selector.register(listener, selectors.EVENT_READ)
-        forked = None
-        while forked is None:
-            key = selector.select()[0][0]
-            if key.fd == 0:
+
+def fork_children_from_server() -> None:
+    """Let ``multiprocessing`` take its fork server from ours in this process; for pytest workers.
+
+    A child of that server is no child of this process: it would not be missed if it ended, and it belongs to another
+    process group. Processes that the tests send signals to keep their own (see ``process_server.py``).
+    """
+
+    def ensure_running(self: forkserver.ForkServer) -> None:
+        with self._lock:
+            resource_tracker.ensure_running()
+            if self._forkserver_address is not None:
                 return
-            if key.fileobj is listener:
-                forked = _fork(listener.accept()[0], selector)
-            else:
-                selector.unregister(key.fd)
-                _report(key.fd, *key.data)
-    _run(*forked)
+            with socket.socket(socket.AF_UNIX) as listener:
+                address = connection.arbitrary_address("AF_UNIX")
+                listener.bind(address)
+                listener.listen()
+                alive_reader, alive_writer = os.pipe()
+                self._process = ForkedProcess(
+                    [sys.executable, "-c", FORK_SERVER], pass_fds=(listener.fileno(), alive_reader)
+                )
+                os.close(alive_reader)
+            self._forkserver_address, self._forkserver_alive_fd = address, alive_writer
 
-
-def _fork(connection: socket.socket, selector: selectors.BaseSelector) -> tuple[dict[str, Any], list[int]] | None:
-    """Start what a caller asks for; returns the request in the new process, None in the server."""
-    request, files = _read_request(connection)
-    child = os.fork()
-    if child == 0:
-        for descriptor, key in selector.get_map().items():
-            if key.data is not None:
-                os.close(descriptor)
-                key.data[1].close()
-        connection.close()
-        return request, files
-    for file in files:
-        os.close(file)
-    connection.sendall(child.to_bytes(8, "big", signed=True))
-    selector.register(os.pidfd_open(child), selectors.EVENT_READ, (child, connection))
-    return None
-
-
-def _read_request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    _, files, _, _ = socket.recv_fds(connection, len(b"files"), 3)
-    with connection.makefile() as lines:
-        return json.loads(lines.readline()), files
-
-
-def _report(descriptor: int, child: int, connection: socket.socket) -> None:
-    os.close(descriptor)
-    _, status = os.waitpid(child, 0)
-    with connection, suppress(BrokenPipeError):  # nobody may wait for it any more
-        connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
-
-
-def _run(request: dict[str, Any], files: list[int]) -> None:
-    """Become ``python -c CODE ARGUMENTS`` with these files as its standard streams, and run the code."""
-    for own, file in enumerate(files):
-        os.dup2(file, own)
-        os.close(file)
-    if request["new_session"]:
-        os.setsid()
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    _, _, code, *arguments = request["arguments"]
-    sys.argv = ["-c", *arguments]
-    exec(compile(code, "<string>", "exec"), sys.modules["__main__"].__dict__)
+    forkserver.ForkServer.ensure_running = ensure_running

@@ -124,6 +124,7 @@ class LocalizerSettings(OptimizerSettings):
     rounds: Positive = Field(
         1, description="trainings one after the other, each from the walked maps of the one before (cam.refine=joint)"
     )
+    average_rounds: bool = Field(False, description="average each round's weights with those of the round before")
     seeds: SeedSettings = SeedSettings()
     soft: SoftSettings = SoftSettings()
     temporal: TemporalSettings = TemporalSettings()

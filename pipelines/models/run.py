@@ -95,7 +95,8 @@ class Run:
         """The stage that trains the decoder, in the last round or another one."""
         config = self.config.model_dump(mode="json")
         round_ = self.config.localizer.rounds if round_ is None else round_
-        settings = {key: value for key, value in config["localizer"].items() if key != "rounds"}
+        settings = {key: value for key, value in config["localizer"].items() if key not in ("rounds", "average_rounds")}
+        average = self.config.localizer.average_rounds and round_ > 1
         decoder, negatives = self.config.model.decoder, self.negatives()
         return self.stage(
             "localizer",
@@ -104,6 +105,7 @@ class Run:
                 "method": config["method"],
                 "localizer": _that_matters(settings),
                 "decoder": config["model"]["decoder_channels"] if decoder == "unet" else decoder,
+                **({"average_rounds": True} if average else {}),
                 **({"negatives": negatives_fingerprint(negatives)} if negatives else {}),
             },
             localizer_folder(round_, self.config.localizer.rounds),

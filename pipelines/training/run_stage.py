@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.models.checkpoint import load_weights
+import torch
+
+from pipelines.models.checkpoint import load_weights, save_weights
 from pipelines.models.localizer import NetworkLocalizer
 from pipelines.models.run import Run, load_run, localizer_folder
 from pipelines.parallel.placement import AUTO, Placement
@@ -22,6 +24,7 @@ from pipelines.training.validation import Validator
 from tcam.model.backbone import load_backbone_weights
 from tcam.model.imagenet_head import read_imagenet_head
 from tcam.model.level_head import LevelHead
+from tcam.model.network import FrameCamNet
 
 TrainStage = Callable[[Run, str, Validator, RunLog], None]
 """Trains the stage of this name and writes its folder, with one process or several."""
@@ -128,3 +131,23 @@ def _localizer(run: Run, round_: int, validator: Validator, log: RunLog, group: 
     )
     stage = run.localizer_stage(round_)
     train_localizer(network, cams, _context(run, stage, validator, log, group), name=stage.folder.name)
+    if config.localizer.average_rounds and round_ > 1 and group.is_main:
+        _average(network, stage.folder, run.localizer_stage(round_ - 1).folder)
+
+
+def _average(network: FrameCamNet, folder: Path, before: Path) -> None:
+    """Make a round's localizer of the mean weights of its own and of the round before, which taught it.
+
+    All rounds begin with the same weights, so that their mean is as good a network as they are, which costs nothing in
+    prediction (model soups, arXiv 2203.05482). Called again after an interruption, it leaves the mean as it is.
+    """
+    best = folder / "best_localization.safetensors"
+    facts = load_weights(network, best)
+    if facts.get("averaged"):
+        return
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    load_weights(network, before / best.name)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            value.copy_((own[name].double() + value.double()) / 2 if value.is_floating_point() else own[name])
+    save_weights(network, best, {**facts, "averaged": True})

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipelines.commands.train import start_or_resume
 from pipelines.models.localizer import build_network
-from pipelines.models.run import load_run
+from pipelines.models.run import Run, load_run
 from pipelines.training import frozen_features
 from pipelines.training.frozen_features import FrameReader, FrozenFeatures, mirror_some
 from tcam.model.backbone import Pyramid
@@ -132,29 +133,44 @@ def test_sequences_train_on_kept_features(train_beside, space):
 
 @pytest.mark.slow
 def test_rounds_train_one_after_the_other_and_a_run_that_was_cut_off_ends_alike(train_beside, tcam, tmp_path, tiny_run):
-    folder = train_beside("rounds", *LEVELS, "localizer.rounds=2", quiet=True)
+    folder = train_beside("rounds", *LEVELS, "localizer.rounds=2", "localizer.average_rounds=true", quiet=True)
     run = load_run(folder)
     stages = (run.cams_stage(1), run.localizer_stage(1), run.cams_stage(2), run.localizer_stage(2))
     assert [stage.folder.name for stage in stages] == ["cams", "localizer-1", "cams-2", "localizer"]
     assert all(stage.done for stage in stages)
     stored = sorted((folder / "cams-2").glob("*.npy"))
     assert len(stored) == len(list((folder / "cams").glob("*.npy"))) > 0
-    first = (folder / "localizer" / "best_localization.safetensors").read_bytes()
-    assert first != (folder / "localizer-1" / "best_localization.safetensors").read_bytes()
+    found = folder / "localizer" / "best_localization.safetensors"
+    mean, before = load_file(found), load_file(folder / "localizer-1" / found.name)
+    own = load_file(found.parent / "last.safetensors")  # of its single epoch
+    assert not torch.equal(own["decoder.layers.0.weight"], before["decoder.layers.0.weight"])
+    for name, value in mean.items():
+        assert torch.equal(value, ((own[name].double() + before[name].double()) / 2).to(value.dtype)), name
+    first = found.read_bytes()
+    (found.parent / "stage.json").unlink()  # as if it had ended right before its last line
+    start_or_resume(None, resume=folder, quiet=True)
+    assert found.read_bytes() == first
     for name in ("cams-2", "localizer"):
         shutil.rmtree(folder / name)
     start_or_resume(None, resume=folder, quiet=True)
-    assert (folder / "localizer" / "best_localization.safetensors").read_bytes() == first
+    assert found.read_bytes() == first
     predicted = tcam("predict", folder, "--source", tiny_run.videos / "fish" / "fish-03.mp4", "-o", tmp_path / "b.csv")
     assert predicted.code == 0, predicted.err
 
 
 def test_fewer_rounds_begin_like_more(tiny_data, tmp_path):
-    from pipelines.models.run import Run
-
     runs = [
         Run(tmp_path, tiny_config(*LEVELS, f"localizer.rounds={rounds}"), CPU, tiny_data.index, tuple(tiny_data.truth))
         for rounds in (1, 3)
     ]
     assert runs[0].localizer_stage().fingerprint == runs[1].localizer_stage(1).fingerprint
     assert runs[1].localizer_stage().fingerprint != runs[1].localizer_stage(2).fingerprint
+
+
+def test_the_mean_of_rounds_changes_all_but_the_first(tiny_data, tmp_path):
+    runs = [
+        Run(tmp_path, tiny_config(*LEVELS, "localizer.rounds=3", average), CPU, tiny_data.index, tuple(tiny_data.truth))
+        for average in ("localizer.average_rounds=false", "localizer.average_rounds=true")
+    ]
+    same = [runs[0].localizer_stage(i).fingerprint == runs[1].localizer_stage(i).fingerprint for i in (1, 2, 3)]
+    assert same == [True, False, False]

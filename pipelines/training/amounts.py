@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from pipelines.config.groups import OptimizerSettings
 from pipelines.config.methods import METHODS
+from pipelines.evaluation.tag_thresholds import MOST_VIDEOS
 from pipelines.models.run import Run
 from pipelines.training.stages import training_slots
 from tcam.types import Shot
 from tcam.video.clips import spread_frames
 
-_LOOKED_AT = 64 * 8
-"""Most frames that thresholds are chosen on; the report looks at about as many."""
+_LOOKED_AT = 8
+"""Frames of a video that thresholds are chosen on, in at most ``MOST_VIDEOS``; the report looks at about as many."""
 
 _BACKWARD, _DECODER, _HEAD, _WALK = 2.0, 1.0, 0.3, 1.0
 """Rough estimates of the work on a frame, where the backbone's forward pass is 1: its backward pass, a U-Net, a step of
@@ -38,7 +39,7 @@ def amounts_of_work(run: Run) -> dict[str, float]:
             amounts[run.localizer_stage(round_).folder.name] = step * visits
     maps = 2 if config.has_localizer else 1
     scored = sum(bool(item.boxes) for item in run.truth)
-    amounts["evaluation"] = maps * (scored + 2 * _LOOKED_AT)
+    amounts["evaluation"] = maps * (scored + 2 * _LOOKED_AT * min(MOST_VIDEOS, len(run.index.records)))
     return amounts
 
 

@@ -25,7 +25,7 @@ from pipelines.training.parameter_groups import joint_groups, localizer_groups
 from tcam.model.cam.methods import CAM_METHODS
 from tcam.model.network import FrameCamNet
 from tcam.supervision.joint_walk import affinity_features
-from tcam.supervision.pixelcam import frame_tags
+from tcam.supervision.objective import frame_tags
 from tcam.types import IGNORE, ClipBatch, FrameOutput, LossTerms, PixelLabels, VideoIndex
 from tcam.video.clips import ClipSampler, FrameSampler
 from tcam.video.dataset import Clip, ClipDataset, EpochBatches, collate_clips

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from tcam.supervision.objective import Objective, clip_maps
-from tcam.supervision.pixelcam import frame_tags
+from tcam.supervision.objective import Objective, clip_maps, frame_tags
 from tcam.types import ClipBatch, FrameOutput, LossTerms, PixelLabels
 
 ScoreMasked = Callable[[Tensor, Tensor], Tensor]

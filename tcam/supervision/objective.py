@@ -42,6 +42,11 @@ def clip_maps(output: FrameOutput, batch: ClipBatch) -> Tensor:
     return maps.reshape(*frames.shape[:2], *maps.shape[1:])
 
 
+def frame_tags(batch: ClipBatch) -> Tensor:
+    """Return the tag of every frame, int64 ``[N]``, N = B T: that of its clip."""
+    return batch.label.repeat_interleave(batch.frames.shape[1])
+
+
 @dataclass(frozen=True, slots=True)
 class TcamObjective:
     """TCAM's loss: seeds + CRF + size (arXiv:2208.14542); a term of weight 0 is left out.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
 from torch.nn import functional
 
-from tcam.supervision.objective import Objective
+from tcam.supervision.objective import Objective, frame_tags
 from tcam.types import ClipBatch, FrameOutput, LossTerms, PixelLabels
 
 
@@ -31,8 +30,3 @@ class PixelCamObjective:
         tags = frame_tags(batch)
         classes = functional.cross_entropy(output.class_logits, tags)
         return losses.plus("classes", classes, weight=1.0, count=len(tags))
-
-
-def frame_tags(batch: ClipBatch) -> Tensor:
-    """Return the tag of every frame, int64 ``[N]``, N = B T: that of its clip."""
-    return batch.label.repeat_interleave(batch.frames.shape[1])

@@ -53,6 +53,7 @@ ABLATIONS: dict[str, Rows] = {
         "raw cams": ("tcam-small.yaml", (ONE_ROUND, "cam.refine=none")),
         "walked cams": ("tcam-small.yaml", (ONE_ROUND,)),
         "walked cams + features": ("colocam-small.yaml", (ONE_ROUND,)),
+        "tcam - average": ("tcam-small.yaml", ("localizer.average_rounds=false",)),
         "tcam": ("tcam-small.yaml", ()),
         "colocam": ("colocam-small.yaml", ()),
     },

@@ -21,6 +21,7 @@ def test_every_stage_of_the_run_has_a_step_in_order(tmp_path):
     assert amounts["cams"] == 2 * (8 + 4 + 4)  # at most eight frames a shot; the walk, and the backbone
     assert amounts["cams-2"] == 8 + 4 + 4  # whose features are kept then
     assert amounts["localizer-1"] == amounts["localizer"]
+    assert amounts["evaluation"] == 2 * 2 * 8 * 3  # two maps of eight frames of three videos, for thresholds and report
 
 
 def test_work_grows_with_epochs_and_a_classifier_alone_has_two_steps(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tcam.supervision.losses import crf_energy, partial_cross_entropy, size_barrier, soft_cross_entropy
-from tcam.supervision.objective import TcamObjective
+from tcam.supervision.objective import TcamObjective, frame_tags
 from tcam.types import PixelLabels
 from tests.helpers.clips import as_clips
 
@@ -90,3 +90,8 @@ def test_maps_of_other_frames_and_a_network_without_a_decoder_are_refused():
         _objective()(replace(output, map_logits=output.map_logits[:, :, :6]), batch, labels, barrier_t=1.0)
     with pytest.raises(ValueError, match=r"got none \(a network without a decoder\)"):
         _objective()(replace(output, map_logits=None), batch, labels, barrier_t=1.0)
+
+
+def test_all_frames_of_a_clip_have_its_tag():
+    batch = as_clips(torch.rand(2, 3, 2, 4, 4), torch.zeros(2, 3, 3, 4, 4), tags=torch.tensor([4, 7]))[1]
+    assert frame_tags(batch).tolist() == [4, 4, 4, 7, 7, 7]

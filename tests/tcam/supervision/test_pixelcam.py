@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from tcam.supervision.objective import TcamObjective
-from tcam.supervision.pixelcam import PixelCamObjective, frame_tags
+from tcam.supervision.pixelcam import PixelCamObjective
 from tcam.types import PixelLabels
 from tests.helpers.clips import as_clips, random_case
 
@@ -35,8 +35,3 @@ def test_the_gradient_of_both_parts_is_right():
         return PixelCamObjective(BASE)(*found, PixelLabels(labels), barrier_t=1.0).terms["classes"]
 
     assert torch.autograd.gradcheck(lambda scores: total(logits.detach(), scores), (scores,))
-
-
-def test_all_frames_of_a_clip_have_its_tag():
-    logits, frames, _ = random_case(length=3)
-    assert frame_tags(as_clips(logits, frames, tags=torch.tensor([4, 7]))[1]).tolist() == [4, 4, 4, 7, 7, 7]

@@ -29,6 +29,7 @@ from pipelines.evaluation.method_evaluator import (
 )
 from pipelines.evaluation.results import Rows
 from pipelines.evaluation.sampling import threshold_grid
+from pipelines.evaluation.shared_backbone import maps_of_all, share_backbones
 from pipelines.models.engine import FrameMaps, frames_per_pass
 from pipelines.models.localizer import NetworkLocalizer, PackedLocalizer
 from pipelines.models.refinement.walked import walked_frames
@@ -185,7 +186,7 @@ class ScoreParts:
 
     def __call__(self) -> Callable[[ScoredPart], list[Batch]]:
         """Load the models."""
-        loaded = [localizer.unpack() for localizer in self.localizers]
+        loaded = share_backbones([localizer.unpack() for localizer in self.localizers])
         ddt = None if self.ddt is None else self.ddt.unpack()
         return partial(_score_part, localizers=loaded, ddt=ddt, work=self)
 
@@ -227,11 +228,11 @@ def _score_part(
     while chunk := list(itertools.islice(frames, work.batch)):
         annotated = [truth[frame.index] for frame in chunk]
         stacked = torch.from_numpy(np.stack([frame.pixels for frame in chunk]))
-        labels = torch.full((len(chunk),), part.record.label)
-        masks = _read_masks(annotated, size)
+        masks, labels = _read_masks(annotated, size), torch.full((len(chunk),), part.record.label)
+        plain = maps_of_all([one for one in localizers if one.walk is None], stacked, labels)
         found = []
-        for localizer, ahead, method in zip(localizers, walked, work.methods, strict=True):
-            parts = [localizer(stacked, labels)] if ahead is None else list(itertools.islice(ahead, len(chunk)))
+        for ahead, method in zip(walked, work.methods, strict=True):
+            parts = [next(plain)] if ahead is None else list(itertools.islice(ahead, len(chunk)))
             found.append(method.measure(annotated, part.record.size, Seen.join(parts, masks)))
         batches.append((annotated, found, None if common is None else common.boxes(stacked)))
     return batches

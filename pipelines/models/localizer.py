@@ -158,14 +158,23 @@ class NetworkLocalizer:
 
         A decoder has one map for all classes, unless a frame may have several tags.
         """
+        frames = self.moved(frames)
+        if self.walk is not None:
+            return self.map_features(self.pyramid(frames), frames, labels)
+        with self.compute.autocast():  # a compiled network compiles this call only
+            return self._maps(self.network(frames, self._own_maps(labels)), frames, labels)
+
+    def moved(self, frames: Tensor) -> Tensor:
+        """Return the frames on the device."""
         if self.compute.device.type == "cuda" and frames.device.type == "cpu":
             frames = frames.pin_memory()  # only from there is the copy beside other work
-        frames = frames.to(self.compute.device, non_blocking=True)
+        return frames.to(self.compute.device, non_blocking=True)
+
+    @torch.inference_mode()
+    def pyramid(self, frames: Tensor) -> Pyramid:
+        """Return the features of frames on the device."""
         with self.compute.autocast():
-            if self.walk is None:  # a compiled network compiles this call only
-                return self._maps(self.network(frames, self._own_maps(labels)), frames, labels)
-            pyramid = self.network.pyramid(frames)
-        return self.map_features(pyramid, frames, labels)
+            return self.network.pyramid(frames)
 
     @torch.inference_mode()
     def map_features(self, pyramid: Pyramid, frames: Tensor, labels: Tensor | None = None) -> FrameMaps[Tensor]:

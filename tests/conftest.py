@@ -46,10 +46,10 @@ def replace_file(path: Path, text: str) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session):
     """Start and compile once what each xdist worker would for itself; the workers collect the tests meanwhile."""
-    several = session.config.getoption("numprocesses", None)
-    if hasattr(session.config, "workerinput") and sys.platform.startswith("linux"):
+    several, forks = session.config.getoption("numprocesses", None), sys.platform.startswith("linux")
+    if forks and hasattr(session.config, "workerinput"):
         fork_children_from_server()
-    if several:
+    if forks and several:
         share_server()
     yield
     if several:

@@ -86,6 +86,11 @@ class ForkedProcess(subprocess.Popen[str]):
             raise RuntimeError("the server of tests/helpers/process_server.py has ended")
         return int.from_bytes(answer, "big", signed=True)
 
+    def leave(self) -> None:
+        """Do not wait for its end, which nobody asks for."""
+        self._server.detach()
+        self.returncode = 0
+
     def poll(self) -> int | None:
         """Return the exit code, or None as long as it runs."""
         try:
@@ -155,9 +160,7 @@ def fork_children_from_server() -> None:
                 listener.bind(address)
                 listener.listen()
                 alive_reader, alive_writer = os.pipe()
-                self._process = ForkedProcess(
-                    [sys.executable, "-c", FORK_SERVER], pass_fds=(listener.fileno(), alive_reader)
-                )
+                ForkedProcess([sys.executable, "-c", FORK_SERVER], pass_fds=(listener.fileno(), alive_reader)).leave()
                 os.close(alive_reader)
             self._forkserver_address, self._forkserver_alive_fd = address, alive_writer
 

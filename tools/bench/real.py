@@ -7,7 +7,8 @@ r"""Run an ablation on real tagged clips.
 
 `papers`: LayerCAM, seeds, + CRF, + size, + pooling (TCAM), + joint term (CoLo-CAM). Each row adds a term to the one
 before, as in Table 2 of CoLo-CAM (arXiv:2303.09044); the last two both extend `+ crf + size`. `small`: the recipe
-`small` from its CAM to all of it, and CoLo-CAM with a joint term of features.
+`small` from its CAM to all of it, and CoLo-CAM with a joint term of features. `family`: CAM methods, and each method's
+loss on pixels drawn from CAMs as they are (raw) or walked, with the network and the optimizer of `small`.
 
 A row is one `tcam train` run per seed; the runs of a seed share classifier and CAMs. Prints Markdown
 (for docs/results.md) on stdout and draws the maps of every row into RUNS/report/report.html. A finished run is used as
@@ -37,7 +38,15 @@ Rows = dict[str, tuple[str, tuple[str, ...]]]
 """Config file and settings of each row, by its name in the tables."""
 
 NO_POOLING, NO_CRF, NO_SIZE = "localizer.temporal.neighbours=0", "localizer.crf.weight=0", "localizer.size.weight=0"
-ONE_ROUND = "localizer.rounds=1"
+ONE_ROUND, RAW = "localizer.rounds=1", "cam.refine=none"
+PIXELS = (
+    *("localizer.soft.weight=0", "localizer.seeds.weight=1"),
+    *("localizer.seeds.foreground=50", "localizer.seeds.background=50"),
+    *("localizer.seeds.foreground_fraction=0.3", "localizer.seeds.background_fraction=0.5"),
+)
+FULL = (*PIXELS, "localizer.crf.weight=1.2e-9", "localizer.size.weight=0.01")
+POOLED = (*FULL, "localizer.temporal.neighbours=1")
+COLOUR = (*FULL, "localizer.joint.space=colour")
 ABLATIONS: dict[str, Rows] = {
     "papers": {
         "layercam": ("tcam.yaml", ("method=cam",)),
@@ -50,17 +59,36 @@ ABLATIONS: dict[str, Rows] = {
     "small": {
         "prior": ("tcam-small.yaml", ("method=cam",)),
         "cam": ("tcam-small.yaml", ("method=cam", "cam.method=cam")),
-        "raw cams": ("tcam-small.yaml", (ONE_ROUND, "cam.refine=none")),
+        "raw cams": ("tcam-small.yaml", (ONE_ROUND, RAW)),
         "walked cams": ("tcam-small.yaml", (ONE_ROUND,)),
         "walked cams + features": ("colocam-small.yaml", (ONE_ROUND,)),
         "tcam - average": ("tcam-small.yaml", ("localizer.average_rounds=false",)),
         "tcam": ("tcam-small.yaml", ()),
         "colocam": ("colocam-small.yaml", ()),
     },
+    "family": {
+        "prior": ("tcam-small.yaml", ("method=cam",)),
+        "cam": ("tcam-small.yaml", ("method=cam", "cam.method=cam")),
+        "layercam": ("tcam-small.yaml", ("method=cam", "cam.method=layercam")),
+        "partial ce, raw": ("tcam-small.yaml", (ONE_ROUND, *PIXELS, RAW)),
+        "partial ce, walked": ("tcam-small.yaml", (ONE_ROUND, *PIXELS)),
+        "tcam, raw": ("tcam-small.yaml", (ONE_ROUND, *POOLED, RAW)),
+        "tcam, walked": ("tcam-small.yaml", (ONE_ROUND, *POOLED)),
+        "colocam colour, raw": ("colocam-small.yaml", (ONE_ROUND, *COLOUR, RAW)),
+        "colocam colour, walked": ("colocam-small.yaml", (ONE_ROUND, *COLOUR)),
+        "colocam features, raw": ("colocam-small.yaml", (ONE_ROUND, *FULL, RAW)),
+        "colocam features, walked": ("colocam-small.yaml", (ONE_ROUND, *FULL)),
+        "recipe small": ("tcam-small.yaml", ()),
+    },
 }
 """The first row of each trains the classifier that the others take over, and is always included."""
-BASELINES = {"papers": "tcam", "small": "raw cams"}
+BASELINES = {"papers": "tcam", "small": "raw cams", "family": "partial ce, raw"}
 """The row that others are compared with."""
+MORE = {
+    "transductive": ("train (transductive)", ("--split", "train"), "evaluation-train"),
+    "walked": ("test, maps walked in prediction", ("--refine", "joint"), "evaluation-joint"),
+}
+"""Further evaluations by their option: the name of their tables, the options of ``tcam evaluate``, the folder."""
 
 
 def main() -> None:
@@ -75,6 +103,8 @@ def main() -> None:
     parser.add_argument(
         "--transductive", action="store_true", help="also evaluate on the training videos (trained on without boxes)"
     )
+    parser.add_argument("--walked", action="store_true", help="also evaluate with maps that are walked in prediction")
+    parser.add_argument("--ddt", action="store_true", help="also score DDT, which is not trained")
     options = parser.parse_args()
     options.videos, options.runs = options.videos.resolve(), options.runs.resolve()
     known = list(ABLATIONS[options.ablation])
@@ -86,9 +116,15 @@ def main() -> None:
     for seed in options.seeds:
         for name in rows:
             folders[name].append(train(name, seed, options))
-            if options.transductive:
-                evaluate_train(folders[name][-1], options.videos)
+            for _, arguments, output in more_evaluations(options):
+                evaluate(folders[name][-1], output, options.videos, arguments)
+    if options.ddt:
+        evaluate(folders[rows[0]][0], "evaluation-ddt", options.videos, ("--baseline", "ddt"))
     report(folders, options)
+
+
+def more_evaluations(options: argparse.Namespace) -> list[tuple[str, tuple[str, ...], str]]:
+    return [more for option, more in MORE.items() if getattr(options, option)]
 
 
 def run_folder(name: str, seed: int, runs: Path) -> Path:
@@ -96,7 +132,7 @@ def run_folder(name: str, seed: int, runs: Path) -> Path:
 
 
 def run_name(name: str, seed: int) -> str:
-    plain = name.removeprefix("+ ").replace(" - ", "-no-").replace(" + ", "+").replace(" ", "-")
+    plain = name.removeprefix("+ ").replace(" - ", "-no-").replace(" + ", "+").replace(", ", "-").replace(" ", "-")
     return f"{plain}-seed{seed}"
 
 
@@ -171,10 +207,10 @@ def read_bench(folder: Path) -> dict[str, Any]:
     return json.loads((folder / BENCH).read_text()) if (folder / BENCH).is_file() else {}
 
 
-def evaluate_train(folder: Path, videos: Path) -> None:
-    output = folder / "evaluation-train"
+def evaluate(folder: Path, name: str, videos: Path, arguments: Sequence[str]) -> None:
+    output = folder / name
     if not (output / "results.json").is_file():
-        tcam(["evaluate", folder, "--videos", videos, "--split", "train", "-o", output])
+        tcam(["evaluate", folder, "--videos", videos, *arguments, "-o", output])
 
 
 def tcam(arguments: Sequence[object]) -> None:
@@ -188,6 +224,7 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
     """Print the tables of each split and draw the maps of the first seed."""
     from tables import collect, score_table, seed_choices, seed_table
 
+    from pipelines.evaluation.ddt import DDT
     from pipelines.evaluation.results import read_evaluation
     from pipelines.models.run import load_run
 
@@ -198,14 +235,15 @@ def report(folders: Mapping[str, Sequence[Path]], options: argparse.Namespace) -
     minutes = {name: [read_bench(folder).get("minutes") for folder in made] for name, made in folders.items()}
     facts = describe(folders, options)
     print(facts)
-    tables = {"test": "evaluation"}
-    if options.transductive:
-        tables["train (transductive)"] = "evaluation-train"
+    tables = {"test": "evaluation"} | {name: output for name, _, output in more_evaluations(options)}
     for split, results_of in tables.items():
         results = collect(
             {name: [read_evaluation(folder / results_of).scores for folder in made] for name, made in folders.items()},
             baselines_of=first,
         )
+        if split == "test" and options.ddt:
+            rows = dict(read_evaluation(folders[first][0] / "evaluation-ddt").scores)
+            results = {DDT: {"none": [rows[DDT]]}} | results
         scores = score_table(results, minutes if split == "test" else {})
         print("\n".join(["", f"**{split}**, {scores[0]}", *scores[1:]]))
         for choice in seed_choices(results):

@@ -26,7 +26,7 @@ def share_backbones(localizers: Sequence[NetworkLocalizer]) -> Sequence[NetworkL
 def maps_of_all(
     localizers: Sequence[NetworkLocalizer], frames: Tensor, labels: Tensor | None
 ) -> Iterator[FrameMaps[Tensor]]:
-    """Return the maps of each localizer for uint8 frames ``[N, 3, H, W]``; see ``NetworkLocalizer``.
+    """Yield the maps of each localizer for uint8 frames ``[N, 3, H, W]``; see ``NetworkLocalizer``.
 
     Localizers with one backbone in common are on one device.
     """
@@ -37,7 +37,7 @@ def maps_of_all(
         if users[backbone] == 1:
             yield localizer(frames, labels)
             continue
-        frames = localizer.moved(frames)
+        frames = localizer.to_device(frames)
         if backbone not in pyramids:
             pyramids[backbone] = localizer.pyramid(frames)
         yield localizer.map_features(pyramids[backbone], frames, labels)

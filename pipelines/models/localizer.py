@@ -158,21 +158,21 @@ class NetworkLocalizer:
 
         A decoder has one map for all classes, unless a frame may have several tags.
         """
-        frames = self.moved(frames)
+        frames = self.to_device(frames)
         if self.walk is not None:
             return self.map_features(self.pyramid(frames), frames, labels)
         with self.compute.autocast():  # a compiled network compiles this call only
             return self._maps(self.network(frames, self._own_maps(labels)), frames, labels)
 
-    def moved(self, frames: Tensor) -> Tensor:
-        """Return the frames on the device."""
+    def to_device(self, frames: Tensor) -> Tensor:
+        """Return frames ``[N, 3, H, W]`` on the localizer's device."""
         if self.compute.device.type == "cuda" and frames.device.type == "cpu":
             frames = frames.pin_memory()  # only from there is the copy beside other work
         return frames.to(self.compute.device, non_blocking=True)
 
     @torch.inference_mode()
     def pyramid(self, frames: Tensor) -> Pyramid:
-        """Return the features of frames on the device."""
+        """Return the features of uint8 frames ``[N, 3, H, W]`` that are on the device."""
         with self.compute.autocast():
             return self.network.pyramid(frames)
 

@@ -136,7 +136,7 @@ def _localizer(run: Run, round_: int, validator: Validator, log: RunLog, group: 
 
 
 def _average(network: FrameCamNet, folder: Path, before: Path) -> None:
-    """Make a round's localizer of the mean weights of its own and of the round before, which taught it.
+    """Average the weights of a round's localizer with those of the round before, whose maps taught it.
 
     All rounds begin with the same weights, so that their mean is as good a network as they are, which costs nothing in
     prediction (model soups, arXiv 2203.05482). Called again after an interruption, it leaves the mean as it is.
